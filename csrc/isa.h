@@ -1,0 +1,107 @@
+/* The vector vocabulary of one ISA and one float type, the only place where instruction sets differ.
+ *
+ * A file such as f32_avx512.c defines MG_REAL (32 or 64) and one of MG_ISA_SCALAR, MG_ISA_AVX2, MG_ISA_AVX512, MG_ISA_NEON,
+ * and includes "kernels.inc", which includes this header first. From here on the code speaks only of
+ *
+ *   real        float or double                      W           lanes in a vector (1 for scalar)
+ *   vreal       vector of W reals                    vint        vector of W integers of the same width
+ *   vload(p)    unaligned load                       vstore(p,v) unaligned store
+ *   vset(x)     x in every lane                      vfma(a,b,c) a*b + c with ONE rounding, on every ISA
+ *   vselect(m, a, b)   lanes of a where the mask m is all ones, of b where it is zero
+ *
+ * and the operators + - * / < <= == & | ^ ~ << >> of GCC and Clang vectors. Each of these rounds as IEEE 754 says, so a
+ * formula written once gives the same bits on every ISA. Multi-lane sums never appear: a lane never looks at its neighbour.
+ */
+#ifndef MG_ISA_H
+#define MG_ISA_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* System headers come before the target region: they must be compiled for the baseline. */
+#if defined(MG_ISA_AVX2) || defined(MG_ISA_AVX512)
+#include <immintrin.h>
+#elif defined(MG_ISA_NEON)
+#include <arm_neon.h>
+#endif
+
+#if defined(MG_ISA_AVX512)
+#define MG_ISA_NAME avx512
+#define VBYTES 64
+#define MG_TARGET "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"
+#elif defined(MG_ISA_AVX2)
+#define MG_ISA_NAME avx2
+#define VBYTES 32
+#define MG_TARGET "avx2,fma"
+#elif defined(MG_ISA_NEON)
+#define MG_ISA_NAME neon
+#define VBYTES 16
+#else
+#define MG_ISA_NAME scalar
+#define VBYTES (MG_REAL / 8)
+#endif
+
+#define MG_STRINGIFY(x) #x
+#define MG_STRING(x) MG_STRINGIFY(x)
+#define MG_PRAGMA(x) _Pragma(MG_STRINGIFY(x))
+#if !defined(MG_TARGET)
+#define MG_TARGET_BEGIN
+#define MG_TARGET_END
+#elif defined(__clang__)
+#define MG_TARGET_BEGIN MG_PRAGMA(clang attribute push(__attribute__((target(MG_TARGET))), apply_to = function))
+#define MG_TARGET_END MG_PRAGMA(clang attribute pop)
+#else
+#define MG_TARGET_BEGIN MG_PRAGMA(GCC push_options) MG_PRAGMA(GCC target(MG_TARGET))
+#define MG_TARGET_END MG_PRAGMA(GCC pop_options)
+#endif
+
+#if MG_REAL == 32
+typedef float real;
+typedef int32_t integer;
+#else
+typedef double real;
+typedef int64_t integer;
+#endif
+
+#define W (VBYTES / (MG_REAL / 8))
+typedef real vreal __attribute__((vector_size(VBYTES)));
+typedef integer vint __attribute__((vector_size(VBYTES)));
+typedef real vreal_unaligned __attribute__((vector_size(VBYTES), aligned(MG_REAL / 8), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+
+MG_TARGET_BEGIN
+
+INLINE vreal vload(const real *p) { return *(const vreal_unaligned *)p; }
+INLINE void vstore(real *p, vreal v) { *(vreal_unaligned *)p = v; }
+INLINE vreal vset(real x) { return x - (vreal){0}; }
+INLINE vreal vselect(vint mask, vreal a, vreal b) { return (vreal)((mask & (vint)a) | (~mask & (vint)b)); }
+
+/* The first n < W lanes; the others load as zero and are not stored. Nothing outside p[0..n) is touched. */
+INLINE vreal vload_part(const real *p, size_t n) { vreal v = {0}; memcpy(&v, p, n * sizeof(real)); return v; }
+INLINE void vstore_part(real *p, vreal v, size_t n) { memcpy(p, &v, n * sizeof(real)); }
+
+INLINE vreal vfma(vreal a, vreal b, vreal c) {
+#if defined(MG_ISA_AVX512) && MG_REAL == 32
+    return _mm512_fmadd_ps(a, b, c);
+#elif defined(MG_ISA_AVX512)
+    return _mm512_fmadd_pd(a, b, c);
+#elif defined(MG_ISA_AVX2) && MG_REAL == 32
+    return _mm256_fmadd_ps(a, b, c);
+#elif defined(MG_ISA_AVX2)
+    return _mm256_fmadd_pd(a, b, c);
+#elif defined(MG_ISA_NEON) && MG_REAL == 32
+    return (vreal)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#elif defined(MG_ISA_NEON)
+    return (vreal)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#elif MG_REAL == 32
+    return (vreal){fmaf(a[0], b[0], c[0])};
+#else
+    return (vreal){fma(a[0], b[0], c[0])};
+#endif
+}
+
+MG_TARGET_END
+#endif

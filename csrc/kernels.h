@@ -1,0 +1,93 @@
+/* The table of kernels: one for each ISA and float type, all with the same signatures.
+ *
+ * MG_KERNELS is the one list. It makes the fields of the struct here and the entries of each table in kernels.inc, so the two
+ * cannot disagree: a kernel that is listed and not written does not compile.
+ *
+ * Everywhere: `real` is float or double, passed as void * so that callers need one code path for both. Sizes are size_t,
+ * strides are ptrdiff_t and count elements. Arrays never overlap unless the contract says so. All sizes may be zero.
+ * "y = ..." overwrites and does not read y; "y += ..." accumulates.
+ */
+#ifndef MG_KERNELS_H
+#define MG_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* y[i] = f(x[i*sx]), i < n; y is contiguous; sx = 1 is the fast case; x == y with sx = 1 is allowed. */
+#define MG_MAPS(X) \
+    X(neg) X(abs) X(exp) X(log) X(sqrt) X(sin) X(cos) X(tanh) X(sigmoid) X(relu) X(softplus)
+
+/* y[i] = f(a[i*sa], b[i*sb]), i < n; y is contiguous; strides 0 and 1 are the fast cases; y may be a or b where that stride is 1.
+ * tanh_grad(dy, y) = dy (1 - y^2), sigmoid_grad(dy, y) = dy y (1 - y), relu_grad(dy, y) = dy where y > 0 else 0,
+ * softplus_grad(dy, x) = dy sigmoid(x). maximum and minimum propagate NaN. */
+#define MG_MAPS2(X) \
+    X(add) X(sub) X(mul) X(div) X(pow) X(maximum) X(minimum) X(tanh_grad) X(sigmoid_grad) X(relu_grad) X(softplus_grad)
+
+#define MG_KERNELS(X) \
+    /* y[i] += x[i*sx] */ \
+    X(void, accumulate, (size_t n, const void *x, ptrdiff_t sx, void *y)) \
+    /* y[j] += x[0,j] + x[1,j] + ...: one chain of additions for each column, rows ascending, from the present y; \
+     * row i of x starts at x + i*row_stride. The bias gradient. */ \
+    X(void, add_rows, (size_t rows, size_t cols, const void *x, ptrdiff_t row_stride, void *y)) \
+    /* Reductions of a contiguous (outer, n, inner) array to a contiguous (outer, inner) one. The order of the additions depends \
+     * on n alone (see reduce.inc). max and min propagate NaN, and for n = 0 must not be called; argmax gives the first NaN, \
+     * else the first maximum. */ \
+    X(void, sum, (size_t outer, size_t n, size_t inner, const void *x, void *y)) \
+    X(void, prod, (size_t outer, size_t n, size_t inner, const void *x, void *y)) \
+    X(void, max, (size_t outer, size_t n, size_t inner, const void *x, void *y)) \
+    X(void, min, (size_t outer, size_t n, size_t inner, const void *x, void *y)) \
+    X(void, argmax, (size_t outer, size_t n, size_t inner, const void *x, int64_t *y)) \
+    /* Contiguous rows of length n. logsumexp: y is (rows,). The gradients take the forward's output y: \
+     * softmax_grad: dx = y (dy - sum(dy y)); log_softmax_grad: dx = dy - exp(y) sum(dy). */ \
+    X(void, logsumexp, (size_t rows, size_t n, const void *x, void *y)) \
+    X(void, softmax, (size_t rows, size_t n, const void *x, void *y)) \
+    X(void, softmax_grad, (size_t rows, size_t n, const void *dy, const void *y, void *dx)) \
+    X(void, log_softmax, (size_t rows, size_t n, const void *x, void *y)) \
+    X(void, log_softmax_grad, (size_t rows, size_t n, const void *dy, const void *y, void *dx)) \
+    /* loss[i] = logsumexp(x[i]) - x[i, target[i]], and lse[i] = logsumexp(x[i]); target[i] < 0 means ignored: loss 0. \
+     * Targets are checked by the caller to be < n. Gradient: dx[i] = scale[i] (softmax(x[i]) - onehot(target[i])), 0 if ignored. */ \
+    X(void, cross_entropy, (size_t rows, size_t n, const void *x, const int64_t *target, void *loss, void *lse)) \
+    X(void, cross_entropy_grad, (size_t rows, size_t n, const void *x, const int64_t *target, const void *lse, \
+                                 const void *scale, void *dx)) \
+    /* gather: dst[i] = src[index[i]]; scatter_add: dst[index[i]] += src[i], i ascending. Rows of `len` contiguous reals; \
+     * indices are checked by the caller. */ \
+    X(void, gather, (size_t n, const int64_t *index, size_t len, const void *src, void *dst)) \
+    X(void, scatter_add, (size_t n, const int64_t *index, size_t len, const void *src, void *dst)) \
+    /* C += A B for C (m, n), A (m, k), B (k, n), each with a row and a column stride of any sign or zero (C: not zero). \
+     * Every element of C is ONE chain of fused multiply-adds with k ascending that starts from its present value, whatever the \
+     * sizes, strides and blocking: contract 4. C does not overlap A or B. */ \
+    X(void, gemm, (size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa, \
+                   const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *c, ptrdiff_t rsc, ptrdiff_t csc)) \
+    /* B packed once for many products: packed_size(k, n) reals, 64-byte aligned. gemm_packed is gemm with such a B. */ \
+    X(size_t, packed_size, (size_t k, size_t n)) \
+    X(void, pack, (size_t k, size_t n, const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *packed)) \
+    X(void, gemm_packed, (size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa, \
+                          const void *packed, void *c, ptrdiff_t rsc, ptrdiff_t csc))
+
+typedef void mg_map(size_t n, const void *x, ptrdiff_t sx, void *y);
+typedef void mg_map2(size_t n, const void *a, ptrdiff_t sa, const void *b, ptrdiff_t sb, void *y);
+
+typedef struct mg_kernels {
+    const char *isa;     /* "scalar", "avx2", "avx512", "neon" */
+    size_t itemsize;     /* of real */
+#define MG_FIELD(name) mg_map *name;
+    MG_MAPS(MG_FIELD)
+#undef MG_FIELD
+#define MG_FIELD(name) mg_map2 *name;
+    MG_MAPS2(MG_FIELD)
+#undef MG_FIELD
+#define MG_FIELD(type, name, arguments) type (*name) arguments;
+    MG_KERNELS(MG_FIELD)
+#undef MG_FIELD
+} mg_kernels;
+
+#define MG_HIDDEN __attribute__((visibility("hidden")))
+
+/* dispatch.c. The tables that this build holds, best first, NULL-terminated names. */
+const char *const *mg_isas_built(void);
+/* Can this CPU run the named ISA? */
+int mg_isa_usable(const char *isa);
+/* The table for an ISA and an item size (4 or 8), or NULL if it is not built. */
+const mg_kernels *mg_table(const char *isa, size_t itemsize);
+
+#endif
