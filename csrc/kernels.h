@@ -64,18 +64,21 @@
     X(void, gemm_packed, (size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa, \
                           const void *packed, void *c, ptrdiff_t rsc, ptrdiff_t csc))
 
+#define MG_ID(name) mg_map_##name,
+enum { MG_MAPS(MG_ID) mg_map_count };
+#undef MG_ID
+#define MG_ID(name) mg_map2_##name,
+enum { MG_MAPS2(MG_ID) mg_map2_count };
+#undef MG_ID
+
 typedef void mg_map(size_t n, const void *x, ptrdiff_t sx, void *y);
 typedef void mg_map2(size_t n, const void *a, ptrdiff_t sa, const void *b, ptrdiff_t sb, void *y);
 
 typedef struct mg_kernels {
     const char *isa;     /* "scalar", "avx2", "avx512", "neon" */
     size_t itemsize;     /* of real */
-#define MG_FIELD(name) mg_map *name;
-    MG_MAPS(MG_FIELD)
-#undef MG_FIELD
-#define MG_FIELD(name) mg_map2 *name;
-    MG_MAPS2(MG_FIELD)
-#undef MG_FIELD
+    mg_map *map[mg_map_count];
+    mg_map2 *map2[mg_map2_count];
 #define MG_FIELD(type, name, arguments) type (*name) arguments;
     MG_KERNELS(MG_FIELD)
 #undef MG_FIELD
