@@ -1,0 +1,19 @@
+"""minigrad: a tape-based autograd micro-framework for recurrent networks on a CPU."""
+from minigrad.kernels import get_num_threads, set_num_threads, show_config
+from minigrad.tensor import (
+    Tensor,
+    detect_anomaly,
+    enable_grad,
+    grad,
+    is_grad_enabled,
+    no_grad,
+    ones,
+    record,
+    zeros,
+)
+from minigrad.elementwise import (  # isort: skip
+    abs, add, clip, cos, div, exp, log, maximum, minimum, mul, neg, pow, relu, sigmoid, sin, softplus, sqrt, sub, tanh, where,
+)
+from minigrad.matmul import addmm, matmul
+
+__version__ = "0.1.0"

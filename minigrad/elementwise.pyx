@@ -1,0 +1,528 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""The elementwise ops: arithmetic with broadcasting, and functions of one variable.
+
+Each op is one block: the formula and its derivative, the value, the rule. In the rules dy (dz) is the gradient of the op's output
+and `deliver` sums a gradient over the dimensions along which its input was broadcast. Rules are made of ops, so they can be
+differentiated again.
+"""
+cimport numpy as cnp
+from libc.stddef cimport ptrdiff_t
+from minigrad.kernels cimport *
+from minigrad.tensor cimport (Node, Operators, Rule, Tensor, as_input, as_operand, empty, kernels_of, operators, record1, record2,
+                              recordn, save0, save1, save_output, tracked, tracked2, wrap)
+
+import numpy as np
+
+from minigrad.tensor import install
+
+cnp.import_array()
+
+cdef extern from "numpy/arrayobject.h":
+    int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
+
+cdef enum:
+    LONG = 16384                # elements from which a kernel runs without the GIL
+
+
+# ---------------------------------------------------------------- how a map is run
+
+cdef Tensor map1(Tensor x, int id):
+    """y = f(x) for the kernel `id`."""
+    cdef cnp.ndarray array = x._array
+    cdef const mg_kernels *K = kernels_of(array)
+    cdef int nd = cnp.PyArray_NDIM(array), d
+    cdef Tensor y = empty(nd, cnp.PyArray_DIMS(array), cnp.PyArray_TYPE(array))
+    cdef size_t n = cnp.PyArray_SIZE(array)
+    cdef void *to = cnp.PyArray_DATA(y._array)
+    cdef void *source = cnp.PyArray_DATA(array)
+    cdef const ptrdiff_t *shape = <const ptrdiff_t *>cnp.PyArray_DIMS(array)
+    cdef ptrdiff_t strides[64]
+    if n < LONG and PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_C_CONTIGUOUS):
+        K.map[id](n, source, 1, to)
+        return y
+    for d in range(nd):
+        strides[d] = cnp.PyArray_STRIDE(array, d) // <ptrdiff_t>K.itemsize
+    with nogil:
+        map_strided(K, id, nd, shape, source, strides, to)
+    return y
+
+
+cdef Tensor map2(Tensor a, Tensor b, int id, str op):
+    """z = f(a, b) with broadcasting for the kernel `id`; a and b have one dtype."""
+    cdef cnp.ndarray x = a._array, y = b._array
+    cdef const mg_kernels *K = kernels_of(x)
+    cdef int nd = cnp.PyArray_NDIM(x), md = cnp.PyArray_NDIM(y), d, rank
+    cdef cnp.npy_intp *xs = cnp.PyArray_DIMS(x)
+    cdef cnp.npy_intp *ys = cnp.PyArray_DIMS(y)
+    cdef bint same = nd == md, fits = True
+    cdef bint dense = PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS) and PyArray_CHKFLAGS(y, cnp.NPY_ARRAY_C_CONTIGUOUS)
+    cdef Tensor z
+    cdef size_t n
+    if same:
+        for d in range(nd):
+            if xs[d] != ys[d]:
+                same = False
+                break
+    if dense and same:
+        n = cnp.PyArray_SIZE(x)
+        if n < LONG:
+            z = empty(nd, xs, cnp.PyArray_TYPE(x))
+            K.map2[id](n, cnp.PyArray_DATA(x), 1, cnp.PyArray_DATA(y), 1, cnp.PyArray_DATA(z._array))
+            return z
+    elif dense and md == 0:
+        n = cnp.PyArray_SIZE(x)
+        if n < LONG:
+            z = empty(nd, xs, cnp.PyArray_TYPE(x))
+            K.map2[id](n, cnp.PyArray_DATA(x), 1, cnp.PyArray_DATA(y), 0, cnp.PyArray_DATA(z._array))
+            return z
+    cdef cnp.npy_intp shape[64]
+    cdef ptrdiff_t sx[64]
+    cdef ptrdiff_t sy[64]
+    cdef cnp.npy_intp p, q
+    rank = max(nd, md)
+    for d in range(rank):
+        p = xs[d - rank + nd] if d >= rank - nd else 1
+        q = ys[d - rank + md] if d >= rank - md else 1
+        if p != q and p != 1 and q != 1:
+            raise ValueError(f"{op}: operands could not be broadcast together with shapes {a.shape} {b.shape}")
+        shape[d] = q if p == 1 else p
+        sx[d] = cnp.PyArray_STRIDE(x, d - rank + nd) // <ptrdiff_t>K.itemsize if p != 1 else 0
+        sy[d] = cnp.PyArray_STRIDE(y, d - rank + md) // <ptrdiff_t>K.itemsize if q != 1 else 0
+    z = empty(rank, shape, cnp.PyArray_TYPE(x))
+    cdef void *data_x = cnp.PyArray_DATA(x)
+    cdef void *data_y = cnp.PyArray_DATA(y)
+    cdef void *data_z = cnp.PyArray_DATA(z._array)
+    with nogil:
+        map2_strided(K, id, rank, <const ptrdiff_t *>shape, data_x, sx, data_y, sy, data_z)
+    return z
+
+
+cdef inline Tensor left(object a, object b, str op):
+    """The first operand of a binary op: a number beside a Tensor takes the Tensor's dtype."""
+    if isinstance(a, Tensor):
+        return <Tensor>a
+    return as_operand(a, <Tensor>b, op) if isinstance(b, Tensor) else as_input(a, op)
+
+
+cdef Node record_pair(Tensor z, Rule rule, str name, Tensor a, Tensor b):
+    """Record z = f(a, b); the shapes are kept where broadcasting took place."""
+    cdef Node node = record2(z, rule, name, a, b)
+    cdef int d, nd = cnp.PyArray_NDIM(a._array)
+    cdef bint same = nd == cnp.PyArray_NDIM(b._array)
+    if same:
+        for d in range(nd):
+            if cnp.PyArray_DIM(a._array, d) != cnp.PyArray_DIM(b._array, d):
+                same = False
+                break
+    if not same:
+        node.extra = (a.shape, b.shape)
+    return node
+
+
+cdef int deliver(Node node, Py_ssize_t i, Tensor dx, bint fresh) except -1:
+    """Give dx to input i, summed over the dimensions along which it was broadcast."""
+    if node.extra is None:
+        return node.give(i, dx, fresh)
+    return node.give_unbroadcast(i, dx, <tuple>(<tuple>node.extra)[i], fresh)
+
+
+# ---------------------------------------------------------------- arithmetic
+
+# z = a + b        da = dz, db = dz
+
+cpdef Tensor add(a, b):
+    """a + b, element by element, with NumPy's broadcasting; both of one dtype, Python numbers take the Tensor's."""
+    cdef Tensor x = left(a, b, "add"), y = as_operand(b, x, "add")
+    cdef Tensor z = map2(x, y, mg_map2_add, "add")
+    if tracked2(x, y):
+        record_pair(z, add_rule, "add", x, y)
+    return z
+
+cdef int add_rule(Node node, Tensor dz) except -1:
+    deliver(node, 0, dz, False)
+    deliver(node, 1, dz, False)
+    return 0
+
+
+# z = a - b        da = dz, db = -dz
+
+cpdef Tensor sub(a, b):
+    """a - b, element by element, with broadcasting."""
+    cdef Tensor x = left(a, b, "sub"), y = as_operand(b, x, "sub")
+    cdef Tensor z = map2(x, y, mg_map2_sub, "sub")
+    if tracked2(x, y):
+        record_pair(z, sub_rule, "sub", x, y)
+    return z
+
+cdef int sub_rule(Node node, Tensor dz) except -1:
+    deliver(node, 0, dz, False)
+    if node.wants(1):
+        deliver(node, 1, neg(dz), True)
+    return 0
+
+
+# z = a b          da = dz b, db = dz a
+
+cpdef Tensor mul(a, b):
+    """a * b, element by element, with broadcasting."""
+    cdef Tensor x = left(a, b, "mul"), y = as_operand(b, x, "mul")
+    cdef Tensor z = map2(x, y, mg_map2_mul, "mul")
+    cdef Node node
+    if tracked2(x, y):
+        node = record_pair(z, mul_rule, "mul", x, y)
+        if y._requires_grad:
+            save0(node, x)
+        if x._requires_grad:
+            save1(node, y)
+    return z
+
+cdef int mul_rule(Node node, Tensor dz) except -1:
+    if node.wants(0):
+        deliver(node, 0, mul(dz, node.get1()), True)
+    if node.wants(1):
+        deliver(node, 1, mul(dz, node.get0()), True)
+    return 0
+
+
+# z = a / b        da = dz / b, db = -(dz / b) z
+
+cpdef Tensor div(a, b):
+    """a / b, element by element, with broadcasting."""
+    cdef Tensor x = left(a, b, "div"), y = as_operand(b, x, "div")
+    cdef Tensor z = map2(x, y, mg_map2_div, "div")
+    cdef Node node
+    if tracked2(x, y):
+        node = record_pair(z, div_rule, "div", x, y)
+        save1(node, y)
+        if y._requires_grad:
+            save_output(node, z)
+    return z
+
+cdef int div_rule(Node node, Tensor dz) except -1:
+    cdef Tensor da = div(dz, node.get1())
+    if node.wants(1):
+        deliver(node, 1, neg(mul(da, node.get0())), True)
+    deliver(node, 0, da, not node.wants(1) or not node.run.create_graph)
+    return 0
+
+
+# z = a ^ b        da = dz b a^(b-1), db = dz z log a   (0 where a = 0 and b >= 0)
+
+cdef Tensor power(Tensor x, Tensor y):
+    """x ^ y; the exponents 2, 1, 0.5 and -1 by the op that they are."""
+    cdef double exponent
+    if cnp.PyArray_NDIM(y._array) == 0:
+        exponent = y._array.item()
+        if exponent == 2:
+            return map2(x, x, mg_map2_mul, "pow")
+        if exponent == 0.5:
+            return map1(x, mg_map_sqrt)
+        if exponent == -1:
+            return map2(as_operand(1.0, x, "pow"), x, mg_map2_div, "pow")
+    return map2(x, y, mg_map2_pow, "pow")
+
+cpdef Tensor pow(a, b):
+    """a ** b, element by element, with broadcasting; NaN where a is negative and b is not a whole number."""
+    cdef Tensor x = left(a, b, "pow"), y = as_operand(b, x, "pow")
+    cdef Tensor z = power(x, y)
+    cdef Node node
+    if tracked2(x, y):
+        node = record_pair(z, pow_rule, "pow", x, y)
+        save0(node, x)
+        save1(node, y)
+    return z
+
+cdef int pow_rule(Node node, Tensor dz) except -1:
+    cdef Tensor a = node.get0(), b = node.get1(), g
+    if node.wants(0):
+        g = mul(dz, mul(b, pow(a, sub(b, 1.0))))
+        g = where(np.broadcast_to(b._array == 0, g.shape), 0.0, g) if (b._array == 0).any() else g
+        deliver(node, 0, g, True)
+    if node.wants(1):
+        dead = (a._array == 0) & (b._array >= 0)
+        deliver(node, 1, where(dead, 0.0, mul(dz, mul(pow(a, b), log(where(a._array == 0, 1.0, a) if dead.any() else a)))), True)
+    return 0
+
+
+# y = -x           dx = -dy
+
+cpdef Tensor neg(x):
+    """-x."""
+    cdef Tensor t = as_input(x, "neg"), y = map1(t, mg_map_neg)
+    if tracked(t):
+        record1(y, neg_rule, "neg", t)
+    return y
+
+cdef int neg_rule(Node node, Tensor dy) except -1:
+    return node.give(0, neg(dy), True)
+
+
+# z = max(a, b)    da = dz where a > b, half of it where a = b; db the rest
+
+cdef Tensor extreme(object a, object b, int id, Rule rule, str name):
+    cdef Tensor x = left(a, b, name), y = as_operand(b, x, name)
+    cdef Tensor z = map2(x, y, id, name)
+    cdef Node node
+    if tracked2(x, y):
+        node = record_pair(z, rule, name, x, y)
+        save0(node, x)
+        save1(node, y)
+    return z
+
+cpdef Tensor maximum(a, b):
+    """The larger of a and b, element by element, with broadcasting; NaN where either is. Ties share the gradient."""
+    return extreme(a, b, mg_map2_maximum, maximum_rule, "maximum")
+
+cdef int maximum_rule(Node node, Tensor dz) except -1:
+    return extreme_rule(node, dz, node.get0()._array, node.get1()._array)
+
+cdef int extreme_rule(Node node, Tensor dz, cnp.ndarray larger, cnp.ndarray smaller) except -1:
+    share = np.add(larger > smaller, 0.5 * (larger == smaller), dtype=dz._array.dtype)
+    if node.wants(0):
+        deliver(node, 0, mul(dz, wrap(np.asarray(share))), True)
+    if node.wants(1):
+        deliver(node, 1, mul(dz, wrap(np.asarray(1 - share))), True)
+    return 0
+
+# z = min(a, b)    the same with a < b
+
+cpdef Tensor minimum(a, b):
+    """The smaller of a and b, element by element, with broadcasting; NaN where either is. Ties share the gradient."""
+    return extreme(a, b, mg_map2_minimum, minimum_rule, "minimum")
+
+cdef int minimum_rule(Node node, Tensor dz) except -1:
+    return extreme_rule(node, dz, node.get1()._array, node.get0()._array)
+
+
+# z = a where the condition holds, else b        da = dz where it holds, else 0; db the rest
+
+cpdef Tensor where(condition, a, b):
+    """a where `condition` (bool, a constant) is true, else b; all three broadcast."""
+    cdef Tensor x = left(a, b, "where"), y = as_operand(b, x, "where")
+    mask = np.asarray(condition)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"where: condition must be an array of bool, got {mask.dtype}")
+    try:
+        z = wrap(np.asarray(np.where(mask, x._array, y._array)))
+    except ValueError as error:
+        raise ValueError(f"where: {error}") from None
+    if tracked2(x, y):
+        node = record2(z, where_rule, "where", x, y)
+        node.extra = (x.shape, y.shape, mask)
+    return z
+
+cdef int where_rule(Node node, Tensor dz) except -1:
+    mask = (<tuple>node.extra)[2]
+    if node.wants(0):
+        deliver(node, 0, where(mask, dz, 0.0), True)
+    if node.wants(1):
+        deliver(node, 1, where(mask, 0.0, dz), True)
+    return 0
+
+
+# y = x kept within [low, high]        dx = dy where low <= x <= high, else 0
+
+def clip(x, low=None, high=None) -> Tensor:
+    """x with what is below `low` or above `high` (numbers, or None for no bound) replaced by the bound.
+
+    >>> import minigrad as mg
+    >>> mg.clip(mg.Tensor([-2.0, 0.5, 3.0]), -1, 1)
+    Tensor([-1. ,  0.5,  1. ])
+    """
+    cdef Tensor t = as_input(x, "clip"), y
+    for name, bound in (("low", low), ("high", high)):
+        if bound is not None and (isinstance(bound, (bool, complex)) or not isinstance(bound, (int, float, np.integer, np.floating))):
+            raise TypeError(f"clip: {name} must be a number or None, got {type(bound).__name__}")
+    if low is None and high is None:
+        raise ValueError("clip: low and high must not both be None")
+    y = wrap(np.asarray(np.clip(t._array, low, high, dtype=t._array.dtype)))
+    if tracked(t):
+        node = record1(y, clip_rule, "clip", t)
+        node.extra = np.asarray(y._array == t._array)
+    return y
+
+cdef int clip_rule(Node node, Tensor dy) except -1:
+    return node.give(0, where(node.extra, dy, 0.0), True)
+
+
+# ---------------------------------------------------------------- functions of one variable
+
+cdef Tensor of_input(object x, int id, Rule rule, str name):
+    """y = f(x) for a rule that needs x."""
+    cdef Tensor t = as_input(x, name), y = map1(t, id)
+    if tracked(t):
+        save0(record1(y, rule, name, t), t)
+    return y
+
+cdef Tensor of_output(object x, int id, Rule rule, str name):
+    """y = f(x) for a rule that needs y."""
+    cdef Tensor t = as_input(x, name), y = map1(t, id)
+    if tracked(t):
+        save_output(record1(y, rule, name, t), y)
+    return y
+
+
+# y = |x|          dx = dy sign x   (0 at 0)
+
+cpdef Tensor abs(x):
+    """|x|; the gradient at 0 is 0."""
+    return of_input(x, mg_map_abs, abs_rule, "abs")
+
+cdef int abs_rule(Node node, Tensor dy) except -1:
+    return node.give(0, mul(dy, wrap(np.asarray(np.sign(node.get0()._array)))), True)
+
+
+# y = e^x          dx = dy y
+
+cpdef Tensor exp(x):
+    """e ** x, within 1 ulp."""
+    return of_output(x, mg_map_exp, exp_rule, "exp")
+
+cdef int exp_rule(Node node, Tensor dy) except -1:
+    return node.give(0, mul(dy, node.get0()), True)
+
+
+# y = log x        dx = dy / x
+
+cpdef Tensor log(x):
+    """The natural logarithm: -inf at 0, NaN below."""
+    return of_input(x, mg_map_log, log_rule, "log")
+
+cdef int log_rule(Node node, Tensor dy) except -1:
+    return node.give(0, div(dy, node.get0()), True)
+
+
+# y = sqrt x       dx = dy / (2 y)
+
+cpdef Tensor sqrt(x):
+    """The square root, correctly rounded; NaN below 0."""
+    return of_output(x, mg_map_sqrt, sqrt_rule, "sqrt")
+
+cdef int sqrt_rule(Node node, Tensor dy) except -1:
+    return node.give(0, div(dy, mul(node.get0(), 2.0)), True)
+
+
+# y = sin x        dx = dy cos x
+
+cpdef Tensor sin(x):
+    """The sine of x in radians."""
+    return of_input(x, mg_map_sin, sin_rule, "sin")
+
+cdef int sin_rule(Node node, Tensor dy) except -1:
+    return node.give(0, mul(dy, cos(node.get0())), True)
+
+
+# y = cos x        dx = -dy sin x
+
+cpdef Tensor cos(x):
+    """The cosine of x in radians."""
+    return of_input(x, mg_map_cos, cos_rule, "cos")
+
+cdef int cos_rule(Node node, Tensor dy) except -1:
+    return node.give(0, neg(mul(dy, sin(node.get0()))), True)
+
+
+# ---------------------------------------------------------------- activations: the slide "activation function"
+
+cdef Tensor gradient_op(Tensor dy, Tensor t, int id, Rule rule, str name):
+    """dx = dy f'(t) as an op of its own, for second order."""
+    cdef Tensor dx = map2(dy, t, id, name)
+    cdef Node node
+    if tracked2(dy, t):
+        node = record2(dx, rule, name, dy, t)
+        save0(node, dy)
+        save1(node, t)
+    return dx
+
+
+# y = tanh x       dx = dy (1 - y^2)
+
+cpdef Tensor tanh(x):
+    """The hyperbolic tangent."""
+    return of_output(x, mg_map_tanh, tanh_rule, "tanh")
+
+cdef int tanh_rule(Node node, Tensor dy) except -1:
+    return node.give(0, gradient_op(dy, node.get0(), mg_map2_tanh_grad, tanh_grad_rule, "tanh_grad"), True)
+
+# z = dy (1 - y^2):     d(dy) = g (1 - y^2), d(y) = -2 g dy y
+
+cdef int tanh_grad_rule(Node node, Tensor g) except -1:
+    cdef Tensor dy = node.get0(), y = node.get1()
+    if node.wants(0):
+        node.give(0, gradient_op(g, y, mg_map2_tanh_grad, tanh_grad_rule, "tanh_grad"), True)
+    if node.wants(1):
+        node.give(1, mul(mul(g, dy), mul(y, -2.0)), True)
+    return 0
+
+
+# y = 1 / (1 + e^-x)       dx = dy y (1 - y)
+
+cpdef Tensor sigmoid(x):
+    """The logistic function 1 / (1 + e ** -x)."""
+    return of_output(x, mg_map_sigmoid, sigmoid_rule, "sigmoid")
+
+cdef int sigmoid_rule(Node node, Tensor dy) except -1:
+    return node.give(0, gradient_op(dy, node.get0(), mg_map2_sigmoid_grad, sigmoid_grad_rule, "sigmoid_grad"), True)
+
+# z = dy y (1 - y):     d(dy) = g y (1 - y), d(y) = g dy (1 - 2 y)
+
+cdef int sigmoid_grad_rule(Node node, Tensor g) except -1:
+    cdef Tensor dy = node.get0(), y = node.get1()
+    if node.wants(0):
+        node.give(0, gradient_op(g, y, mg_map2_sigmoid_grad, sigmoid_grad_rule, "sigmoid_grad"), True)
+    if node.wants(1):
+        node.give(1, mul(mul(g, dy), sub(1.0, mul(y, 2.0))), True)
+    return 0
+
+
+# y = max(x, 0)    dx = dy where y > 0, else 0
+
+cpdef Tensor relu(x):
+    """max(x, 0); the gradient at 0 is 0."""
+    return of_output(x, mg_map_relu, relu_rule, "relu")
+
+cdef int relu_rule(Node node, Tensor dy) except -1:
+    return node.give(0, where(node.get0()._array > 0, dy, 0.0) if node.run.create_graph
+                     else map2(dy, node.get0(), mg_map2_relu_grad, "relu"), True)
+
+
+# y = log(1 + e^x)         dx = dy sigmoid(x)
+
+cpdef Tensor softplus(x):
+    """log(1 + e ** x), without overflow."""
+    return of_input(x, mg_map_softplus, softplus_rule, "softplus")
+
+cdef int softplus_rule(Node node, Tensor dy) except -1:
+    return node.give(0, mul(dy, sigmoid(node.get0())) if node.run.create_graph
+                     else map2(dy, node.get0(), mg_map2_softplus_grad, "softplus"), True)
+
+
+# ---------------------------------------------------------------- the operators and methods of Tensor
+
+cdef Tensor operator_add(object a, object b):
+    return add(a, b)
+
+cdef Tensor operator_sub(object a, object b):
+    return sub(a, b)
+
+cdef Tensor operator_mul(object a, object b):
+    return mul(a, b)
+
+cdef Tensor operator_div(object a, object b):
+    return div(a, b)
+
+cdef Tensor operator_pow(object a, object b):
+    return pow(a, b)
+
+cdef Tensor operator_neg(object x):
+    return neg(x)
+
+cdef Tensor operator_abs(object x):
+    return abs(x)
+
+operators.add, operators.sub, operators.mul, operators.div = operator_add, operator_sub, operator_mul, operator_div
+operators.pow, operators.neg, operators.abs = operator_pow, operator_neg, operator_abs
+for _name, _function in (("abs", abs), ("exp", exp), ("log", log), ("sqrt", sqrt), ("sin", sin), ("cos", cos), ("tanh", tanh),
+                         ("sigmoid", sigmoid), ("relu", relu), ("softplus", softplus), ("clip", clip), ("maximum", maximum),
+                         ("minimum", minimum)):
+    install(_name, _function)

@@ -1,0 +1,52 @@
+# The C kernels as the other Cython modules see them. `kernels` is the one module that links csrc/; the others reach the
+# kernels through the tables K32 and K64 and the functions below.
+from libc.stdint cimport int64_t
+from libc.stddef cimport ptrdiff_t
+
+cdef extern from "kernels.h" nogil:
+    enum:
+        mg_map_neg, mg_map_abs, mg_map_exp, mg_map_log, mg_map_sqrt, mg_map_sin, mg_map_cos, mg_map_tanh, mg_map_sigmoid
+        mg_map_relu, mg_map_softplus
+        mg_map2_add, mg_map2_sub, mg_map2_mul, mg_map2_div, mg_map2_pow, mg_map2_maximum, mg_map2_minimum
+        mg_map2_tanh_grad, mg_map2_sigmoid_grad, mg_map2_relu_grad, mg_map2_softplus_grad
+    ctypedef void mg_map(size_t n, const void *x, ptrdiff_t sx, void *y) noexcept
+    ctypedef void mg_map2(size_t n, const void *a, ptrdiff_t sa, const void *b, ptrdiff_t sb, void *y) noexcept
+    ctypedef void mg_reduce(size_t outer, size_t n, size_t inner, const void *x, void *y) noexcept
+    ctypedef struct mg_kernels:
+        const char *isa
+        size_t itemsize
+        mg_map **map
+        mg_map2 **map2
+        void (*accumulate)(size_t n, const void *x, ptrdiff_t sx, void *y) noexcept
+        void (*add_rows)(size_t rows, size_t cols, const void *x, ptrdiff_t row_stride, void *y) noexcept
+        mg_reduce *sum
+        mg_reduce *prod
+        mg_reduce *max
+        mg_reduce *min
+        void (*argmax)(size_t outer, size_t n, size_t inner, const void *x, int64_t *y) noexcept
+        void (*logsumexp)(size_t rows, size_t n, const void *x, void *y) noexcept
+        void (*softmax)(size_t rows, size_t n, const void *x, void *y) noexcept
+        void (*softmax_grad)(size_t rows, size_t n, const void *dy, const void *y, void *dx) noexcept
+        void (*log_softmax)(size_t rows, size_t n, const void *x, void *y) noexcept
+        void (*log_softmax_grad)(size_t rows, size_t n, const void *dy, const void *y, void *dx) noexcept
+        void (*cross_entropy)(size_t rows, size_t n, const void *x, const int64_t *target, void *loss, void *lse) noexcept
+        void (*cross_entropy_grad)(size_t rows, size_t n, const void *x, const int64_t *target, const void *lse,
+                                   const void *scale, void *dx) noexcept
+        void (*gather)(size_t n, const int64_t *index, size_t len, const void *src, void *dst) noexcept
+        void (*scatter_add)(size_t n, const int64_t *index, size_t len, const void *src, void *dst) noexcept
+
+cdef const mg_kernels *K32      # float32
+cdef const mg_kernels *K64      # float64
+
+# csrc/strided.h
+cdef void map_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape,
+                      const void *x, const ptrdiff_t *sx, void *y) noexcept nogil
+cdef void map2_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape, const void *a, const ptrdiff_t *sa,
+                       const void *b, const ptrdiff_t *sb, void *y) noexcept nogil
+cdef void accumulate_strided(const mg_kernels *K, int nd, const ptrdiff_t *shape, const void *x, const ptrdiff_t *sx,
+                             void *y, const ptrdiff_t *sy) noexcept nogil
+cdef void copy_strided(size_t itemsize, int nd, const ptrdiff_t *shape, const void *x, const ptrdiff_t *sx,
+                       void *y, const ptrdiff_t *sy) noexcept nogil
+# csrc/product.h
+cdef void product(const mg_kernels *K, size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
+                  const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *c, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil

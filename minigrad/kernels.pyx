@@ -1,0 +1,129 @@
+# cython: language_level=3
+"""The C kernels: which instruction set is in use, how many threads, what was built.
+
+The tables of csrc/kernels.h are chosen once, at import, by what this CPU can run; ``MINIGRAD_ISA`` and ``MINIGRAD_NUM_THREADS``
+say otherwise. What lives here is the choice and the way to the kernels; what the kernels compute is in csrc/.
+"""
+import os
+import platform
+
+cdef extern from "strided.h" nogil:
+    void mg_map_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape,
+                        const void *x, const ptrdiff_t *sx, void *y)
+    void mg_map2_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape,
+                         const void *a, const ptrdiff_t *sa, const void *b, const ptrdiff_t *sb, void *y)
+    void mg_accumulate_strided(const mg_kernels *K, int nd, const ptrdiff_t *shape,
+                               const void *x, const ptrdiff_t *sx, void *y, const ptrdiff_t *sy)
+    void mg_copy_strided(size_t itemsize, int nd, const ptrdiff_t *shape,
+                         const void *x, const ptrdiff_t *sx, void *y, const ptrdiff_t *sy)
+
+cdef extern from "product.h" nogil:
+    void mg_gemm(const mg_kernels *K, size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
+                 const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *c, ptrdiff_t rsc, ptrdiff_t csc)
+
+cdef extern from "pool.h" nogil:
+    int mg_get_num_threads()
+    void mg_set_num_threads(int n)
+
+cdef extern from "kernels.h" nogil:
+    const char *const *mg_isas_built()
+    int mg_isa_usable(const char *isa)
+    const mg_kernels *mg_table(const char *isa, size_t itemsize)
+
+cdef extern from *:
+    """
+    #if defined(__clang__)
+    #define MG_COMPILER "clang " __clang_version__
+    #else
+    #define MG_COMPILER "gcc " __VERSION__
+    #endif
+    """
+    const char *MG_COMPILER
+
+cdef void map_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape,
+                      const void *x, const ptrdiff_t *sx, void *y) noexcept nogil:
+    mg_map_strided(K, id, nd, shape, x, sx, y)
+
+cdef void map2_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape, const void *a, const ptrdiff_t *sa,
+                       const void *b, const ptrdiff_t *sb, void *y) noexcept nogil:
+    mg_map2_strided(K, id, nd, shape, a, sa, b, sb, y)
+
+cdef void accumulate_strided(const mg_kernels *K, int nd, const ptrdiff_t *shape, const void *x, const ptrdiff_t *sx,
+                             void *y, const ptrdiff_t *sy) noexcept nogil:
+    mg_accumulate_strided(K, nd, shape, x, sx, y, sy)
+
+cdef void copy_strided(size_t itemsize, int nd, const ptrdiff_t *shape, const void *x, const ptrdiff_t *sx,
+                       void *y, const ptrdiff_t *sy) noexcept nogil:
+    mg_copy_strided(itemsize, nd, shape, x, sx, y, sy)
+
+cdef void product(const mg_kernels *K, size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
+                  const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *c, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil:
+    mg_gemm(K, m, n, k, a, rsa, csa, b, rsb, csb, c, rsc, csc)
+
+
+def isas_built() -> list[str]:
+    """The instruction sets that this build holds, best first."""
+    names = []
+    cdef const char *const *name = mg_isas_built()
+    while name[0] != NULL:
+        names.append(name[0].decode())
+        name += 1
+    return names
+
+
+def _use_isa(name: str) -> None:
+    """Switch all kernels to another instruction set: for the tests, which compare them bit for bit."""
+    global K32, K64
+    if name not in isas_built():
+        raise ValueError(f"MINIGRAD_ISA: {name!r} is not one of {', '.join(isas_built())}")
+    if not mg_isa_usable(name.encode()):
+        raise ValueError(f"MINIGRAD_ISA: this CPU cannot run {name}; it can run {', '.join(_usable())}")
+    K32, K64 = mg_table(name.encode(), 4), mg_table(name.encode(), 8)
+
+
+def _usable() -> list[str]:
+    return [name for name in isas_built() if mg_isa_usable(name.encode())]
+
+
+def get_num_threads() -> int:
+    """The number of threads that large kernels may use."""
+    return mg_get_num_threads()
+
+
+def set_num_threads(n: int) -> None:
+    """Let large kernels use up to `n` threads (1 to 1024). No result changes by a bit.
+
+    >>> import minigrad
+    >>> minigrad.set_num_threads(2)
+    >>> minigrad.get_num_threads()
+    2
+    """
+    if type(n) is not int:
+        raise TypeError(f"set_num_threads: n must be an int, got {type(n).__name__}")
+    if not 1 <= n <= 1024:
+        raise ValueError(f"set_num_threads: n must be from 1 to 1024, got {n}")
+    mg_set_num_threads(n)
+
+
+def show_config() -> None:
+    """Print the version, the compiler, the instruction sets built, the one in use, and the number of threads."""
+    from minigrad import __version__
+    print(f"minigrad {__version__}, Python {platform.python_version()} on {platform.machine()}\n"
+          f"compiler: {(<bytes>MG_COMPILER).decode()}\n"
+          f"instruction sets: {', '.join(isas_built())} (in use: {K32.isa.decode()})\n"
+          f"threads: {get_num_threads()}")
+
+
+def _choose() -> None:
+    """Read the two environment variables; an unusable value is an ImportError that lists the usable ones."""
+    try:
+        _use_isa(os.environ.get("MINIGRAD_ISA") or _usable()[0])
+    except ValueError as error:
+        raise ImportError(str(error)) from None
+    threads = os.environ.get("MINIGRAD_NUM_THREADS")
+    if threads:
+        if not threads.isascii() or not threads.isdigit() or len(threads) > 4 or not 1 <= int(threads) <= 1024:
+            raise ImportError(f"MINIGRAD_NUM_THREADS: must be a whole number from 1 to 1024, got {threads!r}")
+        mg_set_num_threads(int(threads))
+
+_choose()
