@@ -51,6 +51,7 @@ cdef unsigned long serials = 0
 cdef unsigned long sweeps = 0
 cdef object float32 = np.dtype(np.float32)
 cdef object float64 = np.dtype(np.float64)
+cdef tuple number_types = (np.floating, np.integer)       # NumPy scalars beside Python's float and int
 
 
 # ---------------------------------------------------------------- the tape
@@ -794,7 +795,7 @@ cdef Tensor as_operand(object x, Tensor like, str op):
         t = <Tensor>x
         same_dtype(like, t, op)
         return t
-    if isinstance(x, (float, int, np.floating, np.integer)):
+    if isinstance(x, float) or isinstance(x, int) or isinstance(x, number_types):
         array = <cnp.ndarray>PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(like._array), 0)
         if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT:
             (<float *>cnp.PyArray_DATA(array))[0] = x
