@@ -15,6 +15,7 @@ cdef class Slot:
     cdef bint fresh             # inflight is the sweep's own buffer: further contributions may be added in place
     cdef bint is_leaf
     cdef Sweep run              # the sweep that this slot is open in
+    cdef unsigned long needed   # id of the grad() call for which this slot lies between outputs and inputs
     cdef dict hooks             # number -> callable
 
 cdef class Node(Slot):
@@ -22,6 +23,7 @@ cdef class Node(Slot):
     cdef PyObject *later
     cdef unsigned long serial   # position on the tape
     cdef unsigned long sweep    # run.id while pending, else 0: read without touching reference counts
+    cdef unsigned long reached  # id of the grad() call whose outputs were made from this node
     cdef Rule rule
     cdef readonly str name
     cdef tuple slots            # of the inputs: Node, leaf Tensor, or None where no gradient is wanted
@@ -50,7 +52,8 @@ cdef class Sweep:
     cdef list leaves
     cdef bint create_graph
     cdef bint retain
-    cdef dict wanted            # Slot -> None, then its gradient: for grad()
+    cdef dict wanted            # for grad(): slot of an input -> None, then its gradient
+    cdef bint takes(self, Slot slot) noexcept
     cdef int open(self, Slot slot) except -1
     cdef int walk(self, Node newest) except -1
     cdef int visit(self, Node node) except -1

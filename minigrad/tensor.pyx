@@ -96,8 +96,8 @@ cdef class Node(Slot):
         return f"<Node {self.name}>"
 
     cdef bint wants(self, Py_ssize_t i) noexcept:
-        """Does input i want a gradient?"""
-        return self.slots[i] is not None
+        """Does input i want a gradient from the running sweep?"""
+        return self.run.takes(<Slot>self.slots[i])
 
     cdef Tensor get0(self):
         """The first saved tensor, checked to be what it was when the op ran."""
@@ -109,7 +109,7 @@ cdef class Node(Slot):
     cdef int give(self, Py_ssize_t i, Tensor dx, bint fresh) except -1:
         """Add dx to the gradient of input i; `fresh` says that nobody else looks at dx's memory."""
         cdef Slot slot = <Slot>self.slots[i]
-        if slot is None:
+        if not self.run.takes(slot):
             return 0
         if slot.inflight is None:
             self.run.open(slot)
@@ -485,6 +485,10 @@ def is_grad_enabled() -> bool:
 cdef class Sweep:
     """One walk over the tape: what is pending, which leaves got a gradient."""
 
+    cdef bint takes(self, Slot slot) noexcept:
+        """Does this sweep have a use for the gradient of a slot?"""
+        return slot is not None and (self.wanted is None or slot.needed == self.id)
+
     cdef int open(self, Slot slot) except -1:
         """The first gradient arrives at a slot."""
         if slot.run is not None:
@@ -523,7 +527,8 @@ cdef class Sweep:
         if self.wanted is not None and node in self.wanted:
             self.wanted[node] = dy
         node.inflight = None
-        node.rule(node, dy)
+        if self.wanted is None or leads_on(node, self.id):
+            node.rule(node, dy)
         if mg_anomaly:
             check_gradients(node)
         return 0
@@ -559,6 +564,51 @@ cdef class Sweep:
         for leaf in self.leaves:
             leaf.inflight, leaf.run = None, None
         return 0
+
+
+cdef bint leads_on(Node node, unsigned long id) except -1:
+    """Does one of the node's inputs lie on the way to what grad() call `id` wants?"""
+    cdef Slot slot
+    for slot in node.slots:
+        if slot is not None and slot.needed == id:
+            return True
+    return False
+
+
+cdef int mark_needed(list roots, dict wanted, unsigned long id) except -1:
+    """Mark the slots on the way from the roots to the wanted ones: both ends, and every node that leads to a wanted slot.
+
+    First from the roots to all that they were made from, in any order; then along the tape from the earliest of these to the latest, so that
+    each node is looked at after its inputs.
+    """
+    cdef Tensor root
+    cdef Node node, first = None
+    cdef Slot slot
+    cdef Py_ssize_t reached = 0
+    cdef PyObject *at
+    for slot in wanted:
+        slot.needed = id
+    stack = [slot_of(root) for root in roots]
+    while stack:
+        slot = stack.pop()
+        if slot is None or slot.is_leaf or (<Node>slot).reached == id:
+            continue
+        node = <Node>slot
+        node.reached = id
+        reached += 1
+        stack.extend(node.slots)
+        if first is None or node.serial < first.serial:
+            first = node
+    at = <PyObject *>first
+    while reached > 0:
+        if (<Node>at).reached == id:
+            reached -= 1
+            node = <Node>at
+            if leads_on(node, id):
+                node.needed = id
+            node = None
+        at = (<Node>at).later
+    return 0
 
 
 cdef Tensor run_hooks(Slot slot, Tensor gradient):
@@ -606,10 +656,14 @@ cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict want
     cdef int before = mg_recording
     sweeps += 1
     run.id, run.leaves, run.retain, run.create_graph, run.wanted = sweeps, [], retain, create_graph, wanted
+    if wanted is not None:
+        mark_needed(roots, wanted, run.id)
     mg_recording = create_graph
     try:
         for root, seed in zip(roots, seeds):
             slot = slot_of(root)
+            if not run.takes(slot):
+                continue
             if slot.inflight is None:
                 run.open(slot)
                 slot.inflight, slot.fresh = seed, False
