@@ -85,6 +85,11 @@ def _usable() -> list[str]:
     return [name for name in isas_built() if mg_isa_usable(name.encode())]
 
 
+def isa_in_use() -> str:
+    """The instruction set that the kernels run on."""
+    return K32.isa.decode()
+
+
 def get_num_threads() -> int:
     """The number of threads that large kernels may use."""
     return mg_get_num_threads()
@@ -110,7 +115,7 @@ def show_config() -> None:
     from minigrad import __version__
     print(f"minigrad {__version__}, Python {platform.python_version()} on {platform.machine()}\n"
           f"compiler: {(<bytes>MG_COMPILER).decode()}\n"
-          f"instruction sets: {', '.join(isas_built())} (in use: {K32.isa.decode()})\n"
+          f"instruction sets: {', '.join(isas_built())} (in use: {isa_in_use()})\n"
           f"threads: {get_num_threads()}")
 
 
