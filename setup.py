@@ -38,18 +38,21 @@ def probe(compiler: list[str], source: str, include: list[str]) -> str | None:
         return None if done.returncode == 0 else done.stderr.strip()[-300:] or f"exit status {done.returncode}"
 
 
+def require_compiler(compiler: str, origin: str, include: list[str]) -> None:
+    """Leave with ADVICE, as the build's last words, if there is no working compiler or no Python.h."""
+    failure = probe([compiler], "int main(void) { return 0; }\n", [])
+    if failure:
+        sys.exit(ADVICE.format(what="a C11 compiler", tried=f"{compiler!r} (from {origin}): {failure}"))
+    failure = probe([compiler], "#include <Python.h>\nint main(void) { return 0; }\n", include)
+    if failure:
+        sys.exit(ADVICE.format(what="the Python headers (Python.h)", tried=f"{compiler!r} (from {origin}): {failure}"))
+
+
 class BuildExt(build_ext):
-    """Checks first that there is a compiler and Python's headers, then compiles two extensions at a time."""
+    """Checks first that there is a compiler and Python's headers, then compiles as many extensions at a time as there are CPUs."""
 
     def build_extensions(self):
-        compiler = list(self.compiler.compiler_so[:1])
-        origin = "CC" if os.environ.get("CC") else "Python's default"
-        failure = probe(compiler, "int main(void) { return 0; }\n", [])
-        if failure:
-            sys.exit(ADVICE.format(what="a C11 compiler", tried=f"{compiler[0]!r} (from {origin}): {failure}"))
-        failure = probe(compiler, "#include <Python.h>\nint main(void) { return 0; }\n", self.compiler.include_dirs)
-        if failure:
-            sys.exit(ADVICE.format(what="the Python headers (Python.h)", tried=f"{compiler[0]!r}: {failure}"))
+        require_compiler(self.compiler.compiler_so[0], "CC" if os.environ.get("CC") else "Python's default", self.compiler.include_dirs)
         self.parallel = self.parallel or os.cpu_count()
         super().build_extensions()
 
@@ -69,4 +72,5 @@ def extensions():
     return cythonize(modules, nthreads=0 if sys.platform == "darwin" else os.cpu_count(), compiler_directives={"language_level": 3})
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
+if __name__ == "__main__":
+    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
