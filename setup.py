@@ -69,7 +69,7 @@ def extensions():
     names = sorted(Path(path).stem for path in glob("minigrad/*.pyx"))
     modules = [module("kernels", sorted(glob("csrc/*.c")), C_FLAGS)]
     modules += [module(name) for name in names if name != "kernels"]
-    return cythonize(modules, nthreads=0 if sys.platform == "darwin" else os.cpu_count(), compiler_directives={"language_level": 3})
+    return cythonize(modules, nthreads=0 if sys.platform == "darwin" else os.cpu_count(), compiler_directives={"language_level": 3, "annotation_typing": False})
 
 
 if __name__ == "__main__":
