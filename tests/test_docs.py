@@ -1,0 +1,28 @@
+"""Runs every ```python block of README.md and docs/, page by page; a block's printed output must be what the ```text block after it says."""
+import io
+import re
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n*^```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page(page):
+    namespace = {"__name__": page.stem}
+    text = page.read_text(encoding="utf-8")
+    for match in BLOCK.finditer(text):
+        line = text[:match.start()].count("\n") + 2
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            exec(compile("\n" * (line - 1) + match.group(1), str(page), "exec"), namespace)
+        if match.group(2) is not None:
+            assert printed.getvalue() == match.group(2), f"{page.name}:{line} prints something else"
+
+
+def test_every_page_has_code_that_runs():
+    assert PAGES and all(BLOCK.search(page.read_text(encoding="utf-8")) for page in PAGES)
