@@ -20,7 +20,7 @@ import numpy as np  # noqa: E402
 from timing import interleave, table  # noqa: E402
 
 import minigrad as mg  # noqa: E402
-from minigrad.kernels import measure_peak, product_packed  # noqa: E402
+from minigrad.kernels import PackedProduct, measure_peak  # noqa: E402
 
 try:
     import torch
@@ -97,8 +97,8 @@ def products() -> None:
     for m, n, k in [(s, s, s) for s in (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)] + [(64, 512, 128)]:
         a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (k, n)))
         x, y = mg.Tensor(a), mg.Tensor(b)
-        packed = product_packed(a, b)
-        contestants = {"minigrad": lambda x=x, y=y: mg.matmul(x, y), "packed": packed, "numpy": lambda a=a, b=b: a @ b}
+        packed = PackedProduct(b)
+        contestants = {"minigrad": lambda x=x, y=y: mg.matmul(x, y), "packed": lambda a=a, packed=packed: packed(a), "numpy": lambda a=a, b=b: a @ b}
         if torch:
             p, q = torch.tensor(a), torch.tensor(b)
             contestants["torch"] = lambda p=p, q=q: p @ q

@@ -62,7 +62,9 @@
     X(size_t, packed_size, (size_t k, size_t n)) \
     X(void, pack, (size_t k, size_t n, const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *packed)) \
     X(void, gemm_packed, (size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa, \
-                          const void *packed, void *c, ptrdiff_t rsc, ptrdiff_t csc))
+                          const void *packed, void *c, ptrdiff_t rsc, ptrdiff_t csc)) \
+    /* n rounds of independent FMAs on the one real at y, for measuring the peak; returns the number of flops. */ \
+    X(size_t, fma_rounds, (size_t n, void *y))
 
 #define MG_ID(name) mg_map_##name,
 enum { MG_MAPS(MG_ID) mg_map_count };

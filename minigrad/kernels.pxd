@@ -34,6 +34,11 @@ cdef extern from "kernels.h" nogil:
                                    const void *scale, void *dx) noexcept
         void (*gather)(size_t n, const int64_t *index, size_t len, const void *src, void *dst) noexcept
         void (*scatter_add)(size_t n, const int64_t *index, size_t len, const void *src, void *dst) noexcept
+        size_t (*packed_size)(size_t k, size_t n) noexcept
+        void (*pack)(size_t k, size_t n, const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *packed) noexcept
+        void (*gemm_packed)(size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
+                            const void *packed, void *c, ptrdiff_t rsc, ptrdiff_t csc) noexcept
+        size_t (*fma_rounds)(size_t n, void *y) noexcept
 
 cdef const mg_kernels *K32      # float32
 cdef const mg_kernels *K64      # float64
