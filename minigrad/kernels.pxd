@@ -9,36 +9,36 @@ cdef extern from "kernels.h" nogil:
         mg_map_relu, mg_map_softplus
         mg_map2_add, mg_map2_sub, mg_map2_mul, mg_map2_div, mg_map2_pow, mg_map2_maximum, mg_map2_minimum
         mg_map2_tanh_grad, mg_map2_sigmoid_grad, mg_map2_relu_grad, mg_map2_softplus_grad
-    ctypedef void mg_map(size_t n, const void *x, ptrdiff_t sx, void *y) noexcept
-    ctypedef void mg_map2(size_t n, const void *a, ptrdiff_t sa, const void *b, ptrdiff_t sb, void *y) noexcept
-    ctypedef void mg_reduce(size_t outer, size_t n, size_t inner, const void *x, void *y) noexcept
+    ctypedef void mg_map(size_t n, const void *x, ptrdiff_t sx, void *y) noexcept nogil
+    ctypedef void mg_map2(size_t n, const void *a, ptrdiff_t sa, const void *b, ptrdiff_t sb, void *y) noexcept nogil
+    ctypedef void mg_reduce(size_t outer, size_t n, size_t inner, const void *x, void *y) noexcept nogil
     ctypedef struct mg_kernels:
         const char *isa
         size_t itemsize
         mg_map **map
         mg_map2 **map2
-        void (*accumulate)(size_t n, const void *x, ptrdiff_t sx, void *y) noexcept
-        void (*add_rows)(size_t rows, size_t cols, const void *x, ptrdiff_t row_stride, void *y) noexcept
+        void (*accumulate)(size_t n, const void *x, ptrdiff_t sx, void *y) noexcept nogil
+        void (*add_rows)(size_t rows, size_t cols, const void *x, ptrdiff_t row_stride, void *y) noexcept nogil
         mg_reduce *sum
         mg_reduce *prod
         mg_reduce *max
         mg_reduce *min
-        void (*argmax)(size_t outer, size_t n, size_t inner, const void *x, int64_t *y) noexcept
-        void (*logsumexp)(size_t rows, size_t n, const void *x, void *y) noexcept
-        void (*softmax)(size_t rows, size_t n, const void *x, void *y) noexcept
-        void (*softmax_grad)(size_t rows, size_t n, const void *dy, const void *y, void *dx) noexcept
-        void (*log_softmax)(size_t rows, size_t n, const void *x, void *y) noexcept
-        void (*log_softmax_grad)(size_t rows, size_t n, const void *dy, const void *y, void *dx) noexcept
-        void (*cross_entropy)(size_t rows, size_t n, const void *x, const int64_t *target, void *loss, void *lse) noexcept
+        void (*argmax)(size_t outer, size_t n, size_t inner, const void *x, int64_t *y) noexcept nogil
+        void (*logsumexp)(size_t rows, size_t n, const void *x, void *y) noexcept nogil
+        void (*softmax)(size_t rows, size_t n, const void *x, void *y) noexcept nogil
+        void (*softmax_grad)(size_t rows, size_t n, const void *dy, const void *y, void *dx) noexcept nogil
+        void (*log_softmax)(size_t rows, size_t n, const void *x, void *y) noexcept nogil
+        void (*log_softmax_grad)(size_t rows, size_t n, const void *dy, const void *y, void *dx) noexcept nogil
+        void (*cross_entropy)(size_t rows, size_t n, const void *x, const int64_t *target, void *loss, void *lse) noexcept nogil
         void (*cross_entropy_grad)(size_t rows, size_t n, const void *x, const int64_t *target, const void *lse,
-                                   const void *scale, void *dx) noexcept
-        void (*gather)(size_t n, const int64_t *index, size_t len, const void *src, void *dst) noexcept
-        void (*scatter_add)(size_t n, const int64_t *index, size_t len, const void *src, void *dst) noexcept
-        size_t (*packed_size)(size_t k, size_t n) noexcept
-        void (*pack)(size_t k, size_t n, const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *packed) noexcept
+                                   const void *scale, void *dx) noexcept nogil
+        void (*gather)(size_t n, const int64_t *index, size_t len, const void *src, void *dst) noexcept nogil
+        void (*scatter_add)(size_t n, const int64_t *index, size_t len, const void *src, void *dst) noexcept nogil
+        size_t (*packed_size)(size_t k, size_t n) noexcept nogil
+        void (*pack)(size_t k, size_t n, const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *packed) noexcept nogil
         void (*gemm_packed)(size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
-                            const void *packed, void *c, ptrdiff_t rsc, ptrdiff_t csc) noexcept
-        size_t (*fma_rounds)(size_t n, void *y) noexcept
+                            const void *packed, void *c, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil
+        size_t (*fma_rounds)(size_t n, void *y) noexcept nogil
 
 cdef const mg_kernels *K32      # float32
 cdef const mg_kernels *K64      # float64
