@@ -15,7 +15,6 @@ cdef class Slot:
     cdef bint fresh             # inflight is the sweep's own buffer: further contributions may be added in place
     cdef bint is_leaf
     cdef Sweep run              # the sweep that this slot is open in
-    cdef unsigned long needed   # id of the grad() call for which this slot lies between outputs and inputs
     cdef dict hooks             # number -> callable
 
 cdef class Node(Slot):
@@ -53,6 +52,7 @@ cdef class Sweep:
     cdef bint create_graph
     cdef bint retain
     cdef dict wanted            # for grad(): slot of an input -> None, then its gradient
+    cdef set needed             # for grad(): the slots between outputs and inputs
     cdef bint takes(self, Slot slot) noexcept
     cdef int open(self, Slot slot) except -1
     cdef int walk(self, Node newest) except -1

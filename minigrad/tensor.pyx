@@ -21,7 +21,9 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from minigrad.kernels cimport K32, K64, accumulate_strided, copy_strided, mg_kernels
 
 import operator
+import os
 import sys
+import threading
 import traceback
 import zlib
 
@@ -51,6 +53,7 @@ cdef unsigned long serials = 0
 cdef unsigned long sweeps = 0
 cdef object float32 = np.dtype(np.float32)
 cdef object float64 = np.dtype(np.float64)
+cdef object one_sweep = threading.RLock()       # a sweep at a time: threads may share leaves; a hook may start another in its thread
 cdef tuple number_types = (np.floating, np.integer)       # NumPy scalars beside Python's float and int
 
 
@@ -111,7 +114,7 @@ cdef class Node(Slot):
         cdef Slot slot = <Slot>self.slots[i]
         if not self.run.takes(slot):
             return 0
-        if slot.inflight is None:
+        if slot.run is not self.run:
             self.run.open(slot)
             slot.inflight, slot.fresh = dx, fresh
         elif self.run.create_graph:
@@ -129,7 +132,7 @@ cdef class Node(Slot):
         recurrent loop is then one chain over all its steps, the same as that of a layer that runs the whole sequence.
         """
         cdef Slot slot = <Slot>self.slots[i]
-        if slot.inflight is None:
+        if slot.run is not self.run:
             self.run.open(slot)
             slot.inflight, slot.fresh = wrap(np.zeros(shape, float32 if typenum == cnp.NPY_FLOAT else float64)), True
         elif not slot.fresh:
@@ -234,8 +237,17 @@ cdef int output_rule(Node node, Tensor dy) except -1:
     if main.run is None:
         self.run.open(main)
         main.outputs = [None] * len(main.outputs)
-    main.outputs[self.index] = dy
+    before = main.outputs[self.index]
+    main.outputs[self.index] = dy if before is None else operators.add(before, dy)
     return 0
+
+
+cdef Tensor put_output(Tensor y, Node main, Py_ssize_t index):
+    """Make y output `index` of an op with several outputs."""
+    cdef Output output = Output.__new__(Output)
+    output.rule, output.name, output.slots, output.main, output.index = output_rule, main.name, (main,), main, index
+    y.node, y._requires_grad = output, True
+    return y
 
 
 # ---------------------------------------------------------------- recording
@@ -318,9 +330,17 @@ cdef int bump(Tensor x) except -1:
 
 
 cdef int python_rule(Node node, Tensor dy) except -1:
-    cdef Tensor x, dx
+    cdef Tensor x, dx, y
+    cdef bint several = node.outputs is not None
     backward, saves, shapes = node.extra
-    arguments = [saved(node, x, version, checksum, own) for x, version, checksum, own in saves]
+    arguments = []
+    for x, version, checksum, output in saves:
+        x = saved(node, x, version, checksum, output is not None and not several)
+        if output is not None and several and node.run.create_graph:
+            y = wrap(x._array)
+            y.version = x.version
+            x = put_output(y, node, output)
+        arguments.append(x)
     gradients = backward(*(node.outputs if node.outputs is not None else (dy,)), *arguments)
     if not isinstance(gradients, tuple):
         gradients = (gradients,)
@@ -345,12 +365,11 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
     values: ndarray, or a tuple of them for an op with several outputs. inputs: the Tensors it was made from.
     backward: called as backward(dy, *saved), or backward(dy_0, dy_1, ..., *saved) for several outputs (None for those that got no
     gradient); returns the gradient of each input as a Tensor, or None. It must be made of ops, so that it can be differentiated again.
-    saved: Tensors that backward needs; they are checked for in-place changes. save_value: the op's own value comes last among them.
+    saved: Tensors that backward needs; they are checked for in-place changes. save_value: the op's own values come last among them.
     Return the output Tensor, or a tuple of them.
     """
     cdef Tensor y, x
     cdef Node node
-    cdef Output output
     cdef bint several = isinstance(values, tuple)
     made = tuple([wrap(np.asarray(value)) for value in (values if several else (values,))])
     for y in made:
@@ -364,18 +383,17 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
         saves = []
         for x in saved:
             save0(node, x)
-            saves.append((x, node.version0, node.sum0, False))
+            saves.append((x, node.version0, node.sum0, None))
         if save_value:
-            save_output(node, y)
-            saves.append((node.saved0, node.version0, node.sum0, True))
+            for index, y in enumerate(made):
+                save_output(node, y)
+                saves.append((node.saved0, node.version0, node.sum0, index))
         node.extra = (backward, saves, [(x.shape, x._array.dtype) if x is not None else None for x in inputs])
         node.saved0, node.saved_output = None, False
         if several:
             node.outputs = [None] * len(made)
             for index, y in enumerate(made):
-                output = Output.__new__(Output)
-                output.rule, output.name, output.slots, output.main, output.index = output_rule, name, (node,), node, index
-                y.node, y._requires_grad = output, True
+                put_output(y, node, index)
     return made if several else made[0]
 
 
@@ -487,7 +505,7 @@ cdef class Sweep:
 
     cdef bint takes(self, Slot slot) noexcept:
         """Does this sweep have a use for the gradient of a slot?"""
-        return slot is not None and (self.wanted is None or slot.needed == self.id)
+        return slot is not None and (self.wanted is None or slot in self.needed)
 
     cdef int open(self, Slot slot) except -1:
         """The first gradient arrives at a slot."""
@@ -527,7 +545,7 @@ cdef class Sweep:
         if self.wanted is not None and node in self.wanted:
             self.wanted[node] = dy
         node.inflight = None
-        if self.wanted is None or leads_on(node, self.id):
+        if self.wanted is None or leads_on(node, self.needed):
             node.rule(node, dy)
         if mg_anomaly:
             check_gradients(node)
@@ -566,28 +584,27 @@ cdef class Sweep:
         return 0
 
 
-cdef bint leads_on(Node node, unsigned long id) except -1:
-    """Does one of the node's inputs lie on the way to what grad() call `id` wants?"""
+cdef bint leads_on(Node node, set needed) except -1:
+    """Does one of the node's inputs lie on the way to what grad() wants?"""
     cdef Slot slot
     for slot in node.slots:
-        if slot is not None and slot.needed == id:
+        if slot is not None and slot in needed:
             return True
     return False
 
 
-cdef int mark_needed(list roots, dict wanted, unsigned long id) except -1:
-    """Mark the slots on the way from the roots to the wanted ones: both ends, and every node that leads to a wanted slot.
+cdef set find_needed(list roots, dict wanted, unsigned long id):
+    """The slots on the way from the roots to the wanted ones: both ends, and every node that leads to a wanted slot.
 
-    First from the roots to all that they were made from, in any order; then along the tape from the earliest of these to the latest, so that
-    each node is looked at after its inputs.
+    First from the roots to all that they were made from, in any order; then along the tape from the earliest of these to the latest,
+    so that each node is looked at after its inputs.
     """
     cdef Tensor root
     cdef Node node, first = None
     cdef Slot slot
     cdef Py_ssize_t reached = 0
     cdef PyObject *at
-    for slot in wanted:
-        slot.needed = id
+    needed = set(wanted)
     stack = [slot_of(root) for root in roots]
     while stack:
         slot = stack.pop()
@@ -604,11 +621,11 @@ cdef int mark_needed(list roots, dict wanted, unsigned long id) except -1:
         if (<Node>at).reached == id:
             reached -= 1
             node = <Node>at
-            if leads_on(node, id):
-                node.needed = id
+            if leads_on(node, needed):
+                needed.add(node)
             node = None
         at = (<Node>at).later
-    return 0
+    return needed
 
 
 cdef Tensor run_hooks(Slot slot, Tensor gradient):
@@ -646,6 +663,15 @@ cdef Tensor check_seed(Tensor root, object gradient, str op):
     return seed
 
 
+def _unlock_in_child():
+    """fork() may come in the middle of another thread's sweep."""
+    global one_sweep
+    one_sweep = threading.RLock()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
+
+
 cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict wanted) except -1:
     """Walk back from the roots. wanted is None: commit the leaves' gradients; else fill it and commit nothing."""
     global sweeps, mg_recording
@@ -654,17 +680,18 @@ cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict want
     cdef Node newest = None
     cdef Slot slot
     cdef int before = mg_recording
-    sweeps += 1
-    run.id, run.leaves, run.retain, run.create_graph, run.wanted = sweeps, [], retain, create_graph, wanted
-    if wanted is not None:
-        mark_needed(roots, wanted, run.id)
-    mg_recording = create_graph
+    one_sweep.acquire()
     try:
+        sweeps += 1
+        run.id, run.leaves, run.retain, run.create_graph, run.wanted = sweeps, [], retain, create_graph, wanted
+        if wanted is not None:
+            run.needed = find_needed(roots, wanted, run.id)
+        mg_recording = create_graph
         for root, seed in zip(roots, seeds):
             slot = slot_of(root)
             if not run.takes(slot):
                 continue
-            if slot.inflight is None:
+            if slot.run is not run:
                 run.open(slot)
                 slot.inflight, slot.fresh = seed, False
             else:
@@ -684,6 +711,8 @@ cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict want
                 gradient = wrap(np.array(gradient._array, order="C"))
             elif create_graph and leaf._grad is not None:
                 gradient = operators.add(leaf._grad, gradient)
+            elif create_graph and not leaf.fresh:
+                gradient = operators.mul(gradient, 1.0)         # memory of its own: a later backward adds to it in place
             gradients.append(gradient)
         if wanted is None:
             for leaf, gradient in zip(run.leaves, gradients):       # nothing below can fail
@@ -699,6 +728,7 @@ cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict want
         raise
     finally:
         mg_recording = before
+        one_sweep.release()
     return 0
 
 
@@ -725,9 +755,10 @@ def grad(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=
     if len(grad_outputs) != len(outputs):
         raise ValueError(f"grad: grad_outputs must have one entry for each of the {len(outputs)} outputs, got {len(grad_outputs)}")
     for name, tensors in (("outputs", outputs), ("inputs", inputs)):
-        for x in tensors:
-            if x is None:
-                raise TypeError(f"grad: {name} must be Tensors, got None")
+        for given in tensors:
+            if not isinstance(given, Tensor):
+                raise TypeError(f"grad: {name} must be Tensors, got {type(given).__name__}")
+            x = <Tensor>given
             if not x._requires_grad:
                 raise RuntimeError(f"grad: one of the {name} does not require grad and was not made from a tensor that does")
     seeds = [check_seed(x, gradient, "grad") for x, gradient in zip(outputs, grad_outputs)]
