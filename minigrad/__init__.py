@@ -15,6 +15,7 @@ from minigrad.elementwise import (  # isort: skip
     abs, add, clip, cos, div, exp, log, maximum, minimum, mul, neg, pow, relu, sigmoid, sin, softplus, sqrt, sub, tanh, where,
 )
 from minigrad.matmul import addmm, matmul
+from minigrad.autograd import Function, jacobian, vjp  # isort: skip
 from minigrad.gradcheck import GradcheckError, gradcheck, gradgradcheck  # isort: skip
 
 __version__ = "0.1.0"

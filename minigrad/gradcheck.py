@@ -1,16 +1,17 @@
 """Gradient checks: the gradients that backward makes against differences of the function itself, in float64.
 
-Differences are central, of five points:
+Differences are central, of five points (Abramowitz and Stegun, 25.3.6):
 
-    f'(x) ~ (f(x - 2h) - 8 f(x - h) + 8 f(x + h) - f(x + 2h)) / 12h        with an error of h^4 f'''''(x) / 30
+    f'(x) ~ (f(x - 2h) - 8 f(x - h) + 8 f(x + h) - f(x + 2h)) / 12h        with an error of h^4 / 30 times the fifth derivative
 
-(Abramowitz and Stegun, 25.3.6). With h = 1e-3 they are right to about 1e-12 for functions of moderate size, 10^4 times better than the
-usual two points with 1e-6, so that the tolerance can be tight: a gradient that is wrong by a factor of 1.0001, or that went through float32,
-fails.
+With h = 1e-3 they are right to about 1e-12 for functions of moderate size, a thousand times better than two points with h = 1e-6,
+so that the tolerance can be tight: a gradient that is wrong by a factor of 1.0001, or that went through float32, fails.
 """
 import numpy as np
 
 from minigrad.tensor import Tensor, grad
+
+CONSTANT = "no output of fn requires grad: it does not depend on the inputs, or was made under no_grad"
 
 
 class GradcheckError(RuntimeError):
@@ -20,12 +21,12 @@ class GradcheckError(RuntimeError):
 def gradcheck(fn, inputs, *, eps=1e-3, rtol=1e-8, atol=1e-11, seed=0) -> bool:
     """Check the gradients of fn(*inputs) against differences; return True, or raise a GradcheckError that says where they differ.
 
-    fn: takes `inputs` (a Tensor or several) and returns a Tensor or several. The inputs that require grad are checked; they must be
-    float64 leaves that own their memory, which is changed and put back, so fn may also reach them by another way (the parameters of a
-    module). Within 2 * eps of the inputs fn must be smooth.
+    fn: takes `inputs` (a Tensor or several) and returns a Tensor or several. The inputs that require grad are checked; they must
+    be float64 leaves that own their memory, which is changed and put back, so fn may also reach them by another way (the
+    parameters of a module). Within 2 * eps of the inputs fn must be smooth.
 
-    Checked are the whole Jacobian, one output element at a time, and the gradient for one random cotangent (drawn with `seed`), twice:
-    it must be the Jacobian's product, and the second time have the same bits. An element passes if it is within
+    Checked are the whole Jacobian, one output element at a time, and the gradient for one random cotangent (drawn with `seed`),
+    twice: it must be the Jacobian's product, and the second time have the same bits. An element passes if it is within
     atol + rtol * (the largest of the input's Jacobian).
 
     >>> import minigrad as mg
@@ -37,7 +38,7 @@ def gradcheck(fn, inputs, *, eps=1e-3, rtol=1e-8, atol=1e-11, seed=0) -> bool:
     tested = [x for x in inputs if x.requires_grad]
     outputs = _evaluate(fn, inputs)
     if not any(y.requires_grad for y in outputs):
-        raise ValueError("gradcheck: no output of fn requires grad: it does not depend on the inputs, or was made under no_grad")
+        raise ValueError(f"gradcheck: {CONSTANT}")
     numeric = [_differences(fn, inputs, x, outputs, eps) for x in tested]
     limits = [atol + rtol * np.max(np.abs(jacobian), initial=0) for jacobian in numeric]
     row = 0
@@ -75,7 +76,7 @@ def gradgradcheck(fn, inputs, *, eps=1e-3, rtol=1e-8, atol=1e-11, seed=0) -> boo
     rng = np.random.default_rng(seed + 1)
     outputs = [y for y in _evaluate(fn, inputs) if y.requires_grad]
     if not outputs:
-        raise ValueError("gradgradcheck: no output of fn requires grad: it does not depend on the inputs, or was made under no_grad")
+        raise ValueError(f"gradgradcheck: {CONSTANT}")
     cotangents = [Tensor(rng.normal(size=y.shape), requires_grad=True) for y in outputs]
 
     def gradients(*_):
@@ -144,8 +145,9 @@ def _compare(analytic, numeric, limit, where):
     wrong = ~(np.abs(analytic - numeric) <= limit)
     if wrong.any():
         element = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise GradcheckError(f"gradcheck: the gradient {where}{_element(element)} is {analytic[element]!r} by backward but {numeric[element]!r} "
-                             f"by differences; allowed is a difference of {limit:.2g}; {wrong.sum()} of {wrong.size} elements differ")
+        raise GradcheckError(f"gradcheck: the gradient {where}{_element(element)} is {float(analytic[element])!r} by backward "
+                             f"but {float(numeric[element])!r} by differences; allowed is a difference of {limit:.2g}; "
+                             f"{wrong.sum()} of {wrong.size} elements differ")
 
 
 def _position(x, inputs):

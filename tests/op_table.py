@@ -25,11 +25,11 @@ class Op:
     samples: Callable               # samples(rng, dtype): tuples of float arrays, a last dict holding keyword arguments
     errors: list                    # (call without arguments, exception, regular expression of the message); 3 for a public name
     analytic: bool = True           # ref is exact in the complex step; else gradients are held to differences of fn itself
-    elementwise: bool = False       # y[p] depends on the inputs at p only: lengths, broadcasting and empty shapes are made by the tests
+    elementwise: bool = False       # y[p] depends on the inputs at p only: held to all lengths and pairs of shapes
     differentiable: bool = True     # False: fn gives NumPy arrays (argmax)
     view: bool = False              # documented to look at its input's memory
     empty: bool = True              # some sample has an array of size 0; False where the op refuses them
-    ulps: float = 16                # allowed error of the value, in units of the dtype's epsilon: of the element if `elementwise`, else of the largest
+    ulps: float = 16                # allowed error, in epsilons of the dtype times the element if `elementwise`, else the largest
     infinities: bool = True         # NaNs come out where ref has them for infinite inputs too, not only for NaN ones
 
     def __str__(self):

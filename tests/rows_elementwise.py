@@ -55,13 +55,14 @@ def fixed_powers(rng, dtype):
 
 def wheres(rng, dtype):
     samples = [(a, b, {"condition": rng.random(np.broadcast_shapes(a.shape, b.shape)) < 0.5}) for a, b in pairs(rng, dtype)]
-    return samples + [(*samples[3][:2], {"condition": np.array([[True], [False], [True]])}), (*samples[0][:2], {"condition": np.ones(3, bool)})]
+    return samples + [(*samples[3][:2], {"condition": np.array([[True], [False], [True]])}),
+                      (*samples[0][:2], {"condition": np.ones(3, bool)})]
 
 
 def clips(rng, dtype):
-    bounds = {"low": -1, "high": 1.5}
-    return [(x, bounds) for (x,) in away_from(-1, 1.5)(rng, dtype)] + [(np.linspace(-2, 2, 8, dtype=dtype), {"low": 0.5}),
-                                                                       (np.linspace(-2, 2, 8, dtype=dtype), {"high": np.float64(0.1)})]
+    x = np.linspace(-2, 2, 8, dtype=dtype)
+    samples = [(x, {"low": -1, "high": 1.5}) for (x,) in away_from(-1, 1.5)(rng, dtype)]
+    return samples + [(x, {"low": 0.5}), (x, {"high": np.float64(0.1)})]
 
 
 def ref_clip(x, low=None, high=None):
@@ -106,10 +107,11 @@ def one_input(function):
 def two_inputs(function):
     name = function.__name__
     x = mg.ones((2, 3))
+    shapes = f"{name}: operands could not be broadcast together with shapes"
     return [
-        (lambda: function(x, mg.ones((4, 5))), ValueError, rf"{name}: operands could not be broadcast together with shapes \(2, 3\) \(4, 5\)"),
-        (lambda: function(x, mg.ones(2)), ValueError, rf"{name}: operands could not be broadcast together with shapes \(2, 3\) \(2,\)"),
-        (lambda: function(x, mg.ones(3, dtype=np.float64)), TypeError, f"{name}: both operands must have one dtype, got float32 and float64"),
+        (lambda: function(x, mg.ones((4, 5))), ValueError, rf"{shapes} \(2, 3\) \(4, 5\)"),
+        (lambda: function(x, mg.ones(2)), ValueError, rf"{shapes} \(2, 3\) \(2,\)"),
+        (lambda: function(x, mg.ones(3, np.float64)), TypeError, f"{name}: both operands must have one dtype, got float32 and"),
         (lambda: function(x, None), TypeError, f"{name}: data must be numbers, got NoneType"),
         (lambda: function(None, x), TypeError, f"{name}: data must be numbers, got NoneType"),
         (lambda: function(x, 1j), TypeError, f"{name}: operands must be real, got complex"),
@@ -152,10 +154,10 @@ ROWS = [
         (lambda: mg.clip(mg.ones(2), True), TypeError, "clip: low must be a number or None, got bool"),
     ], elementwise=True),
     Op("where", lambda a, b, condition: mg.where(condition, a, b), lambda a, b, condition: np.where(condition, a, b), wheres, [
-        (lambda: mg.where([1, 0], mg.ones(2), mg.ones(2)), TypeError, "where: condition must be an array of bool, got int64"),
-        (lambda: mg.where(mg.ones(2), mg.ones(2), mg.ones(2)), TypeError, "where: condition must be an array of bool, got float32"),
-        (lambda: mg.where(np.ones(2, bool), mg.ones(2), mg.ones(3)), ValueError, "where: .*broadcast"),
-        (lambda: mg.where(np.ones(2, bool), mg.ones(2), mg.ones(2, np.float64)), TypeError, "where: both operands must have one dtype"),
-        (lambda: mg.where(np.ones(2, bool), None, mg.ones(2)), TypeError, "where: data must be numbers, got NoneType"),
+        (lambda: mg.where([1, 0], mg.ones(2), 0), TypeError, "where: condition must be an array of bool, got int64"),
+        (lambda: mg.where(mg.ones(2), mg.ones(2), 0), TypeError, "where: condition must be an array of bool, got float32"),
+        (lambda: mg.where([True, False], mg.ones(2), mg.ones(3)), ValueError, "where: .*broadcast"),
+        (lambda: mg.where([True, False], mg.ones(2), mg.ones(2, np.float64)), TypeError, "where: .*one dtype"),
+        (lambda: mg.where([True, False], None, mg.ones(2)), TypeError, "where: data must be numbers, got NoneType"),
     ]),
 ]
