@@ -79,9 +79,17 @@ INLINE void vstore(real *p, vreal v) { *(vreal_unaligned *)p = v; }
 INLINE vreal vset(real x) { return x - (vreal){0}; }
 INLINE vreal vselect(vint mask, vreal a, vreal b) { return (vreal)((mask & (vint)a) | (~mask & (vint)b)); }
 
-/* The first n < W lanes; the others load as zero and are not stored. Nothing outside p[0..n) is touched. */
+/* The first n <= W lanes; the others load as zero and are not stored. Nothing outside p[0..n) is touched. */
+#if defined(MG_ISA_AVX512) && MG_REAL == 32
+INLINE vreal vload_part(const real *p, size_t n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+INLINE void vstore_part(real *p, vreal v, size_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v); }
+#elif defined(MG_ISA_AVX512)
+INLINE vreal vload_part(const real *p, size_t n) { return _mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p); }
+INLINE void vstore_part(real *p, vreal v, size_t n) { _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), v); }
+#else
 INLINE vreal vload_part(const real *p, size_t n) { vreal v = {0}; memcpy(&v, p, n * sizeof(real)); return v; }
 INLINE void vstore_part(real *p, vreal v, size_t n) { memcpy(p, &v, n * sizeof(real)); }
+#endif
 
 INLINE vreal vfma(vreal a, vreal b, vreal c) {
 #if defined(MG_ISA_AVX512) && MG_REAL == 32

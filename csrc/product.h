@@ -1,0 +1,10 @@
+/* Matrix products on several threads: the kernel `gemm` of a table, its rows or columns split over mg_parallel. */
+#ifndef MG_PRODUCT_H
+#define MG_PRODUCT_H
+#include "kernels.h"
+
+/* As K->gemm in kernels.h. Only rows or columns of C are split, so the result has the same bits for any number of threads. */
+void mg_gemm(const mg_kernels *K, size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
+             const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *c, ptrdiff_t rsc, ptrdiff_t csc);
+
+#endif
