@@ -4,7 +4,7 @@
 
 enum {
     WORTH_A_THREAD = 1 << 20, /* multiply-adds: below it, waking a thread costs more than it brings */
-    STEP = 96                 /* a part is a multiple of every kernel's tile, in rows (12, 6, 8, 4) and columns (32, 16, 8) */
+    STEP = 32                 /* a part is a multiple of this many rows or columns: near the kernels' tiles */
 };
 
 typedef struct {
