@@ -7,7 +7,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-enum { MAX_THREADS = 1024, SPINS = 2000 /* polls before a worker sleeps: some microseconds */ };
+enum { MAX_THREADS = 1024, SPINS = 2000 /* polls, with a yield each, before a thread sleeps: some 100 microseconds, what a wake-up costs */ };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;   /* guards what follows, and the sleeping */
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
@@ -16,7 +16,7 @@ static int threads_wanted;                                  /* 0: not asked for 
 static int workers;                                         /* threads started */
 static atomic_ulong generation;                             /* counts jobs: a worker waits for it to move */
 static int openings;                                        /* workers that may still join the present job */
-static int inside;                                          /* workers in it */
+static atomic_int inside;                                   /* workers in it */
 static _Thread_local int nested;
 
 static struct {
@@ -112,6 +112,9 @@ void mg_parallel(size_t n, void (*task)(void *arg, size_t index), void *arg) {
     nested = 0;
     pthread_mutex_lock(&lock);
     openings = 0; /* who has not come by now is too late */
+    pthread_mutex_unlock(&lock);
+    for (int i = 0; i < SPINS && atomic_load(&inside); i++) sched_yield();
+    pthread_mutex_lock(&lock);
     while (inside) pthread_cond_wait(&done, &lock);
     pthread_mutex_unlock(&lock);
     pthread_mutex_unlock(&owner);

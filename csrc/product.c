@@ -3,7 +3,7 @@
 #include "pool.h"
 
 enum {
-    WORTH_A_THREAD = 1 << 20, /* multiply-adds: below it, waking a thread costs more than it brings */
+    WORTH_A_THREAD = 1 << 19, /* multiply-adds: below it, waking a thread costs more than it brings */
     STEP = 32                 /* a part is a multiple of this many rows or columns: near the kernels' tiles */
 };
 
