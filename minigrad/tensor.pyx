@@ -54,6 +54,7 @@ cdef unsigned long sweeps = 0
 cdef object float32 = np.dtype(np.float32)
 cdef object float64 = np.dtype(np.float64)
 cdef object one_sweep = threading.RLock()       # a sweep at a time: threads may share leaves; a hook may start another in its thread
+cdef object masked_array = np.ma.MaskedArray
 cdef tuple number_types = (np.floating, np.integer)       # NumPy scalars beside Python's float and int
 
 
@@ -826,6 +827,16 @@ def checked_dtype(dtype, str op) -> np.dtype:
     return found
 
 
+cdef bint holds_mask(object data) except -1:
+    """Is there a masked array in (lists of) lists?"""
+    if type(data) is list or type(data) is tuple:
+        for part in data:
+            if holds_mask(part):
+                return True
+        return False
+    return isinstance(data, masked_array)
+
+
 cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
     """NumPy's view of `data` as an array that a Tensor may hold; see Tensor for the rules."""
     cdef cnp.ndarray array
@@ -833,13 +844,14 @@ cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
         data = (<Tensor>data)._array
     if isinstance(data, (str, bytes, bytearray)) or data is None:
         raise TypeError(f"{op}: data must be numbers, got {type(data).__name__}")
-    if isinstance(data, np.ma.MaskedArray):
-        raise TypeError(f"{op}: data must not be a masked array, the mask would be lost: use data.filled(value)")
     typed = isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "__array__") or hasattr(data, "__dlpack__")
     try:
-        array = np.asarray(data)
+        found = np.asanyarray(data)
     except ValueError as error:
         raise ValueError(f"{op}: data is ragged or not an array: {error}") from None
+    if isinstance(found, np.ma.MaskedArray) or holds_mask(data):
+        raise TypeError(f"{op}: data must not be a masked array, the mask would be lost: use data.filled(value)")
+    array = np.asarray(found)
     if type(data) is list or type(data) is tuple:
         first = data
         while isinstance(first, (list, tuple)) and len(first):
