@@ -16,6 +16,9 @@ from minigrad.elementwise import (  # isort: skip
 )
 from minigrad.matmul import addmm, matmul
 from minigrad.autograd import Function, jacobian, vjp  # isort: skip
+from minigrad.reduce import argmax, log_softmax, logsumexp, max, mean, min, prod, softmax, sum, var  # isort: skip
+from minigrad.losses import binary_cross_entropy_with_logits, cross_entropy, huber, mse, nll  # isort: skip
+from minigrad.random import Generator, default_generator, dropout, dropout_mask, manual_seed  # isort: skip
 from minigrad.gradcheck import GradcheckError, gradcheck, gradgradcheck  # isort: skip
 
 __version__ = "0.1.0"

@@ -884,6 +884,11 @@ cdef Tensor as_input(object x, str op):
     return wrap(as_array(x, None, False, op))
 
 
+def as_tensor(x, str op not None) -> Tensor:
+    """The Tensor input of an op written in Python: x itself, or a constant made of it."""
+    return as_input(x, op)
+
+
 cdef Tensor as_operand(object x, Tensor like, str op):
     """An operand beside the Tensor `like`: a Tensor, or a number that takes like's dtype, or an array of like's dtype."""
     cdef cnp.ndarray array
