@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=False, initializedcheck=False, cdivision=True
 """Losses: cross_entropy and nll for classes, binary_cross_entropy_with_logits, mse and huber for numbers.
 
-All take (input, target) and `reduction`: "mean", "sum", or "none" for one loss per target. The mean of no losses is NaN, their sum 0.
-Classes are the last dimension: input is (..., C), target (...) of whole numbers 0 to C - 1, an integer array and no Tensor.
-`weight` is for each class (C,), else for each element; the mean over classes divides by the sum of the weights of the targets, as in PyTorch.
+All take (input, target) and `reduction`: "mean", "sum", or "none" for one loss per target. The mean of no losses is NaN, their
+sum 0. Classes are the last dimension: input is (..., C), target (...) of whole numbers 0 to C - 1, an integer array and no
+Tensor. `weight` is for each class (C,), else for each element; the mean over classes divides by the sum of the weights of the
+targets, as in PyTorch.
 """
 cimport numpy as cnp
 from libc.stdint cimport int64_t
@@ -43,52 +44,62 @@ cdef Tensor target_like(object target, Tensor x, str op):
     return t
 
 
-cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, str op):
-    """The targets as int64, -1 for those to be ignored; a copy, which nobody changes before the backward."""
+cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, Py_ssize_t *ignored, str op):
+    """The targets as int64, -1 for those to be ignored, which are counted; a copy, which nobody changes before the backward."""
     if cnp.PyArray_NDIM(x._array) == 0:
         raise ValueError(f"{op}: input must have shape (..., C) with the classes last, got ()")
     if isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__"):
         raise TypeError(f"{op}: ignore_index must be an int, got {type(ignore_index).__name__}")
+    index = operator.index(ignore_index)
+    if not -2**63 <= index < 2**63:
+        raise ValueError(f"{op}: ignore_index must fit into 64 bits, got {index}")
     if isinstance(target, Tensor):
         raise TypeError(f"{op}: target must be an array of ints, the classes, got a Tensor of {target.dtype}")
     if isinstance(target, np.ma.MaskedArray):
-        raise TypeError(f"{op}: target must not be a masked array, the mask would be lost: use target.filled({ignore_index})")
+        raise TypeError(f"{op}: target must not be a masked array, the mask would be lost: use target.filled({index})")
     try:
         array = np.asarray(target)
     except ValueError as error:
         raise ValueError(f"{op}: target is ragged: {error}") from None
-    if array.dtype.kind not in "iu":
+    kind = array.dtype.kind
+    if kind not in "iu":
         raise TypeError(f"{op}: target must be an array of ints, the classes, got {array.dtype if target is not None else None}")
-    shape, classes = x.shape[:-1], x.shape[-1]
-    if array.shape != shape:
-        raise ValueError(f"{op}: target must have shape {shape} = the input's without the classes, got {array.shape}")
-    ignored = array == operator.index(ignore_index)
-    wrong = ~ignored & ((array < 0) | (array >= classes))
-    if wrong.any():
-        place = [int(i) for i in np.argwhere(wrong)[0]]
-        raise IndexError(f"{op}: target{place if place else ''} must be from 0 to {classes - 1} = C - 1, or ignore_index {ignore_index}, "
-                         f"got {array[tuple(place)]}")
-    array = array.astype(np.int64, order="C")
-    array[ignored] = -1
-    return array
+    cdef tuple shape = x.shape
+    if array.shape != shape[:-1]:
+        raise ValueError(f"{op}: target must have shape {shape[:-1]} = the input's without the classes, got {array.shape}")
+    cdef cnp.ndarray classes = array.astype(np.int64, order="C")
+    cdef int64_t *t = <int64_t *>cnp.PyArray_DATA(classes)
+    cdef int64_t count = shape[-1], skip = index
+    cdef bint may_skip = kind == "i" or skip >= 0           # an unsigned target of 2^63 or more is now negative
+    cdef Py_ssize_t i
+    ignored[0] = 0
+    for i in range(cnp.PyArray_SIZE(classes)):
+        if may_skip and t[i] == skip:
+            t[i] = -1
+            ignored[0] += 1
+        elif t[i] < 0 or t[i] >= count:
+            place = [int(k) for k in np.unravel_index(i, array.shape)]
+            raise IndexError(f"{op}: target{place if place else ''} must be from 0 to {count - 1} = C - 1, "
+                             f"or ignore_index {index}, got {array[tuple(place)]}")
+    return classes
 
 
-cdef Tensor class_weights(object weight, Tensor x, cnp.ndarray target, str op):
+cdef Tensor class_weights(object weight, Tensor x, cnp.ndarray target, Py_ssize_t ignored, str op):
     """The weight of each target, 0 for ignored ones; None where all are 1."""
     cdef Tensor w
     if weight is None:
-        return wrap(np.asarray(target >= 0, x._array.dtype)) if (target < 0).any() else None
-    w = constant(as_operand(weight, x, op), op)
+        return wrap(np.asarray(target >= 0, x._array.dtype)) if ignored else None
+    w = constant(as_operand(weight, x, op), op, "weight")
     if w.shape != x.shape[-1:]:
         raise ValueError(f"{op}: weight must have shape {x.shape[-1:]} = (C,), got {w.shape}")
     if w._array.size == 0:                          # no classes: every target is ignored
         return wrap(np.zeros(x.shape[:-1], x._array.dtype))
-    return wrap(np.asarray(np.where(target < 0, 0, w._array[target])))
+    return wrap(np.asarray(np.where(target < 0, 0, w._array[target]), x._array.dtype))
 
 
-cdef Tensor constant(Tensor weight, str op):
+cdef Tensor constant(Tensor weight, str op, str argument):
     if weight._requires_grad:
-        raise RuntimeError(f"{op}: weight is a constant, no gradient is made for it: use weight.detach()")
+        raise RuntimeError(f"{op}: {argument} is a constant, no gradient is made for it: use {argument}.detach()")
     return weight
 
 
@@ -152,10 +163,10 @@ cdef int cross_entropies_rule(Node node, Tensor dl) except -1:
 def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean"):
     """-log softmax(input)[target]: the loss of a classifier that gives unnormalised scores (logits).
 
-    input: (..., C) logits. target: (...) ints, the right classes; those equal to ignore_index have loss and gradient 0. weight: (C,)
-    factors for the loss of each class. reduction: "mean" = sum(weight[t] loss) / sum(weight[t]) over the targets that are not ignored
-    (NaN if there are none), "sum", or "none" for losses of the target's shape.
-    A target out of range is an IndexError, one that is not of ints a TypeError.
+    input: (..., C) logits. target: (...) ints, the right classes; those equal to ignore_index have loss and gradient 0. weight:
+    (C,) factors for the loss of each class. reduction: "mean" = sum(weight[t] loss) / sum(weight[t]) over the targets that are
+    not ignored (NaN if there are none), "sum", or "none" for losses of the target's shape. A target out of range is an
+    IndexError, one that is not of ints a TypeError.
 
     >>> import minigrad as mg
     >>> mg.cross_entropy(mg.zeros((2, 4)), [0, 3])
@@ -163,8 +174,9 @@ def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean
     """
     cdef Tensor x = as_input(input, "cross_entropy")
     check_reduction(reduction, "cross_entropy")
-    cdef cnp.ndarray classes = class_indices(target, x, ignore_index, "cross_entropy")
-    cdef Tensor weights = class_weights(weight, x, classes, "cross_entropy")
+    cdef Py_ssize_t ignored
+    cdef cnp.ndarray classes = class_indices(target, x, ignore_index, &ignored, "cross_entropy")
+    cdef Tensor weights = class_weights(weight, x, classes, ignored, "cross_entropy")
     return reduced_with_weights(cross_entropies(x, classes), weights, reduction)
 
 
@@ -211,8 +223,9 @@ def nll(input, target, weight=None, ignore_index=-100, reduction="mean"):
     """
     cdef Tensor x = as_input(input, "nll")
     check_reduction(reduction, "nll")
-    cdef cnp.ndarray classes = class_indices(target, x, ignore_index, "nll")
-    cdef Tensor weights = class_weights(weight, x, classes, "nll")
+    cdef Py_ssize_t ignored
+    cdef cnp.ndarray classes = class_indices(target, x, ignore_index, &ignored, "nll")
+    cdef Tensor weights = class_weights(weight, x, classes, ignored, "nll")
     return reduced_with_weights(neg(chosen_of(x, classes)), weights, reduction)
 
 
@@ -221,9 +234,9 @@ def nll(input, target, weight=None, ignore_index=-100, reduction="mean"):
 def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None, reduction="mean"):
     """-pos_weight target log(sigmoid(input)) - (1 - target) log(1 - sigmoid(input)), without overflow or cancellation.
 
-    input: logits of any shape. target: probabilities of the same shape, mostly 0 and 1. weight, pos_weight: constants that broadcast to
-    that shape; the first multiplies every loss, the second the part of the positive class. reduction: "mean" divides by the number of
-    elements (NaN if there are none), "sum", "none".
+    input: logits of any shape. target: probabilities of the same shape, mostly 0 and 1. weight, pos_weight: constants that
+    broadcast to that shape; the first multiplies every loss, the second the part of the positive class. reduction: "mean"
+    divides by the number of elements (NaN if there are none), "sum", "none".
 
     >>> import minigrad as mg
     >>> mg.binary_cross_entropy_with_logits(mg.Tensor([0.0, 100.0]), [1.0, 1.0])
@@ -243,7 +256,7 @@ cdef Tensor factors(object weight, Tensor x, str argument):
     name = "binary_cross_entropy_with_logits"
     if weight is None:
         return None
-    cdef Tensor w = constant(as_operand(weight, x, name), name)
+    cdef Tensor w = constant(as_operand(weight, x, name), name, argument)
     try:
         fits = np.broadcast_shapes(w.shape, x.shape) == x.shape
     except ValueError:
@@ -276,8 +289,8 @@ def mse(input, target, reduction="mean"):
 def huber(input, target, delta=1.0, reduction="mean"):
     """Half the square of input - target as far as `delta`, beyond it straight on: an error counts, an outlier does not dominate.
 
-    With d = input - target: d ** 2 / 2 where abs(d) <= delta, else delta * (abs(d) - delta / 2). Both of one shape, delta above 0.
-    reduction: "mean" (NaN for no elements), "sum", "none".
+    With d = input - target: d ** 2 / 2 where abs(d) <= delta, else delta * (abs(d) - delta / 2). Both of one shape, delta above
+    0. reduction: "mean" (NaN for no elements), "sum", "none".
 
     >>> import minigrad as mg
     >>> mg.huber(mg.Tensor([0.5, 3.0]), [0.0, 0.0], reduction="none")

@@ -1,9 +1,9 @@
 """Random numbers that can be repeated: Generator, manual_seed, and dropout with its masks.
 
-The numbers come from a counter-based generator (Philox 4x64-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): the
-seed is its key, and each draw, the mask of one dropout say, reads the stream whose number is the count of the draws before it. So the
-state is two whole numbers, seed and count, which go into a checkpoint as they are; what is drawn depends on these alone, not on threads,
-dtypes, or how much the draws before have read.
+The numbers come from a counter-based generator, Philox 4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+2011): the seed is its key, and each draw, the mask of one dropout say, reads the stream whose number is the count of the draws
+before it. So the state is two whole numbers, seed and count, which go into a checkpoint as they are. What is drawn depends on
+these alone: not on threads or dtypes, nor on how much the draws before have read.
 """
 import operator
 
@@ -91,15 +91,17 @@ def checked_probability(p, op) -> float:
 def dropout_mask(shape, p, dtype=np.float32, generator=None) -> np.ndarray:
     """An array of `shape` that is 0 with probability p and else 1 / (1 - p), so that its mean is 1.
 
-    Draw it once and multiply by it at every step of a sequence for recurrent (variational) dropout. For p = 1 it is all 0. The same
-    elements are 0 in float32 and float64. generator: `default_generator` if it is None.
+    Draw it once and multiply by it at every step of a sequence for recurrent (variational) dropout. The same elements are 0 in
+    float32 and float64. For p = 1 all are, and nothing is drawn. generator: `default_generator` if it is None.
 
     >>> import minigrad as mg
-    >>> mg.dropout_mask((2, 3), 0.5, generator=mg.Generator(0))
+    >>> mg.dropout_mask((2, 3), 0.5, generator=mg.Generator(1))
+    array([[0., 0., 2.],
+           [2., 0., 0.]], dtype=float32)
     """
-    shape, p, dtype = checked_shape(shape, "dropout_mask"), checked_probability(p, "dropout_mask"), checked_dtype(dtype, "dropout_mask")
-    generator = _checked_generator(generator, "dropout_mask")
-    return _mask(shape, p, dtype, generator)
+    op = "dropout_mask"
+    shape, p, dtype = checked_shape(shape, op), checked_probability(p, op), checked_dtype(dtype, op)
+    return _mask(shape, p, dtype, _checked_generator(generator, op))
 
 
 def _mask(shape, p, dtype, generator):
@@ -127,7 +129,8 @@ def dropout(x, p=0.5, training=True, generator=None) -> Tensor:
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
-    >>> mg.dropout(x, 0.5, generator=mg.Generator(0))
+    >>> mg.dropout(x, 0.5, generator=mg.Generator(1))
+    Tensor([0., 0., 6., 8.], grad_fn=<dropout>)
     """
     p, generator = checked_probability(p, "dropout"), _checked_generator(generator, "dropout")
     x = as_tensor(x, "dropout")

@@ -1,12 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Reductions over axes: sum, mean, var, prod, max, min, argmax, logsumexp; and softmax and log_softmax, which keep the shape.
 
-Everywhere axis is None (all dimensions), an int, or a tuple of ints; negative ones count from the end. keepdims=True leaves the reduced
-dimensions in the result with size 1. An axis that does not exist or comes twice is a ValueError, one that is no int a TypeError.
+Everywhere axis is None (all dimensions), an int, or a tuple of ints; negative ones count from the end. keepdims=True leaves the
+reduced dimensions in the result with size 1. An axis that does not exist or comes twice is a ValueError, one that is no int a
+TypeError.
 
-A kernel sees its input as a contiguous array (outer, n, inner) of which it reduces the middle. That is the input itself when it is
-contiguous and the reduced dimensions are neighbours, else a copy with the reduced dimensions moved to the end. In both, the elements that
-are reduced together come in the order in which NumPy counts them, so the result has the same bits.
+A kernel sees its input as a contiguous array (outer, n, inner) of which it reduces the middle. That is the input itself when it
+is contiguous and the reduced dimensions are neighbours, else a copy with the reduced dimensions moved to the end. In both, the
+elements that are reduced together come in the order in which NumPy counts them, so the result has the same bits.
 
 As in every op module, the rule is under the op; dy is the gradient of the op's output.
 """
@@ -14,8 +15,8 @@ cimport numpy as cnp
 from libc.stdint cimport int64_t
 from minigrad.elementwise cimport div, exp, mul, neg, sub, where
 from minigrad.kernels cimport mg_kernels, mg_map2_div
-from minigrad.tensor cimport (Node, Rule, Tensor, as_input, contiguous, empty, kernels_of, mark_view, record1, record2, save0, save1,
-                              save_output, tracked, tracked2, wrap)
+from minigrad.tensor cimport (Node, Rule, Tensor, as_input, contiguous, empty, kernels_of, mark_view, record1, record2, save0,
+                              save1, save_output, tracked, tracked2, wrap)
 
 import operator
 
@@ -30,8 +31,8 @@ cdef extern from "Python.h":
         pass
 
 cdef extern from "numpy/arrayobject.h":
-    object PyArray_New(PyTypeObject *type, int nd, cnp.npy_intp *dims, int typenum, cnp.npy_intp *strides, void *data, int itemsize,
-                       int flags, object base)
+    object PyArray_New(PyTypeObject *type, int nd, cnp.npy_intp *dims, int typenum, cnp.npy_intp *strides, void *data,
+                       int itemsize, int flags, object base)
     int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
     PyTypeObject PyArray_Type
 
@@ -163,8 +164,8 @@ cdef Tensor spread(Tensor dy, tuple shape, object axis):
         dims[d] = shape[d]
         strides[d] = 0 if p.reduced[d] else cnp.PyArray_STRIDE(array, own)
         own += keepdims or not p.reduced[d]
-    cdef cnp.ndarray view = <cnp.ndarray>PyArray_New(&PyArray_Type, nd, dims, cnp.PyArray_TYPE(array), strides, cnp.PyArray_DATA(array), 0,
-                                                     0, None)
+    cdef cnp.ndarray view = <cnp.ndarray>PyArray_New(&PyArray_Type, nd, dims, cnp.PyArray_TYPE(array), strides,
+                                                     cnp.PyArray_DATA(array), 0, 0, None)
     cnp.set_array_base(view, array)
     cdef Tensor y = wrap(view)
     if tracked(dy):
@@ -236,8 +237,8 @@ cdef int mean_rule(Node node, Tensor dy) except -1:
 def var(x, axis=None, ddof=0, bint keepdims=False):
     """The variance of the elements along `axis`: the mean square of their distances from their mean.
 
-    ddof: the sum of squares is divided by n - ddof (by 0 if that is negative): 0 gives the variance of a whole population, the default as
-    in NumPy; 1 the unbiased estimate from a sample. NaN for no elements, and for one element with ddof=1.
+    ddof: the sum of squares is divided by n - ddof (by 0 if that is negative): 0 gives the variance of a whole population, the
+    default as in NumPy; 1 the unbiased estimate from a sample. NaN for no elements, and for one element with ddof=1.
 
     >>> import minigrad as mg
     >>> mg.var(mg.Tensor([1.0, 2.0, 3.0, 6.0]))
@@ -305,27 +306,28 @@ cdef int prod_rule(Node node, Tensor dy) except -1:
 cdef object others_of(object x, Py_ssize_t n):
     """For each element of the rows of x (rows, n), the product of the others in its row.
 
-    By a tree: the others of an element are its neighbour in the pair and the others of the pair among the pairs. Made of ops, so it can be
-    differentiated again, in about 4 n multiplications.
+    By a tree: the others of an element are its neighbour in the pair and the others of the pair among the pairs. Made of ops,
+    so it can be differentiated again, in about 4 n multiplications.
     """
     if n <= 1:
         return wrap(np.ones(x.shape, x.dtype))
     if n == 2:
         return x[:, ::-1]
     from minigrad.shape import concatenate
-    rows = x.shape[0]
+    rows, half = x.shape[0], (n + 1) // 2
     if n % 2:
         x = concatenate([x, wrap(np.ones((rows, 1), x.dtype))], 1)
-    pairs = x.reshape((rows, -1, 2))
-    of_pairs = others_of(pairs[:, :, 0] * pairs[:, :, 1], (n + 1) // 2)
-    return (of_pairs.reshape((rows, -1, 1)) * pairs[:, :, ::-1]).reshape((rows, -1))[:, :n]
+    pairs = x.reshape((rows, half, 2))
+    of_pairs = others_of(pairs[:, :, 0] * pairs[:, :, 1], half)
+    return (of_pairs.reshape((rows, half, 1)) * pairs[:, :, ::-1]).reshape((rows, 2 * half))[:, :n]
 
 
 # ---------------------------------------------------------------- extremes
 
 cdef int refuse_empty(Plan *p, Tensor x, object axis, str op, str name) except -1:
     if p.n == 0 and p.outer * p.inner != 0:
-        raise ValueError(f"{op}: zero-size array to reduction operation {name} which has no identity: x has shape {x.shape}, axis is {axis}")
+        raise ValueError(f"{op}: zero-size array to reduction operation {name} which has no identity: x has shape {x.shape}, "
+                         f"axis is {axis}")
     return 0
 
 # y = max x        dx = dy / (how many are largest) where x = y, else 0
@@ -430,7 +432,7 @@ cpdef Tensor logsumexp(x, axis=None, bint keepdims=False):
 
     >>> import minigrad as mg
     >>> mg.logsumexp(mg.Tensor([1000.0, 1000.0]))
-    Tensor(1000.6931)
+    Tensor(1000.6932)
     """
     cdef Tensor t = as_input(x, "logsumexp"), y
     cdef Plan p
@@ -473,7 +475,8 @@ cpdef Tensor softmax(x, axis=-1):
     return y
 
 cdef int softmax_rule(Node node, Tensor dy) except -1:
-    return node.give(0, gradient_op(dy, node.get0(), node.extra, kernels_of(dy._array).softmax_grad, softmax_grad_rule, "softmax_grad"), True)
+    return node.give(0, gradient_op(dy, node.get0(), node.extra, kernels_of(dy._array).softmax_grad, softmax_grad_rule,
+                                    "softmax_grad"), True)
 
 cdef Tensor gradient_op(Tensor dy, Tensor y, object axis, RowGradient kernel, Rule rule, str name):
     """dx out of dy and the forward's output y, as an op of its own, for second order."""

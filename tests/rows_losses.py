@@ -1,7 +1,7 @@
 """Rows of the table of ops for minigrad/losses.pyx and the dropout of minigrad/random.py."""
 import numpy as np
 from op_table import Op
-from rows_reduce import ref_logsumexp
+from rows_reduce import ref_logsumexp, refused
 
 import minigrad as mg
 
@@ -18,7 +18,8 @@ def classes(rng, dtype):
         some = some if (some >= 0).any() else target
         for reduction in REDUCTIONS:
             x, weight = (2 * rng.normal(size=shape)).astype(dtype), rng.uniform(0.2, 2, shape[-1]).astype(dtype).tolist()
-            found += [(x, {"target": target, "reduction": reduction}), (x, {"target": some, "weight": weight, "reduction": reduction})]
+            found.append((x, {"target": target, "reduction": reduction}))
+            found.append((x, {"target": some, "weight": weight, "reduction": reduction}))
     found.append((found[0][0], {"target": np.array([0, 7, 2, 7], np.uint8), "ignore_index": 7, "reduction": "mean"}))
     return found + [(np.zeros((0, 3), dtype), {"target": np.zeros(0, int), "reduction": "sum"}),
                     (np.zeros((2, 0), dtype), {"target": np.full(2, -100), "reduction": "none"})]
@@ -64,7 +65,8 @@ def probabilities(rng, dtype):
         found.append((3 * x, target, options))
         if x.ndim:
             weight, positive = (rng.uniform(0.2, 2, shape).astype(dtype).tolist() for shape in (x.shape[-1:], x.shape))
-            found += [(x, target, {**options, "weight": weight}), (x, target, {**options, "weight": weight, "pos_weight": positive})]
+            found.append((x, target, {**options, "weight": weight}))
+            found.append((x, target, {**options, "weight": weight, "pos_weight": positive}))
     return found
 
 
@@ -88,56 +90,63 @@ def ref_binary(x, target, weight=1.0, pos_weight=1.0, reduction="mean"):
 
 
 def bad_reduction(function, *arguments):
-    name = function.__name__
-    return [
-        (lambda: function(*arguments, reduction="average"), ValueError, f"{name}: reduction must be 'mean', 'sum' or 'none', got 'average'"),
-        (lambda: function(*arguments, reduction=None), TypeError, f"{name}: reduction must be 'mean', 'sum' or 'none', got NoneType"),
-        (lambda: function(None, *arguments[1:]), TypeError, f"{name}: data must be numbers, got NoneType"),
-        (lambda: function(np.arange(4), *arguments[1:]), TypeError, f"{name}: data has dtype int64"),
-    ]
+    return refused(function, [
+        (lambda: function(*arguments, reduction="average"), ValueError, "reduction must be .*, got 'average'"),
+        (lambda: function(*arguments, reduction=None), TypeError, "reduction must be 'mean', 'sum' or 'none', got NoneType"),
+        (lambda: function(None, *arguments[1:]), TypeError, "data must be numbers, got NoneType"),
+        (lambda: function(np.arange(4), *arguments[1:]), TypeError, "data has dtype int64"),
+    ])
 
 
 def bad_classes(function):
-    name = function.__name__
     x = mg.zeros((2, 2, 5))
     right = np.zeros((2, 2), int)
-    return bad_reduction(function, x, right) + [
-        (lambda: function(x, [[0, 1], [2, 7]]), IndexError, rf"{name}: target\[1, 1\] must be from 0 to 4 = C - 1, or ignore_index -100, got 7"),
-        (lambda: function(x, [[0, 1], [-1, 0]]), IndexError, rf"{name}: target\[1, 0\] must be from 0 to 4 .*, got -1"),
-        (lambda: function(mg.zeros(3), 3), IndexError, f"{name}: target must be from 0 to 2 .*, got 3"),
-        (lambda: function(x, np.full((2, 2), 2**64 - 1, np.uint64)), IndexError, rf"{name}: target\[0, 0\] .* got 18446744073709551615"),
-        (lambda: function(x, right, ignore_index=1.0), TypeError, f"{name}: ignore_index must be an int, got float"),
-        (lambda: function(x, np.zeros((2, 2))), TypeError, f"{name}: target must be an array of ints, the classes, got float64"),
-        (lambda: function(x, right > 0), TypeError, f"{name}: target must be an array of ints, the classes, got bool"),
-        (lambda: function(x, mg.zeros((2, 2))), TypeError, f"{name}: target must be an array of ints, the classes, got a Tensor of float32"),
-        (lambda: function(x, None), TypeError, f"{name}: target must be an array of ints, the classes, got None"),
-        (lambda: function(x, np.ma.masked_array(right, right)), TypeError, f"{name}: target must not be a masked array"),
-        (lambda: function(x, [[0, 1], [2]]), ValueError, f"{name}: target is ragged"),
-        (lambda: function(x, [0, 1]), ValueError, rf"{name}: target must have shape \(2, 2\) = the input's without the classes, got \(2,\)"),
-        (lambda: function(mg.zeros(()), 0), ValueError, rf"{name}: input must have shape \(..., C\) with the classes last, got \(\)"),
-        (lambda: function(x, right, weight=mg.ones(4)), ValueError, rf"{name}: weight must have shape \(5,\) = \(C,\), got \(4,\)"),
-        (lambda: function(x, right, weight=np.ones(5)), TypeError, f"{name}: both operands must have one dtype, got float32 and float64"),
-        (lambda: function(x, right, weight=mg.Tensor([1.0] * 5, requires_grad=True)), RuntimeError, f"{name}: weight is a constant"),
-    ]
+    return bad_reduction(function, x, right) + refused(function, [
+        (lambda: function(x, [[0, 1], [2, 7]]), IndexError, r"target\[1, 1\] must be from 0 to 4 = C - 1, or .* -100, got 7"),
+        (lambda: function(x, [[0, 1], [-1, 0]]), IndexError, r"target\[1, 0\] must be from 0 to 4 .*, got -1"),
+        (lambda: function(mg.zeros(3), 3), IndexError, "target must be from 0 to 2 .*, got 3"),
+        (lambda: function(x, np.full((2, 2), 2**64 - 1, np.uint64)), IndexError, r"target\[0, 0\] .* got 18446744073709551615"),
+        (lambda: function(x, np.full((2, 2), 2**64 - 100, np.uint64)), IndexError, r"target\[0, 0\] .* got 1844674407"),
+        (lambda: function(x, right, ignore_index=2**63), ValueError, "ignore_index must fit into 64 bits, got 9223372036854775808"),
+        (lambda: function(x, right, ignore_index=1.0), TypeError, "ignore_index must be an int, got float"),
+        (lambda: function(x, np.zeros((2, 2))), TypeError, "target must be an array of ints, the classes, got float64"),
+        (lambda: function(x, right > 0), TypeError, "target must be an array of ints, the classes, got bool"),
+        (lambda: function(x, mg.zeros((2, 2))), TypeError, "target must be an array of ints, .* got a Tensor of float32"),
+        (lambda: function(x, None), TypeError, "target must be an array of ints, the classes, got None"),
+        (lambda: function(x, np.ma.masked_array(right, right)), TypeError, "target must not be a masked array"),
+        (lambda: function(x, [[0, 1], [2]]), ValueError, "target is ragged"),
+        (lambda: function(x, [0, 1]), ValueError, r"target must have shape \(2, 2\) = .*, got \(2,\)"),
+        (lambda: function(mg.zeros(()), 0), ValueError, r"input must have shape \(..., C\) with the classes last, got \(\)"),
+        (lambda: function(x, right, weight=mg.ones(4)), ValueError, r"weight must have shape \(5,\) = \(C,\), got \(4,\)"),
+        (lambda: function(x, right, weight=np.ones(5)), TypeError, "both operands must have one dtype, got float32 and float64"),
+        (lambda: function(x, right, weight=mg.Tensor([1.0] * 5, requires_grad=True)), RuntimeError, "weight is a constant"),
+    ])
 
 
 def bad_numbers(function):
-    name = function.__name__
     x = mg.zeros((2, 3))
-    return bad_reduction(function, x, x) + [
-        (lambda: function(x, mg.zeros(3)), ValueError, rf"{name}: target must have the input's shape \(2, 3\), got \(3,\)"),
-        (lambda: function(x, 0.0), ValueError, rf"{name}: target must have the input's shape \(2, 3\), got \(\)"),
-        (lambda: function(x, np.zeros((2, 3))), TypeError, f"{name}: both operands must have one dtype, got float32 and float64"),
-        (lambda: function(x, None), TypeError, f"{name}: data must be numbers, got NoneType"),
-    ]
+    return bad_reduction(function, x, x) + refused(function, [
+        (lambda: function(x, mg.zeros(3)), ValueError, r"target must have the input's shape \(2, 3\), got \(3,\)"),
+        (lambda: function(x, 0.0), ValueError, r"target must have the input's shape \(2, 3\), got \(\)"),
+        (lambda: function(x, np.zeros((2, 3))), TypeError, "both operands must have one dtype, got float32 and float64"),
+        (lambda: function(x, None), TypeError, "data must be numbers, got NoneType"),
+    ])
 
 
-def binary(x, target, **options):
-    return mg.binary_cross_entropy_with_logits(x, target, **options)
+def bad_factors(function):
+    x = mg.zeros((2, 3))
+    return refused(function, [
+        (lambda: function(x, x, weight=mg.ones(2)), ValueError, r"weight must broadcast to the .* shape \(2, 3\), got \(2,\)"),
+        (lambda: function(x, x, pos_weight=mg.ones((4, 2, 3))), ValueError,
+         r"pos_weight must broadcast to the input's shape \(2, 3\), got \(4, 2, 3\)"),
+        (lambda: function(x, x, weight=mg.Tensor([1.0] * 3, requires_grad=True)), RuntimeError, "weight is a constant"),
+        (lambda: function(x, x, pos_weight=mg.Tensor([1.0] * 3, requires_grad=True)), RuntimeError, "pos_weight is a constant"),
+    ])
 
 
 def dropouts(rng, dtype):
-    return [(rng.normal(size=shape).astype(dtype), {"p": p}) for shape in [(3, 4), (37,), (2, 0, 3)] for p in (0.5, 0.1, 0.9, 1.0)]
+    shapes, probabilities = [(3, 4), (37,), (2, 0, 3)], (0.5, 0.1, 0.9, 1.0)
+    return [(rng.normal(size=shape).astype(dtype), {"p": p}) for shape in shapes for p in probabilities]
 
 
 def ref_dropout(x, p):
@@ -152,29 +161,22 @@ ROWS = [
        bad_classes(mg.cross_entropy), infinities=False),
     Op("nll", mg.nll, by_class(lambda x, target: -chosen(x, target)), classes, bad_classes(mg.nll), infinities=False),
     Op("binary_cross_entropy_with_logits", mg.binary_cross_entropy_with_logits, ref_binary, probabilities,
-       bad_numbers(mg.binary_cross_entropy_with_logits) + [
-           (lambda: binary(mg.zeros((2, 3)), mg.zeros((2, 3)), weight=mg.ones(2)), ValueError,
-            r"binary_cross_entropy_with_logits: weight must broadcast to the input's shape \(2, 3\), got \(2,\)"),
-           (lambda: binary(mg.zeros((2, 3)), mg.zeros((2, 3)), pos_weight=mg.ones((4, 2, 3))), ValueError,
-            r"binary_cross_entropy_with_logits: pos_weight must broadcast to the input's shape \(2, 3\), got \(4, 2, 3\)"),
-           (lambda: binary(mg.zeros(2), mg.zeros(2), weight=mg.Tensor([1.0, 1.0], requires_grad=True)), RuntimeError,
-            "binary_cross_entropy_with_logits: weight is a constant"),
-       ]),
+       bad_numbers(mg.binary_cross_entropy_with_logits) + bad_factors(mg.binary_cross_entropy_with_logits)),
     Op("mse", mg.mse, lambda x, target, reduction: reduced((x - target) ** 2, reduction), numbers, bad_numbers(mg.mse)),
-    Op("huber", mg.huber, ref_huber, hubers, bad_numbers(mg.huber) + [
-        (lambda: mg.huber(mg.zeros(2), mg.zeros(2), delta=0.0), ValueError, "huber: delta must be above 0, got 0.0"),
-        (lambda: mg.huber(mg.zeros(2), mg.zeros(2), delta=float("nan")), ValueError, "huber: delta must be above 0, got nan"),
-        (lambda: mg.huber(mg.zeros(2), mg.zeros(2), delta="1"), TypeError, "huber: delta must be a number, got str"),
-        (lambda: mg.huber(mg.zeros(2), mg.zeros(2), delta=True), TypeError, "huber: delta must be a number, got bool"),
-    ]),
-    Op("dropout", lambda x, p: mg.dropout(x, p, generator=mg.Generator(3)), ref_dropout, dropouts, [
-        (lambda: mg.dropout(mg.ones(2), 1.5), ValueError, "dropout: p must be a probability from 0 to 1, got 1.5"),
-        (lambda: mg.dropout(mg.ones(2), -0.1), ValueError, "dropout: p must be a probability from 0 to 1, got -0.1"),
-        (lambda: mg.dropout(mg.ones(2), float("nan")), ValueError, "dropout: p must be a probability from 0 to 1, got nan"),
-        (lambda: mg.dropout(mg.ones(2), "0.5"), TypeError, "dropout: p must be a number, got str"),
-        (lambda: mg.dropout(mg.ones(2), True), TypeError, "dropout: p must be a number, got bool"),
-        (lambda: mg.dropout(mg.ones(2), None), TypeError, "dropout: p must be a number, got NoneType"),
-        (lambda: mg.dropout(mg.ones(2), 0.5, generator=3), TypeError, "dropout: generator must be a minigrad.Generator or None, got int"),
-        (lambda: mg.dropout(None, 0.5), TypeError, "dropout: data must be numbers, got NoneType"),
-    ]),
+    Op("huber", mg.huber, ref_huber, hubers, bad_numbers(mg.huber) + refused(mg.huber, [
+        (lambda: mg.huber(mg.zeros(2), mg.zeros(2), delta=0.0), ValueError, "delta must be above 0, got 0.0"),
+        (lambda: mg.huber(mg.zeros(2), mg.zeros(2), delta=float("nan")), ValueError, "delta must be above 0, got nan"),
+        (lambda: mg.huber(mg.zeros(2), mg.zeros(2), delta="1"), TypeError, "delta must be a number, got str"),
+        (lambda: mg.huber(mg.zeros(2), mg.zeros(2), delta=True), TypeError, "delta must be a number, got bool"),
+    ])),
+    Op("dropout", lambda x, p: mg.dropout(x, p, generator=mg.Generator(3)), ref_dropout, dropouts, refused(mg.dropout, [
+        (lambda: mg.dropout(mg.ones(2), 1.5), ValueError, "p must be a probability from 0 to 1, got 1.5"),
+        (lambda: mg.dropout(mg.ones(2), -0.1), ValueError, "p must be a probability from 0 to 1, got -0.1"),
+        (lambda: mg.dropout(mg.ones(2), float("nan")), ValueError, "p must be a probability from 0 to 1, got nan"),
+        (lambda: mg.dropout(mg.ones(2), "0.5"), TypeError, "p must be a number, got str"),
+        (lambda: mg.dropout(mg.ones(2), True), TypeError, "p must be a number, got bool"),
+        (lambda: mg.dropout(mg.ones(2), None), TypeError, "p must be a number, got NoneType"),
+        (lambda: mg.dropout(mg.ones(2), generator=3), TypeError, "generator must be a minigrad.Generator or None, got int"),
+        (lambda: mg.dropout(None, 0.5), TypeError, "data must be numbers, got NoneType"),
+    ])),
 ]
