@@ -31,6 +31,7 @@ cdef extern from "Python.h":
         pass
 
 cdef extern from "numpy/arrayobject.h":
+    object PyArray_EMPTY(int nd, cnp.npy_intp *dims, int typenum, int fortran)
     object PyArray_New(PyTypeObject *type, int nd, cnp.npy_intp *dims, int typenum, cnp.npy_intp *strides, void *data,
                        int itemsize, int flags, object base)
     int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
@@ -124,7 +125,7 @@ cdef Tensor restored(cnp.ndarray y, Plan *p):
     return wrap(contiguous(wrap(y.transpose(np.argsort(order(p, cnp.PyArray_NDIM(y))))))) if p.moved else wrap(y)
 
 
-cdef Tensor without_reduced(cnp.ndarray x, Plan *p, bint keepdims, int typenum):
+cdef cnp.ndarray without_reduced(cnp.ndarray x, Plan *p, bint keepdims, int typenum):
     """An empty result, x's shape without the reduced dimensions."""
     cdef cnp.npy_intp shape[64]
     cdef int nd = 0, d
@@ -132,12 +133,12 @@ cdef Tensor without_reduced(cnp.ndarray x, Plan *p, bint keepdims, int typenum):
         if not p.reduced[d] or keepdims:
             shape[nd] = 1 if p.reduced[d] else cnp.PyArray_DIM(x, d)
             nd += 1
-    return empty(nd, shape, typenum)
+    return <cnp.ndarray>PyArray_EMPTY(nd, shape, typenum, 0)
 
 
 cdef Tensor reduced(Tensor x, Plan *p, bint keepdims, Reduction kernel):
     """y = the kernel's reduction of x."""
-    cdef Tensor y = without_reduced(x._array, p, keepdims, cnp.PyArray_TYPE(x._array))
+    cdef Tensor y = wrap(without_reduced(x._array, p, keepdims, cnp.PyArray_TYPE(x._array)))
     cdef cnp.ndarray source = arranged(x._array, p)
     cdef void *data = cnp.PyArray_DATA(source)
     cdef void *to = cnp.PyArray_DATA(y._array)
@@ -404,9 +405,13 @@ def argmax(x, axis=None, bint keepdims=False):
     plan(&p, t._array, axis, False, "argmax")
     if p.n == 0 and p.outer * p.inner != 0:
         raise ValueError(f"argmax: attempt to get argmax of an empty sequence: x has shape {t.shape}, axis is {axis}")
-    found = np.empty([1 if p.reduced[d] else t.shape[d] for d in range(t.ndim) if keepdims or not p.reduced[d]], np.int64)
+    cdef cnp.ndarray found = without_reduced(t._array, &p, keepdims, cnp.NPY_INT64)
     cdef cnp.ndarray source = arranged(t._array, &p)
-    kernels_of(source).argmax(p.outer, p.n, p.inner, cnp.PyArray_DATA(source), <int64_t *>cnp.PyArray_DATA(found))
+    cdef const mg_kernels *K = kernels_of(source)
+    cdef void *data = cnp.PyArray_DATA(source)
+    cdef int64_t *to = <int64_t *>cnp.PyArray_DATA(found)
+    with nogil:
+        K.argmax(p.outer, p.n, p.inner, data, to)
     return found
 
 
@@ -437,7 +442,7 @@ cpdef Tensor logsumexp(x, axis=None, bint keepdims=False):
     cdef Tensor t = as_input(x, "logsumexp"), y
     cdef Plan p
     plan(&p, t._array, axis, True, "logsumexp")
-    y = without_reduced(t._array, &p, keepdims, cnp.PyArray_TYPE(t._array))
+    y = wrap(without_reduced(t._array, &p, keepdims, cnp.PyArray_TYPE(t._array)))
     cdef cnp.ndarray source = arranged(t._array, &p)
     cdef const mg_kernels *K = kernels_of(source)
     cdef void *data = cnp.PyArray_DATA(source)

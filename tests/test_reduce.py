@@ -141,11 +141,11 @@ def test_every_choice_of_axes():
 
 
 def test_a_row_has_the_bits_it_has_alone():
-    x = np.random.default_rng(1).normal(size=(9, 70)).astype(np.float32)
+    x = np.random.default_rng(1).normal(size=(300, 70)).astype(np.float32)
     for op in (mg.sum, mg.mean, mg.var, mg.prod, mg.logsumexp, mg.softmax, mg.log_softmax):
         whole = op(mg.Tensor(x), axis=1).numpy()
         columns = op(mg.Tensor(np.ascontiguousarray(x.T)), axis=0).numpy()
-        for i in range(9):
+        for i in range(300):
             alone = op(mg.Tensor(x[i]), axis=0).numpy()
             assert whole[i].tobytes() == alone.tobytes() == np.ascontiguousarray(columns[..., i]).tobytes(), op.__name__
 
