@@ -7,9 +7,9 @@
  *   vreal       vector of W reals                    vint        vector of W integers of the same width
  *   vload(p)    unaligned load                       vstore(p,v) unaligned store
  *   vset(x)     x in every lane                      vfma(a,b,c) a*b + c with ONE rounding, on every ISA
- *   vselect(m, a, b)   lanes of a where the mask m is all ones, of b where it is zero
+ *   vmask, vless(a,b), vequal(a,b), vselect(m, a, b): comparisons and choice, lane by lane
  *
- * and the operators + - * / < <= == & | ^ ~ << >> of GCC and Clang vectors. Each of these rounds as IEEE 754 says, so a
+ * and the operators + - * / & | ^ ~ << >> of GCC and Clang vectors. Each of these rounds as IEEE 754 says, so a
  * formula written once gives the same bits on every ISA. Multi-lane sums never appear: a lane never looks at its neighbour.
  */
 #ifndef MG_ISA_H
@@ -77,7 +77,45 @@ MG_TARGET_BEGIN
 INLINE vreal vload(const real *p) { return *(const vreal_unaligned *)p; }
 INLINE void vstore(real *p, vreal v) { *(vreal_unaligned *)p = v; }
 INLINE vreal vset(real x) { return x - (vreal){0}; }
-INLINE vreal vselect(vint mask, vreal a, vreal b) { return (vreal)((mask & (vint)a) | (~mask & (vint)b)); }
+/* Comparisons give a vmask, one truth value a lane; vselect takes lanes of a where it is true, else of b. vmin(x, high) is x where x is NaN. */
+#if defined(MG_ISA_AVX512) && MG_REAL == 32
+typedef __mmask16 vmask;
+INLINE vmask vless(vreal a, vreal b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+INLINE vmask vequal(vreal a, vreal b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+INLINE vmask vtrue(vint m) { return _mm512_movepi32_mask((__m512i)m); }
+INLINE vreal vselect(vmask m, vreal a, vreal b) { return _mm512_mask_blend_ps(m, b, a); }
+INLINE vreal vmin(vreal x, vreal high) { return _mm512_min_ps(high, x); }
+INLINE vreal vmax(vreal x, vreal low) { return _mm512_max_ps(low, x); }
+INLINE int vany(vmask m) { return m != 0; }
+#elif defined(MG_ISA_AVX512)
+typedef __mmask8 vmask;
+INLINE vmask vless(vreal a, vreal b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+INLINE vmask vequal(vreal a, vreal b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+INLINE vmask vtrue(vint m) { return _mm512_movepi64_mask((__m512i)m); }
+INLINE vreal vselect(vmask m, vreal a, vreal b) { return _mm512_mask_blend_pd(m, b, a); }
+INLINE vreal vmin(vreal x, vreal high) { return _mm512_min_pd(high, x); }
+INLINE vreal vmax(vreal x, vreal low) { return _mm512_max_pd(low, x); }
+INLINE int vany(vmask m) { return m != 0; }
+#else
+typedef vint vmask;
+INLINE vmask vless(vreal a, vreal b) { return a < b; }
+INLINE vmask vequal(vreal a, vreal b) { return a == b; }
+INLINE vmask vtrue(vint m) { return m; }
+#if defined(MG_ISA_AVX2) && MG_REAL == 32
+INLINE vreal vselect(vmask m, vreal a, vreal b) { return _mm256_blendv_ps(b, a, (vreal)m); }
+#elif defined(MG_ISA_AVX2)
+INLINE vreal vselect(vmask m, vreal a, vreal b) { return _mm256_blendv_pd(b, a, (vreal)m); }
+#else
+INLINE vreal vselect(vmask m, vreal a, vreal b) { return (vreal)((m & (vint)a) | (~m & (vint)b)); }
+#endif
+INLINE vreal vmin(vreal x, vreal high) { return vselect(vless(high, x), high, x); }
+INLINE vreal vmax(vreal x, vreal low) { return vselect(vless(x, low), low, x); }
+INLINE int vany(vmask m) {
+    integer any = 0;
+    for (int i = 0; i < (int)W; i++) any |= m[i];
+    return any != 0;
+}
+#endif
 
 /* The first n <= W lanes; the others load as zero and are not stored. Nothing outside p[0..n) is touched. */
 #if defined(MG_ISA_AVX512) && MG_REAL == 32
