@@ -26,8 +26,8 @@ def test_sum_and_product_of_nothing():
 def test_mean_and_variance_of_too_few_are_nan_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for y in (mg.mean(mg.zeros(0)), mg.var(mg.zeros(0)), mg.var(mg.zeros(1), ddof=1), mg.mean(mg.zeros((0, 2)), axis=0)[0]):
-            assert np.isnan(y.item())
+        for y in (mg.mean(mg.zeros(0)), mg.var(mg.zeros(0)), mg.var(mg.zeros(1), ddof=1), mg.mean(mg.zeros((0, 2)), axis=0)):
+            assert np.isnan(y.numpy()).all()
         assert mg.var(mg.Tensor([1.0, 3.0]), ddof=3).item() == np.inf       # as in NumPy: 2 / 0
     x = leaf(np.zeros((0, 2)))
     assert gradient(mg.mean(x), x).shape == (0, 2)
@@ -53,7 +53,7 @@ def test_infinities():
     assert mg.softmax(x).tolist() == [0, 0.5, 0.5] and mg.log_softmax(x).tolist()[0] == -inf
     assert gradient(mg.logsumexp(x), x).tolist() == [0, 0.5, 0.5]
     assert gradient(mg.softmax(x), x, np.array([5.0, 1.0, 0.0])).tolist() == [0, 0.25, -0.25]
-    assert gradient(mg.log_softmax(x)[1], x).tolist() == [0, 0.5, -0.5]
+    assert gradient(mg.log_softmax(x), x, np.array([0.0, 1.0, 0.0])).tolist() == [0, 0.5, -0.5]
     assert mg.max(mg.Tensor([-inf, -inf])).item() == -inf and mg.min(mg.Tensor([inf, inf])).item() == inf
 
 
