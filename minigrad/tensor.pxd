@@ -98,6 +98,7 @@ cdef int save1(Node node, Tensor x) except -1
 cdef int save_output(Node node, Tensor y) except -1
 cdef int mark_view(Tensor y, Tensor x) except -1
 cdef int bump(Tensor x) except -1
+cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1
 cdef cnp.ndarray contiguous(Tensor x)
 
 cdef inline bint tracked(Tensor x) noexcept:
