@@ -299,9 +299,9 @@ cdef int prod_rule(Node node, Tensor dy) except -1:
     cdef object rows = x
     plan(&p, x._array, node.extra, True, "prod")
     axes = order(&p, cnp.PyArray_NDIM(x._array))
-    rows = rows.permute(axes)
+    rows = rows.transpose(tuple(axes))
     shape = rows.shape
-    others = others_of(rows.reshape((p.outer, p.n)), p.n).reshape(shape).permute(np.argsort(axes))
+    others = others_of(rows.reshape((p.outer, p.n)), p.n).reshape(shape).transpose(tuple(np.argsort(axes)))
     return node.give(0, mul(spread(dy, x.shape, node.extra), others), True)
 
 cdef object others_of(object x, Py_ssize_t n):

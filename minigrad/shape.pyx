@@ -459,7 +459,7 @@ cdef int setitem(Tensor x, object index, object value) except -1:
     cdef bint track = tracked2(x, v)
     if track and x.seen >= 0:
         raise RuntimeError("assignment: a view cannot be assigned to while a gradient is recorded: assign to the tensor that it was taken from")
-    if any([stride == 0 and n > 1 for stride, n in zip((<object>x._array).strides, (<object>x._array).shape)]):
+    if cnp.PyArray_SIZE(x._array) and any([stride == 0 and n > 1 for stride, n in zip((<object>x._array).strides, (<object>x._array).shape)]):
         raise RuntimeError("assignment: several elements of an expanded view share one memory location: copy it first")
     if not x._array.flags.writeable:
         raise ValueError("assignment: the tensor's memory is read-only")
