@@ -63,8 +63,23 @@
     X(void, pack, (size_t k, size_t n, const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *packed)) \
     X(void, gemm_packed, (size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa, \
                           const void *packed, void *c, ptrdiff_t rsc, ptrdiff_t csc)) \
+    /* The index of the first value that is infinite or NaN, or n. */ \
+    X(size_t, nonfinite, (size_t n, const void *x)) \
+    /* The parts of a recurrent layer, for recurrent.c: see recurrent.h. Packs those of the weights that have a place; \
+     * takes a thread's rows through the steps [first, end) in the order of processing; takes them back through a block; \
+     * dx = da W_x^T for n rows of da and dx. */ \
+    X(void, recurrent_pack, (const struct mg_recurrent *r, const struct mg_recurrent_packed *packed)) \
+    X(void, recurrent_forward, (const struct mg_recurrent_rows *rows, size_t first, size_t end)) \
+    X(void, recurrent_backward, (const struct mg_recurrent_rows *rows, const struct mg_recurrent_block *block)) \
+    X(void, recurrent_dx, (size_t n, size_t inputs, size_t columns, const void *packed, const void **da, \
+                           const void *zeros, void *sums, void **dx)) \
     /* n rounds of independent FMAs on the one real at y, for measuring the peak; returns the number of flops. */ \
     X(size_t, fma_rounds, (size_t n, void *y))
+
+struct mg_recurrent;
+struct mg_recurrent_packed;
+struct mg_recurrent_rows;
+struct mg_recurrent_block;
 
 #define MG_ID(name) mg_map_##name,
 enum { MG_MAPS(MG_ID) mg_map_count };

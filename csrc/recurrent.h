@@ -64,6 +64,10 @@
 
 #include "kernels.h"
 
+/* NumPy's headers bring this one along, before or after; it makes a macro of I, which is a size here. */
+#include <complex.h>
+#undef I
+
 typedef enum { MG_RNN_TANH, MG_RNN_RELU, MG_LSTM, MG_GRU, MG_GRU_AFTER, mg_cell_count } mg_cell;
 
 /* G: 1, 1, 4, 3, 3. */
@@ -124,5 +128,54 @@ int mg_recurrent_backward(const mg_kernels *k, const mg_recurrent *r, const mg_r
 /* After a forward run with saved gates: the first value in the order of processing that is not finite, rows and gates ascending
  * within a step. Returns 1 and fills `where`, or returns 0. */
 int mg_recurrent_scan(const mg_kernels *k, const mg_recurrent *r, mg_nonfinite *where);
+
+/* ---- Between recurrent.c, which splits the work and owns the memory, and the kernels of recurrent.inc ---- */
+
+/* H rounded up to whole vectors of any ISA: the row length of all scratch arrays below. */
+#define MG_PADDED(H) (((H) + 15) / 16 * 16)
+
+/* The weights in the order in which the kernels read them; see recurrent.inc. */
+typedef struct mg_recurrent_packed {
+    void *x, *h, *bias;        /* forward: the vectors of all gates of one block of units side by side */
+    void *xt, *ht;             /* backward: the transposes; xt is NULL where dx is not wanted */
+    const void *zeros;         /* of the longest row */
+} mg_recurrent_packed;
+
+/* The part of one thread: some rows of the batch, on their way through the steps. Its arrays belong to it alone; the arrays of
+ * pointers have room for n entries, entry i for row[i]. Rows are sorted by length, longest first: those that take part in a step
+ * are the first ones. */
+typedef struct mg_recurrent_rows {
+    const mg_recurrent *r;
+    const mg_recurrent_packed *packed;
+    size_t n;
+    const size_t *row;
+    const void **h_before, **c_before, **in;   /* the state before the step; `in` is hm, the operand of the recurrent product */
+    void **h, **c, **gates;
+    void *masked;              /* (n, H): hm where there is a mask */
+    void *gated;               /* (n, H): GRU: r * hm */
+    /* Forward: x W_x + bias of several steps, room for as many rows of the padded gates, and pointers to as many rows of x. */
+    void *a;
+    const void **x;
+    size_t room;
+    /* Backward. */
+    const mg_recurrent_grads *g;
+    void *S, *U, *V;           /* (n, padded H): S and U of recurrent.h; V: a chain apart from S */
+    void **da;                 /* this step's rows of mg_recurrent_block.da */
+} mg_recurrent_rows;
+
+/* Some steps of the backward pass, with the rows of all threads in the order of the weights' chains: entry p is row b[p] of step
+ * t[p]. D is the row length of da: G H, for GRU_AFTER 4 H (r, z, n, u). */
+typedef struct mg_recurrent_block {
+    size_t first, end;         /* the steps: the first one is the last in the order of processing */
+    size_t entries;
+    const size_t *t, *b;
+    const size_t *entry;       /* (end - first, B): p for a row and a step */
+    size_t D;
+    void *da;                  /* (entries, D) */
+    void *x;                   /* (entries, I) or NULL if dwx is not wanted */
+    void *hm, *gated;          /* (entries, H): operands of the recurrent products; NULL if dwh is not wanted; gated: GRU */
+    void *dp;                  /* (entries, 3 H): da * c for each peephole, or NULL */
+    double *dh_norm2, *dc_norm2;   /* (entries) or NULL */
+} mg_recurrent_block;
 
 #endif
