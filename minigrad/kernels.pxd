@@ -1,6 +1,6 @@
 # The C kernels as the other Cython modules see them. `kernels` is the one module that links csrc/; the others reach the
 # kernels through the tables K32 and K64 and the functions below.
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stddef cimport ptrdiff_t
 
 cdef extern from "kernels.h" nogil:
@@ -40,6 +40,49 @@ cdef extern from "kernels.h" nogil:
                             const void *packed, void *c, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil
         size_t (*fma_rounds)(size_t n, void *y) noexcept nogil
 
+cdef extern from "recurrent.h" nogil:
+    ctypedef enum mg_cell:
+        MG_RNN_TANH, MG_RNN_RELU, MG_LSTM, MG_GRU, MG_GRU_AFTER
+    enum:
+        MG_OK, MG_NO_MEMORY, MG_INTERRUPTED
+    ctypedef struct mg_recurrent:
+        mg_cell cell
+        int reverse
+        size_t T, B, I, H
+        const void *x
+        const void *wx
+        const void *wh
+        const void *bias
+        const void *peephole
+        const void *h0
+        const void *c0
+        const void *mask
+        const int64_t *lengths
+        const uint8_t *reset
+        void *h
+        void *h_T
+        void *c_T
+        void *gates
+        void *cells
+        int (*interrupted)() noexcept
+    ctypedef struct mg_nonfinite:
+        size_t step, row, gate
+    ctypedef struct mg_recurrent_grads:
+        const void *dh
+        const void *dc
+        const void *dh_T
+        const void *dc_T
+        void *dx
+        void *dh0
+        void *dc0
+        void *dwx
+        void *dwh
+        void *dbias
+        void *dpeephole
+        double *dh_norm2
+        double *dc_norm2
+        mg_nonfinite *nonfinite
+
 cdef const mg_kernels *K32      # float32
 cdef const mg_kernels *K64      # float64
 
@@ -55,3 +98,7 @@ cdef void copy_strided(size_t itemsize, int nd, const ptrdiff_t *shape, const vo
 # csrc/product.h
 cdef void product(const mg_kernels *K, size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
                   const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *c, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil
+# csrc/recurrent.h
+cdef int recurrent_forward(const mg_kernels *K, const mg_recurrent *r) noexcept nogil
+cdef int recurrent_backward(const mg_kernels *K, const mg_recurrent *r, const mg_recurrent_grads *g) noexcept nogil
+cdef int recurrent_scan(const mg_kernels *K, const mg_recurrent *r, mg_nonfinite *where) noexcept nogil

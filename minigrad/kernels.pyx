@@ -27,6 +27,11 @@ cdef extern from "product.h" nogil:
     void mg_gemm(const mg_kernels *K, size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
                  const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *c, ptrdiff_t rsc, ptrdiff_t csc)
 
+cdef extern from "recurrent.h" nogil:
+    int mg_recurrent_forward(const mg_kernels *k, const mg_recurrent *r)
+    int mg_recurrent_backward(const mg_kernels *k, const mg_recurrent *r, const mg_recurrent_grads *g)
+    int mg_recurrent_scan(const mg_kernels *k, const mg_recurrent *r, mg_nonfinite *where)
+
 cdef extern from "pool.h" nogil:
     int mg_get_num_threads()
     void mg_set_num_threads(int n)
@@ -65,6 +70,15 @@ cdef void copy_strided(size_t itemsize, int nd, const ptrdiff_t *shape, const vo
 cdef void product(const mg_kernels *K, size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
                   const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *c, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil:
     mg_gemm(K, m, n, k, a, rsa, csa, b, rsb, csb, c, rsc, csc)
+
+cdef int recurrent_forward(const mg_kernels *K, const mg_recurrent *r) noexcept nogil:
+    return mg_recurrent_forward(K, r)
+
+cdef int recurrent_backward(const mg_kernels *K, const mg_recurrent *r, const mg_recurrent_grads *g) noexcept nogil:
+    return mg_recurrent_backward(K, r, g)
+
+cdef int recurrent_scan(const mg_kernels *K, const mg_recurrent *r, mg_nonfinite *where) noexcept nogil:
+    return mg_recurrent_scan(K, r, where)
 
 
 def isas_built() -> list[str]:

@@ -251,6 +251,14 @@ cdef Tensor put_output(Tensor y, Node main, Py_ssize_t index):
     return y
 
 
+cdef int record_outputs(Node main, tuple ys) except -1:
+    """Make the tensors ys the outputs of the op `main`, whose rule then finds their gradients, or None, in main.outputs."""
+    main.outputs = [None] * len(ys)
+    for index, y in enumerate(ys):
+        put_output(<Tensor>y, main, index)
+    return 0
+
+
 # ---------------------------------------------------------------- recording
 
 cdef bint recording() noexcept:
@@ -392,9 +400,7 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
         node.extra = (backward, saves, [(x.shape, x._array.dtype) if x is not None else None for x in inputs])
         node.saved0, node.saved_output = None, False
         if several:
-            node.outputs = [None] * len(made)
-            for index, y in enumerate(made):
-                put_output(y, node, index)
+            record_outputs(node, made)
     return made if several else made[0]
 
 
