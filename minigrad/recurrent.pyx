@@ -25,15 +25,22 @@ GATES = {"rnn_tanh": ("a",), "rnn_relu": ("a",), "lstm": ("i", "f", "g", "o"), "
 class Telemetry:
     """What one layer and direction tells about its last backward pass.
 
-    dh_norm, dc_norm: arrays (T,), the norm of the loss's gradient with respect to h_t and (LSTM) c_t, over all rows; None before backward.
-    nonfinite: where the first value that is not finite arose, e.g. ``{"pass": "backward", "step": 3, "row": 0, "gate": "f"}``, or None.
+    layer, direction: which one, e.g. 0 and "forward". dh_norm, dc_norm: arrays (T,), the norm of the loss's gradient with respect to h_t and
+    (LSTM) c_t over all rows, for each step; None before backward. nonfinite: where the first value that is not finite arose, e.g.
+    ``{"pass": "backward", "layer": 0, "direction": "forward", "step": 3, "row": 0, "gate": "f"}``, or None.
     """
 
-    def __init__(self):
+    def __init__(self, layer=0, direction="forward"):
+        self.layer, self.direction = layer, direction
         self.dh_norm = self.dc_norm = self.nonfinite = None
 
+    def found(self, run, step, row, gate):
+        """Note the place of the first value that is not finite."""
+        self.nonfinite = {"pass": run, "layer": self.layer, "direction": self.direction, "step": step, "row": row, "gate": gate}
+
     def __repr__(self):
-        return f"Telemetry(dh_norm={self.dh_norm}, dc_norm={self.dc_norm}, nonfinite={self.nonfinite})"
+        return (f"Telemetry(layer={self.layer}, direction={self.direction!r}, dh_norm={self.dh_norm}, dc_norm={self.dc_norm}, "
+                f"nonfinite={self.nonfinite})")
 
 
 cdef int ask_for_signals() noexcept with gil:
@@ -192,14 +199,10 @@ cdef class Sequence:
             status = recurrent_backward(K, &self.call, &g)
         check_status(status, self.cell, (T, self.x.shape[1], self.wh.shape[0]))
         norms[0], norms[1] = dh_norm2, dc_norm2
-        names = GATES[self.cell]
         if <Py_ssize_t>where.step < T and self.telemetry.nonfinite is None:
-            self.telemetry.nonfinite = {"pass": "backward", "step": first + where.step, "row": where.row,
-                                        "gate": names[where.gate] if where.gate < <size_t>len(names) else "u"}
+            self.telemetry.found("backward", first + where.step, where.row, (GATES[self.cell] + ("u",))[where.gate])
             if recurrent_scan(K, &self.call, &where):
-                extra = ("c", "h") if self.cell != "gru_after" else ("u", "h")
-                self.telemetry.nonfinite = {"pass": "forward", "step": first + where.step, "row": where.row,
-                                            "gate": (names + extra)[where.gate]}
+                self.telemetry.found("forward", first + where.step, where.row, (GATES[self.cell] + ("c", "h"))[where.gate])
         return dh0, dc0
 
 

@@ -1,11 +1,11 @@
 """The recurrent layers that run whole sequences in C: RNN, LSTM, GRU, several layers deep, in one direction or both.
 
-A layer is a stack of cells of cells.py: the cells hold the weights, and the layer runs them over the sequence by recurrent.pyx instead of op by op.
-Both forms compute the same; `composed=True` runs the op-by-op form. What a layer adds is here: checking what it is called with, stacking, merging
-the two directions, dropout between layers.
+A layer is a stack of cells of cells.py: the cells hold the weights, and the layer runs them over the sequence by recurrent.pyx instead of op by op. Both
+forms compute the same; sequence.unroll runs a cell op by op. What is added here: the checks of what a layer is called with, stacking, merging the two
+directions, dropout between layers.
 """
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from minigrad.nn import Module
 from minigrad.recurrent import Telemetry, sequence
 from minigrad.sequence import merge_directions, unroll
 from minigrad.shape import stack
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, zeros
 
 MERGES = ("concat", "sum", "mean", "mul", None)
 
@@ -37,3 +37,240 @@ class CellState(NamedTuple):
     def detach(self) -> "CellState":
         """The same values, cut from the graph: for truncated BPTT."""
         return CellState(self.h.detach(), self.c.detach())
+
+
+def _size(op: str, name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
+    if value <= 0:
+        raise ValueError(f"{op}: {name} must be greater than zero, got {value}")
+    return int(value)
+
+
+def _probability(op: str, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{op}: {name} must be a probability from 0 to 1, got {value}")
+    return float(value)
+
+
+def _flag(op: str, name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{op}: {name} must be a bool, got {type(value).__name__}")
+    return bool(value)
+
+
+class _Recurrent(Module):
+    """What RNN, LSTM and GRU share: everything but the cell."""
+
+    State: ClassVar[type] = HiddenState
+
+    def __init__(self, make_cell: Callable[[int], Module], input_size: int, hidden_size: int, num_layers: int, bidirectional: bool,
+                 merge: Any, dropout: float, recurrent_dropout: float, checkpoint: str | None) -> None:
+        super().__init__()
+        self.op = op = type(self).__name__.lower()
+        self.input_size, self.hidden_size = _size(op, "input_size", input_size), _size(op, "hidden_size", hidden_size)
+        self.num_layers = _size(op, "num_layers", num_layers)
+        self.bidirectional = _flag(op, "bidirectional", bidirectional)
+        if merge not in MERGES and not callable(merge):
+            raise ValueError(f"{op}: merge must be 'concat', 'sum', 'mean', 'mul', None or a function of two tensors, got {merge!r}")
+        self.merge = merge
+        self.dropout, self.recurrent_dropout = _probability(op, "dropout", dropout), _probability(op, "recurrent_dropout", recurrent_dropout)
+        if checkpoint not in (None, "sqrt"):
+            raise ValueError(f"{op}: checkpoint must be None or 'sqrt', got {checkpoint!r}")
+        self.checkpoint = checkpoint
+        self.directions = ("forward", "backward") if self.bidirectional else ("forward",)
+        self.cells: list[Module] = []
+        size = self.input_size
+        for layer in range(self.num_layers):
+            for direction in self.directions:
+                cell = make_cell(size)
+                setattr(self, f"{direction}{layer}", cell)
+                self.cells.append(cell)
+            size = self._merged_size()
+        self.telemetry: list[Telemetry] = []
+
+    def _merged_size(self) -> int:
+        """The features that a layer hands to the next one."""
+        if not self.bidirectional:
+            return self.hidden_size
+        probe = zeros((1, 1, self.hidden_size))
+        return self._merge(probe, probe, last=False).shape[-1]
+
+    def _merge(self, forward: Tensor, backward: Tensor, last: bool) -> Any:
+        """The slide's y = [h, g]; None keeps the last layer's two outputs apart, the layers below it are concatenated."""
+        if self.merge is None and last:
+            return forward, backward
+        return merge_directions(forward, backward, "concat" if self.merge is None else self.merge)
+
+    # -- checks: all of them before anything runs
+
+    def _check_input(self, x: Any) -> Tensor:
+        dtype = self.cells[0].W.dtype
+        if not isinstance(x, Tensor):
+            x = Tensor(x, dtype=None if hasattr(x, "dtype") else dtype, copy=False)
+        if x.dtype != dtype:
+            raise TypeError(f"{self.op}: x has dtype {x.dtype}, the weights have {dtype}: convert the input with x.astype('{dtype}') "
+                            f"or make the layer with dtype={x.dtype}")
+        if x.ndim != 3 or x.shape[2] != self.input_size:
+            raise ValueError(f"{self.op}: x must have shape (T, B, {self.input_size}) = (time, batch, input_size), got {x.shape}")
+        return x
+
+    def _check_state(self, state: Any, B: int) -> tuple[Tensor, ...]:
+        names = self.State._fields
+        if isinstance(state, Tensor) and len(names) == 1:
+            state = (state,)
+        if not isinstance(state, tuple) or len(state) != len(names):
+            expected = "(h0, c0)" if len(names) == 2 else "h0"
+            raise TypeError(f"{self.op}: state must be {expected}, each of shape (num_layers * directions, batch, hidden_size), "
+                            f"got {type(state).__name__}" + (f" of length {len(state)}" if isinstance(state, tuple) else ""))
+        shape = (len(self.cells), B, self.hidden_size)
+        checked = []
+        for name, value in zip(names, state, strict=True):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{self.op}: {name}0 must be a Tensor, got {type(value).__name__}")
+            if value.dtype != self.cells[0].W.dtype:
+                raise TypeError(f"{self.op}: {name}0 has dtype {value.dtype}, the weights have {self.cells[0].W.dtype}")
+            if value.shape != shape:
+                leading = "num_layers * 2" if self.bidirectional else "num_layers"
+                raise ValueError(f"{self.op}: {name}0 must have shape {shape} = ({leading}, batch, hidden_size), got {value.shape}")
+            checked.append(value)
+        return tuple(checked)
+
+    def _check_lengths(self, lengths: Any, T: int, B: int) -> np.ndarray | None:
+        if lengths is None:
+            return None
+        array = np.asarray(lengths)
+        if array.dtype.kind not in "iu" and array.size:
+            raise TypeError(f"{self.op}: lengths must be integers, got {array.dtype}")
+        if array.shape != (B,):
+            raise ValueError(f"{self.op}: lengths must have shape ({B},) = (batch,), got {array.shape}")
+        for index in np.flatnonzero((array < 0) | (array > T))[:1]:
+            raise ValueError(f"{self.op}: lengths must be from 0 to T = {T}, got {array[index]} at index {index}")
+        return array.astype(np.int64)
+
+    def _check_reset(self, reset: Any, T: int, B: int) -> np.ndarray | None:
+        if reset is None:
+            return None
+        array = np.asarray(reset)
+        if array.dtype != np.bool_:
+            raise TypeError(f"{self.op}: reset must be an array of bool, got {array.dtype}")
+        if array.shape != (T, B):
+            raise ValueError(f"{self.op}: reset must have shape ({T}, {B}) = (time, batch), got {array.shape}")
+        return array
+
+    # -- running
+
+    def forward(self, x: Tensor, state: Any = None, lengths: Any = None, reset: Any = None, trace: bool = False) -> tuple:
+        """Run the layer over x (T, B, input_size); return out (T, B, features) and the state after each sequence's own end.
+
+        state: as returned, or None for zeros. lengths: B integers from 0 to T in any order: steps past a row's length are not computed, their output is
+        zero, and whatever x holds there, even NaN, changes nothing. reset: bool (T, B): row b starts anew, from zeros, before step t, and no gradient
+        passes. trace=True returns a third value: for each layer and direction a dict of read-only arrays (T, B, H): the gates by name, "c" and "h".
+        T = 0 gives an empty output and the initial state.
+        """
+        x = self._check_input(x)
+        T, B, _ = x.shape
+        states = None if state is None else self._check_state(state, B)
+        lengths, reset = self._check_lengths(lengths, T, B), self._check_reset(reset, T, B)
+        self.telemetry, finals, traces = [], [], []
+        for layer in range(self.num_layers):
+            last, outputs = layer == self.num_layers - 1, []
+            for d, direction in enumerate(self.directions):
+                k = layer * len(self.directions) + d
+                initial = [None] * 2 if states is None else [s[k] for s in states] + [None] * (2 - len(states))
+                out, *final = self._run(self.cells[k], x, *initial, lengths, reset, direction == "backward", layer, trace)
+                if trace:
+                    traces.append(final.pop() | {"h": out.numpy()})
+                outputs.append(out)
+                finals.append(final)
+            x = self._merge(*outputs, last=last) if self.bidirectional else outputs[0]
+            if self.dropout and not last:
+                x = dropout(x, self.dropout, self.training)
+        state = self.State(*(stack(parts) for parts in zip(*finals, strict=True)))
+        return (x, state, traces) if trace else (x, state)
+
+    def _run(self, cell: Module, x: Tensor, h0: Tensor | None, c0: Tensor | None, lengths: np.ndarray | None, reset: np.ndarray | None,
+             reverse: bool, layer: int, trace: bool) -> tuple:
+        mask = None
+        if self.recurrent_dropout and self.training:
+            mask = dropout_mask((x.shape[1], self.hidden_size), self.recurrent_dropout, x.dtype)
+        self.telemetry.append(Telemetry(layer, "backward" if reverse else "forward"))
+
+        def composed(x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None) -> tuple:
+            state = None if h0 is None else (h0, c0) if self.State is CellState else h0
+            out, state = unroll(cell.with_weights(*weights), x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask)
+            return (out, *(state if isinstance(state, tuple) else (state,)))
+        return sequence(cell.kind, x, h0, c0, *cell.weights(), mask=mask, lengths=lengths, reset=reset, reverse=reverse,
+                        checkpoint=self.checkpoint == "sqrt", telemetry=self.telemetry[-1], composed=composed, trace=trace)
+
+    def first_nonfinite(self) -> dict | None:
+        """Where the first value that is not finite arose in the last forward and backward pass: pass, layer, direction, step, row, gate; or None."""
+        places = [t.nonfinite for t in self.telemetry if t.nonfinite]
+        forward = [place for place in places if place["pass"] == "forward"]
+        return forward[0] if forward else places[-1] if places else None
+
+
+class RNN(_Recurrent):
+    """h_t = tanh(h_{t-1} U + x_t W + b) over a whole sequence (slide: the hidden state).
+
+    (input_size, hidden_size, num_layers=1, bidirectional=False, merge="concat", bias=True, dropout=0.0, recurrent_dropout=0.0,
+    nonlinearity="tanh" or "relu", checkpoint=None or "sqrt", dtype=float32, rng=None). merge: "concat", "sum", "mean", "mul", None (a pair of outputs) or a
+    function of the two directions' outputs. dropout acts between layers, recurrent_dropout on h_{t-1} with one mask for the whole sequence.
+    checkpoint="sqrt" keeps O(sqrt T) of what backward needs and computes the rest again, with the same bits.
+
+    >>> import numpy as np, minigrad as mg
+    >>> layer = mg.nn.RNN(3, 4)
+    >>> out, state = layer(mg.Tensor(np.ones((5, 2, 3), np.float32)))
+    >>> out.shape, state.h.shape
+    ((5, 2, 4), (1, 2, 4))
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bidirectional: bool = False, merge: Any = "concat",
+                 bias: bool = True, dropout: float = 0.0, recurrent_dropout: float = 0.0, *, nonlinearity: str = "tanh",
+                 checkpoint: str | None = None, dtype: Any = np.float32, rng: Any = None) -> None:
+        super().__init__(lambda size: RNNCell(size, hidden_size, bias=bias, nonlinearity=nonlinearity, dtype=dtype, rng=rng),
+                         input_size, hidden_size, num_layers, bidirectional, merge, dropout, recurrent_dropout, checkpoint)
+
+
+class LSTM(_Recurrent):
+    """Long short-term memory over a whole sequence (slides: LSTM): i, f, o = sigmoid, g = tanh, c' = f c + i g, h' = o tanh c'.
+
+    (input_size, hidden_size, num_layers=1, bidirectional=False, merge="concat", bias=True, dropout=0.0, recurrent_dropout=0.0, peepholes=False,
+    checkpoint=None, dtype=float32, rng=None): as for RNN.
+
+    >>> import numpy as np, minigrad as mg
+    >>> layer = mg.nn.LSTM(3, 4, bidirectional=True)
+    >>> out, (h, c) = layer(mg.Tensor(np.ones((5, 2, 3), np.float32)), lengths=[5, 2])
+    >>> out.shape, h.shape, c.shape
+    ((5, 2, 8), (2, 2, 4), (2, 2, 4))
+    """
+
+    State = CellState
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bidirectional: bool = False, merge: Any = "concat",
+                 bias: bool = True, dropout: float = 0.0, recurrent_dropout: float = 0.0, *, peepholes: bool = False,
+                 checkpoint: str | None = None, dtype: Any = np.float32, rng: Any = None) -> None:
+        super().__init__(lambda size: LSTMCell(size, hidden_size, bias=bias, peepholes=peepholes, dtype=dtype, rng=rng),
+                         input_size, hidden_size, num_layers, bidirectional, merge, dropout, recurrent_dropout, checkpoint)
+
+
+class GRU(_Recurrent):
+    """Gated recurrent unit over a whole sequence (slide: GRU): r, z = sigmoid, h' = (1 - z) n + z h.
+
+    reset_after=False: n = tanh(x W + (r h) U + b), Cho et al. 2014. reset_after=True: n = tanh(x W + b + r (h U + b_u)), as in cuDNN and PyTorch. Other
+    arguments as for RNN.
+
+    >>> import numpy as np, minigrad as mg
+    >>> layer = mg.nn.GRU(3, 4, num_layers=2, reset_after=True)
+    >>> out, state = layer(mg.Tensor(np.ones((5, 2, 3), np.float32)))
+    >>> out.shape, state.h.shape
+    ((5, 2, 4), (2, 2, 4))
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bidirectional: bool = False, merge: Any = "concat",
+                 bias: bool = True, dropout: float = 0.0, recurrent_dropout: float = 0.0, *, reset_after: bool = False,
+                 checkpoint: str | None = None, dtype: Any = np.float32, rng: Any = None) -> None:
+        super().__init__(lambda size: GRUCell(size, hidden_size, bias=bias, reset_after=reset_after, dtype=dtype, rng=rng),
+                         input_size, hidden_size, num_layers, bidirectional, merge, dropout, recurrent_dropout, checkpoint)
