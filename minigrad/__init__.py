@@ -23,5 +23,6 @@ from minigrad.reduce import argmax, log_softmax, logsumexp, max, mean, min, prod
 from minigrad.losses import binary_cross_entropy_with_logits, cross_entropy, huber, mse, nll  # isort: skip
 from minigrad.random import Generator, default_generator, dropout, dropout_mask, manual_seed  # isort: skip
 from minigrad.gradcheck import GradcheckError, gradcheck, gradgradcheck  # isort: skip
+from minigrad import nn  # isort: skip
 
 __version__ = "0.1.0"

@@ -74,12 +74,14 @@ cdef class Sequence:
         cdef mg_recurrent *r = &self.call
         cdef Py_ssize_t T = last - first, item = self.dtype.itemsize, B = self.x.shape[1], I = self.x.shape[2], H = self.wh.shape[0]
         r.cell, r.T, r.B, r.I, r.H = CELLS[self.cell], T, B, I, H
-        r.x = <char *>cnp.PyArray_DATA(self.x) + first * B * I * item
+        r.x = <const char *>cnp.PyArray_DATA(self.x) + first * B * I * item
         r.wx, r.wh = cnp.PyArray_DATA(self.wx), cnp.PyArray_DATA(self.wh)
         r.bias, r.peephole, r.mask = data(self.bias), data(self.peephole), data(self.mask)
         r.h0, r.c0 = data(self.h0), data(self.c0)
-        r.lengths = <const int64_t *>data(self.lengths)
-        r.reset = NULL if self.reset is None else <const uint8_t *>cnp.PyArray_DATA(self.reset) + first * B
+        r.lengths = <int64_t *>data(self.lengths)
+        r.reset = NULL
+        if self.reset is not None:
+            r.reset = <uint8_t *>cnp.PyArray_DATA(self.reset) + first * B
         r.h = <char *>cnp.PyArray_DATA(self.h) + first * B * H * item
         r.h_T, r.c_T = data(self.h_T), data(self.c_T)
         r.gates, r.cells = data(self.gates), data(self.cells)
@@ -153,7 +155,7 @@ cdef class Sequence:
         dh, dh_T, dc_T = [None if dy is None else np.ascontiguousarray((<Tensor>dy)._array) for dy in (*dys, None)[:3]]
         dx = self.new((<object>self.x).shape) if node.wants(0) else None
         buffers = [None if weight is None or not node.wants(i) else
-                   node.buffer(i, weight.shape, cnp.PyArray_TYPE(weight))._array
+                   node.buffer(i, (<object>weight).shape, cnp.PyArray_TYPE(weight))._array
                    for i, weight in ((3, self.wx), (4, self.wh), (5, self.bias), (6, self.peephole))]
         wants_state = node.wants(1) or node.wants(2)
         T = self.x.shape[0]

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from minigrad.cells import GRUCell, LSTMCell, RNNCell
-from minigrad.dropout import dropout, dropout_mask
-from minigrad.nn import Module
+from minigrad.cells import Cell, GRUCell, LSTMCell, RNNCell, Weights
+from minigrad.module import Module, flag, size
+from minigrad.random import checked_probability, dropout, dropout_mask
 from minigrad.recurrent import Telemetry, sequence
 from minigrad.sequence import merge_directions, unroll
 from minigrad.shape import stack
@@ -39,56 +39,31 @@ class CellState(NamedTuple):
         return CellState(self.h.detach(), self.c.detach())
 
 
-def _size(op: str, name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
-    if value <= 0:
-        raise ValueError(f"{op}: {name} must be greater than zero, got {value}")
-    return int(value)
-
-
-def _probability(op: str, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{op}: {name} must be a probability from 0 to 1, got {value}")
-    return float(value)
-
-
-def _flag(op: str, name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{op}: {name} must be a bool, got {type(value).__name__}")
-    return bool(value)
-
-
 class _Recurrent(Module):
     """What RNN, LSTM and GRU share: everything but the cell."""
 
     State: ClassVar[type] = HiddenState
 
-    def __init__(self, make_cell: Callable[[int], Module], input_size: int, hidden_size: int, num_layers: int, bidirectional: bool,
+    def __init__(self, make_cell: Callable[[int], Cell], input_size: int, hidden_size: int, num_layers: int, bidirectional: bool,
                  merge: Any, dropout: float, recurrent_dropout: float, checkpoint: str | None) -> None:
-        super().__init__()
         self.op = op = type(self).__name__.lower()
-        self.input_size, self.hidden_size = _size(op, "input_size", input_size), _size(op, "hidden_size", hidden_size)
-        self.num_layers = _size(op, "num_layers", num_layers)
-        self.bidirectional = _flag(op, "bidirectional", bidirectional)
+        self.input_size, self.hidden_size = size(op, "input_size", input_size), size(op, "hidden_size", hidden_size)
+        self.num_layers = size(op, "num_layers", num_layers)
+        self.bidirectional = flag(op, "bidirectional", bidirectional)
         if merge not in MERGES and not callable(merge):
             raise ValueError(f"{op}: merge must be 'concat', 'sum', 'mean', 'mul', None or a function of two tensors, got {merge!r}")
         self.merge = merge
-        self.dropout, self.recurrent_dropout = _probability(op, "dropout", dropout), _probability(op, "recurrent_dropout", recurrent_dropout)
+        self.dropout = checked_probability(dropout, f"{op}: dropout")
+        self.recurrent_dropout = checked_probability(recurrent_dropout, f"{op}: recurrent_dropout")
         if checkpoint not in (None, "sqrt"):
             raise ValueError(f"{op}: checkpoint must be None or 'sqrt', got {checkpoint!r}")
         self.checkpoint = checkpoint
         self.directions = ("forward", "backward") if self.bidirectional else ("forward",)
-        self.cells: list[Module] = []
-        size = self.input_size
-        for layer in range(self.num_layers):
-            for direction in self.directions:
-                cell = make_cell(size)
-                setattr(self, f"{direction}{layer}", cell)
-                self.cells.append(cell)
-            size = self._merged_size()
+        self.cells: list[Cell] = []
+        features = self.input_size
+        for _ in range(self.num_layers):
+            self.cells += [make_cell(features) for _ in self.directions]
+            features = self._merged_size()
         self.telemetry: list[Telemetry] = []
 
     def _merged_size(self) -> int:
@@ -191,7 +166,7 @@ class _Recurrent(Module):
         state = self.State(*(stack(parts) for parts in zip(*finals, strict=True)))
         return (x, state, traces) if trace else (x, state)
 
-    def _run(self, cell: Module, x: Tensor, h0: Tensor | None, c0: Tensor | None, lengths: np.ndarray | None, reset: np.ndarray | None,
+    def _run(self, cell: Cell, x: Tensor, h0: Tensor | None, c0: Tensor | None, lengths: np.ndarray | None, reset: np.ndarray | None,
              reverse: bool, layer: int, trace: bool) -> tuple:
         mask = None
         if self.recurrent_dropout and self.training:
@@ -200,7 +175,7 @@ class _Recurrent(Module):
 
         def composed(x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None) -> tuple:
             state = None if h0 is None else (h0, c0) if self.State is CellState else h0
-            out, state = unroll(cell.with_weights(*weights), x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask)
+            out, state = unroll(cell, x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask, weights=Weights(*weights))
             return (out, *(state if isinstance(state, tuple) else (state,)))
         return sequence(cell.kind, x, h0, c0, *cell.weights(), mask=mask, lengths=lengths, reset=reset, reverse=reverse,
                         checkpoint=self.checkpoint == "sqrt", telemetry=self.telemetry[-1], composed=composed, trace=trace)
