@@ -70,7 +70,7 @@ static void after_fork_child(void) {
     pthread_mutex_init(&owner, NULL);
     pthread_cond_init(&wake, NULL);
     pthread_cond_init(&done, NULL);
-    workers = openings = inside = 0;
+    workers = 0, openings = 0, inside = 0;
 }
 
 /* Start workers until there are `count`; fewer if the system refuses. Called with the lock held. */

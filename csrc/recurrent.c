@@ -56,8 +56,8 @@ static _Atomic(header *) spare;
 /* Space for what take() has counted; 0 if there is none. The first 64 bytes are the header. */
 static int allocate(arena *a) {
     size_t size = a->used + 64;
-    header *block = atomic_exchange(&spare, NULL);
     if (a->too_large || size < 64) return 0;
+    header *block = atomic_exchange(&spare, NULL);
     if (!block || block->size < size) {
         free(block);
         block = aligned_alloc(64, size);
