@@ -15,8 +15,9 @@ from minigrad.elementwise import (  # isort: skip
     abs, add, clip, cos, div, exp, log, maximum, minimum, mul, neg, pow, relu, sigmoid, sin, softplus, sqrt, sub, tanh, where,
 )
 from minigrad.matmul import addmm, matmul
+from minigrad.index import embedding
 from minigrad.shape import (  # isort: skip
-    astype, broadcast_to, concatenate, cumsum, embedding, flip, pad, reshape, split, squeeze, stack, swapaxes, transpose, unsqueeze,
+    astype, broadcast_to, concatenate, cumsum, flip, pad, reshape, split, squeeze, stack, swapaxes, transpose, unsqueeze,
 )
 from minigrad.autograd import Function, jacobian, vjp  # isort: skip
 from minigrad.reduce import argmax, log_softmax, logsumexp, max, mean, min, prod, softmax, sum, var  # isort: skip

@@ -7,7 +7,7 @@ import numpy as np
 
 from minigrad.matmul import addmm, matmul
 from minigrad.random import Generator, checked_probability, default_generator, dropout
-from minigrad.shape import embedding
+from minigrad.index import embedding
 from minigrad.tensor import Tensor, checked_dtype, no_grad
 
 

@@ -94,6 +94,7 @@ cdef Node record1(Tensor y, Rule rule, str name, Tensor x)
 cdef Node record2(Tensor y, Rule rule, str name, Tensor a, Tensor b)
 cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs)
 cdef int record_outputs(Node main, tuple ys) except -1
+cdef Slot checked_slot(Tensor x, str name)
 cdef int save0(Node node, Tensor x) except -1
 cdef int save1(Node node, Tensor x) except -1
 cdef int save_output(Node node, Tensor y) except -1

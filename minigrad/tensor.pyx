@@ -292,7 +292,8 @@ cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs):
         note_anomaly(node, y, inputs)
     return node
 
-cdef inline Slot checked_slot(Tensor x, str name):
+cdef Slot checked_slot(Tensor x, str name):
+    """x's slot, for a new node; a view of memory that has changed since is refused."""
     if x.seen >= 0 and x.seen != x.version.count:
         raise RuntimeError(f"{name}: an input of shape {x.shape} is a view that was taken before its memory was changed in place: "
                            f"take the view again, or copy it when it is taken")
