@@ -3,7 +3,8 @@
  * Forward: each thread takes some rows of the batch through all steps; the rows know nothing of each other, so there is no
  * barrier. Backward: a block of steps at a time. First each thread takes its rows through the block, which leaves the gradients
  * of all gates; then the threads share out the columns of dW_x, dW_h and db and the rows of dx. A weight's chain runs over all
- * rows of a block, so that needs all threads to have arrived: two barriers for several hundred rows.
+ * rows of a block, so that needs all threads to have arrived: two barriers for several hundred rows. Only where there are fewer
+ * rows than threads, and each step is much work, does one thread lead all rows and the threads share the columns of each product.
  */
 #include "recurrent.h"
 #include "pool.h"
@@ -22,6 +23,7 @@ enum {
     SLICE_COLUMNS = 32,             /* columns of weight gradients go to threads in slices of this many */
 };
 static const double WORTH_A_THREAD = 1e6;   /* multiply-adds that take longer than to wake a thread */
+static const double WORTH_A_SPLIT = 2.5e5;  /* multiply-adds of a recurrent product that are worth a barrier in each step */
 static const double BEFORE_ASKING = 5e8;    /* multiply-adds of some 20 ms on one core, after which `interrupted` is called */
 
 /* ---- Scratch memory: one allocation for a call. Laid out twice: with base NULL to learn its size, then for good. ---- */
@@ -81,7 +83,9 @@ typedef struct plan {
     const mg_recurrent *r;
     const mg_recurrent_grads *g;
     mg_recurrent_packed packed;
+    size_t threads;                 /* that take part in this call */
     size_t parts;                   /* threads' worth of rows */
+    size_t column_parts;            /* see mg_recurrent_rows */
     mg_recurrent_rows *rows;        /* (parts) */
     size_t *row;                    /* (B): the rows of part 0, then of part 1, ... */
     size_t first, end;              /* the steps of the present call of mg_parallel */
@@ -101,9 +105,13 @@ static double step_work(const mg_recurrent *r) {
 
 static size_t at_least_one(double x, size_t most) { return x < 1 ? 1 : x < (double)most ? (size_t)x : most; }
 
-static size_t plan_parts(const mg_recurrent *r) {
-    size_t threads = (size_t)mg_get_num_threads();
-    return at_least_one(step_work(r) * (double)r->T / WORTH_A_THREAD, r->B < threads ? r->B : threads);
+static void plan_threads(plan *p) {
+    const mg_recurrent *r = p->r;
+    double step = (double)r->B * (double)mg_cell_gates(r->cell) * (double)r->H * (double)r->H;
+    p->threads = at_least_one(step_work(r) * (double)r->T / WORTH_A_THREAD, (size_t)mg_get_num_threads());
+    int by_columns = r->B < p->threads && step > WORTH_A_SPLIT;
+    p->parts = by_columns ? 1 : r->B < p->threads ? r->B : p->threads;
+    p->column_parts = by_columns ? p->threads : 1;
 }
 
 static size_t part_rows(const plan *p, size_t part) { return p->r->B / p->parts + (part < p->r->B % p->parts); }
@@ -142,7 +150,8 @@ static void lay_out_rows(plan *p, arena *a, sorted_row **sorted) {
     p->packed.zeros = take(a, width, size);
     for (size_t part = 0; part < p->parts; part++) {
         size_t n = part_rows(p, part);
-        mg_recurrent_rows rows = {.r = r, .g = p->g, .packed = &p->packed, .n = n, .row = p->row ? p->row + taken : NULL};
+        mg_recurrent_rows rows = {.r = r, .g = p->g, .packed = &p->packed, .n = n, .column_parts = p->column_parts,
+                                  .row = p->row ? p->row + taken : NULL};
         taken += n;
         rows.h_before = take(a, n, sizeof(void *));
         rows.c_before = take(a, n, sizeof(void *));
@@ -226,7 +235,7 @@ int mg_recurrent_forward(const mg_kernels *k, const mg_recurrent *r) {
     sorted_row *sorted;
     size_t bytes = r->H * k->itemsize;
     if (r->B == 0) return MG_OK;
-    p.parts = plan_parts(r);
+    plan_threads(&p);
     lay_out_forward(&p, &memory, &sorted);
     if (!allocate(&memory)) return MG_NO_MEMORY;
     lay_out_forward(&p, &memory, &sorted);
@@ -276,8 +285,8 @@ static void weight_slice(const plan *p, size_t n, const void *operand, void *dw,
 /* The slice of `columns` columns that belongs to a part. */
 static void slice(const plan *p, size_t part, size_t columns, size_t *from, size_t *to) {
     size_t slices = (columns + SLICE_COLUMNS - 1) / SLICE_COLUMNS;
-    *from = slices * part / p->parts * SLICE_COLUMNS;
-    *to = slices * (part + 1) / p->parts * SLICE_COLUMNS;
+    *from = slices * part / p->threads * SLICE_COLUMNS;
+    *to = slices * (part + 1) / p->threads * SLICE_COLUMNS;
     if (*from > columns) *from = columns;
     if (*to > columns) *to = columns;
 }
@@ -289,8 +298,8 @@ static void weights_task(void *arg, size_t part) {
     const mg_recurrent_block *block = &p->block;
     size_t size = p->k->itemsize, H = r->H, columns = mg_cell_gates(r->cell) * H, from, to;
     if (g->dx) {
-        from = block->entries * part / p->parts;
-        to = block->entries * (part + 1) / p->parts;
+        from = block->entries * part / p->threads;
+        to = block->entries * (part + 1) / p->threads;
         p->k->recurrent_dx(to - from, r->I, columns, p->packed.xt, p->da + from, p->packed.zeros,
                            (char *)p->dx_sums + from * MG_PADDED(r->I) * size, p->dx + from);
     }
@@ -364,8 +373,9 @@ int mg_recurrent_backward(const mg_kernels *k, const mg_recurrent *r, const mg_r
     size_t most = BLOCK_BYTES / k->itemsize / mg_cell_biases(r->cell) / r->H;
     most = (most > BLOCK_ROWS ? most : BLOCK_ROWS) / B;
     if (steps > most) steps = most ? most : 1;
-    if (steps > r->T) steps = r->T;
-    p.parts = plan_parts(r);
+    if (steps < r->T) steps = (r->T + r->T / steps) / (r->T / steps + 1);   /* blocks of almost equal length */
+    else steps = r->T;
+    plan_threads(&p);
     p.room = steps * B;
     lay_out_backward(&p, &memory, &sorted);
     if (!allocate(&memory)) return MG_NO_MEMORY;
@@ -387,7 +397,7 @@ int mg_recurrent_backward(const mg_kernels *k, const mg_recurrent *r, const mg_r
     for (size_t end = r->T; end > 0 && status == MG_OK; end = p.block.first) {
         list_entries(&p, end > steps ? end - steps : 0, end);
         mg_parallel(p.parts, backward_task, &p);
-        mg_parallel(p.parts, weights_task, &p);
+        mg_parallel(p.threads, weights_task, &p);
         if (g->dh_norm2) add_norms(&p, p.block.dh_norm2, g->dh_norm2);
         if (g->dc_norm2) add_norms(&p, p.block.dc_norm2, g->dc_norm2);
         if (g->nonfinite) look_for_nonfinite(&p);

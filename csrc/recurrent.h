@@ -149,6 +149,7 @@ typedef struct mg_recurrent_rows {
     const mg_recurrent_packed *packed;
     size_t n;
     const size_t *row;
+    size_t column_parts;       /* threads among which each product is split by its columns: 1 where the rows are split */
     const void **h_before, **c_before, **in;   /* the state before the step; `in` is hm, the operand of the recurrent product */
     void **h, **c, **gates;
     void *masked;              /* (n, H): hm where there is a mask */

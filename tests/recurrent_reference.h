@@ -1,7 +1,7 @@
 /* The formulas at the head of csrc/recurrent.h, one number at a time: the specification of the kernels, to the bit.
  *
  * Included once for float and once for double by recurrent_check.c, which defines real, FMA and REFERENCE(name). tanh and sigmoid
- * are the kernels' own maps; everything else is written out in the order in which recurrent.h says it is rounded. H <= 64.
+ * are the kernels' own maps; everything else is written out in the order in which recurrent.h says it is rounded. H <= 300.
  */
 
 static real REFERENCE(map)(const mg_kernels *k, int map, real x) {
@@ -26,7 +26,7 @@ static real REFERENCE(before)(const mg_recurrent *r, const void *states, const v
 
 static void REFERENCE(forward)(const mg_kernels *k, const mg_recurrent *r) {
     size_t T = r->T, B = r->B, I = r->I, H = r->H, G = mg_cell_gates(r->cell);
-    real hm[64], gated[64], a[4];
+    real hm[300], gated[300], a[4];
     int is_gru = r->cell == MG_GRU || r->cell == MG_GRU_AFTER;
     for (size_t i = 0; i < B * H; i++) {
         OUT(r->h_T, i) = r->h0 ? AT(r->h0, i) : 0;
@@ -98,7 +98,7 @@ static real REFERENCE(sigmoid_grad)(real d, real y) { return d * (y * (1 - y)); 
 
 static void REFERENCE(backward)(const mg_kernels *k, const mg_recurrent *r, const mg_recurrent_grads *g) {
     size_t T = r->T, B = r->B, I = r->I, H = r->H, columns = mg_cell_gates(r->cell) * H, D = mg_cell_biases(r->cell) * H;
-    real *S = g->dh0, *U = g->dc0, da[4 * 64], hm[64], gated[64], v[64], through[64];
+    real *S = g->dh0, *U = g->dc0, da[4 * 300], hm[300], gated[300], v[300], through[300];
     int is_gru = r->cell == MG_GRU || r->cell == MG_GRU_AFTER;
     for (size_t i = 0; i < B * H; i++) {
         S[i] = g->dh_T ? AT(g->dh_T, i) : 0;
