@@ -48,8 +48,8 @@ cdef object masked_array = np.ma.MaskedArray
 
 cdef cnp.ndarray view_of(cnp.ndarray x, int nd, cnp.npy_intp *shape, cnp.npy_intp *strides, char *data):
     """An array of another shape and strides (in bytes) that looks at x's memory from `data` on."""
-    cdef cnp.ndarray view = <cnp.ndarray>PyArray_New(&PyArray_Type, nd, shape, cnp.PyArray_TYPE(x), strides, data, 0,
-                                                     cnp.NPY_ARRAY_WRITEABLE if PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_WRITEABLE) else 0, None)
+    cdef int flags = cnp.NPY_ARRAY_WRITEABLE if PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_WRITEABLE) else 0
+    cdef cnp.ndarray view = <cnp.ndarray>PyArray_New(&PyArray_Type, nd, shape, cnp.PyArray_TYPE(x), strides, data, 0, flags, None)
     cnp.set_array_base(view, x)
     return view
 
@@ -180,7 +180,8 @@ cdef cnp.ndarray row_numbers(cnp.ndarray index, Py_ssize_t rows, bint negative, 
             place = tuple([int(k) for k in np.unravel_index(i, (<object>index).shape)])
             if op == "embedding":
                 raise IndexError(f"embedding: indices must be from 0 to {rows - 1}, got {index[place]} at position {place}")
-            raise IndexError(f"{op}: index {index[place]} is out of bounds for axis 0 with size {rows}, at position {place} of the index")
+            raise IndexError(f"{op}: index {index[place]} is out of bounds for axis 0 with size {rows}, "
+                             f"at position {place} of the index")
     return found
 
 
@@ -330,7 +331,7 @@ cdef int setitem(Tensor x, object index, object value) except -1:
     """What Tensor.__setitem__ calls. The history of x goes on: from here on x is the output of the assignment."""
     cdef Tensor v = as_operand(value, x, "assignment")
     cdef cnp.ndarray place = region(x._array, index, "assignment")
-    cdef bint basic = place is not None, current = x.seen >= 0 and x.seen == x.version.count
+    cdef bint basic = place is not None
     if not basic:
         index = owned(index, "assignment")
         try:
@@ -343,13 +344,10 @@ cdef int setitem(Tensor x, object index, object value) except -1:
         copy_into(place, v._array)
     else:
         x._array[index] = v._array
-    try:
-        if tracked2(x, v):
-            record2(x, setitem_rule, "assignment", x, v).extra = (index, v.shape, basic)
-    finally:
-        bump(x)
-        if current:
-            x.seen = x.version.count        # a view that is assigned to without recording stays usable
+    bump(x)
+    if tracked2(x, v):
+        record2(x, setitem_rule, "assignment", x, v).extra = (index, v.shape, basic)
+        x.version.recorded += 1         # views of x's memory do not know of this
     return 0
 
 cdef int copy_into(cnp.ndarray place, cnp.ndarray value) except -1:

@@ -29,7 +29,8 @@ cdef enum:
 
 # ---------------------------------------------------------------- what the ops share
 
-cdef Tensor seen_as(Tensor x, int nd, cnp.npy_intp *shape, cnp.npy_intp *strides, Py_ssize_t offset, Rule rule, str name, object extra):
+cdef Tensor seen_as(Tensor x, int nd, cnp.npy_intp *shape, cnp.npy_intp *strides, Py_ssize_t offset,
+                    Rule rule, str name, object extra):
     """A view of x with another shape and strides (in bytes), `offset` bytes further on, recorded with its rule."""
     cdef Tensor y = wrap(view_of(x._array, nd, shape, strides, <char *>cnp.PyArray_DATA(x._array) + offset))
     mark_view(y, x)
@@ -41,9 +42,10 @@ cdef Tensor seen_as(Tensor x, int nd, cnp.npy_intp *shape, cnp.npy_intp *strides
 cdef int axis_of(object axis, int nd, str op) except -1:
     """A valid axis as a number from 0 to nd - 1."""
     if type(axis) is not int:
-        if isinstance(axis, bool) or not hasattr(axis, "__index__"):
-            raise TypeError(f"{op}: axis must be an int, got {type(axis).__name__}")
-        axis = operator.index(axis)
+        try:
+            axis = operator.index(None if isinstance(axis, bool) else axis)
+        except TypeError:
+            raise TypeError(f"{op}: axis must be an int, got {type(axis).__name__}") from None
     if not -nd <= axis < nd:
         raise ValueError(f"{op}: axis {axis} is out of range for a tensor of {nd} dimensions")
     return axis + nd if axis < 0 else axis
@@ -282,14 +284,15 @@ cpdef Tensor flip(x, axis=None):
     cdef bint flipped[MAX_DIMS]
     cdef int nd = cnp.PyArray_NDIM(t._array), d
     cdef Py_ssize_t offset = 0
-    mark_axes(flipped, tuple(range(nd)) if axis is None else axis, nd, "flip")
+    axes = tuple(range(nd)) if axis is None else tuple(axis) if isinstance(axis, list) else axis
+    mark_axes(flipped, axes, nd, "flip")
     for d in range(nd):
         strides[d] = cnp.PyArray_STRIDE(t._array, d)
         if flipped[d]:
             if cnp.PyArray_SIZE(t._array):
                 offset += strides[d] * (cnp.PyArray_DIM(t._array, d) - 1)
             strides[d] = -strides[d]
-    return seen_as(t, nd, cnp.PyArray_DIMS(t._array), strides, offset, flip_rule, "flip", tuple(axis) if isinstance(axis, list) else axis)
+    return seen_as(t, nd, cnp.PyArray_DIMS(t._array), strides, offset, flip_rule, "flip", axes)
 
 cdef int flip_rule(Node node, Tensor dy) except -1:
     return node.give(0, flip(dy, node.extra), False)
@@ -559,8 +562,9 @@ def _reshape(x, *shape):
 
 def _transpose(x, *axes):
     """x.transpose(1, 0), x.transpose((1, 0)), or x.transpose() for all axes in reverse order: see minigrad.transpose."""
-    return transpose(x, None if not axes else axes[0] if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list)))
-                     else axes)
+    if len(axes) == 1 and not hasattr(axes[0], "__index__"):
+        return transpose(x, axes[0])
+    return transpose(x, axes or None)
 
 
 install("reshape", _reshape)

@@ -8,7 +8,8 @@ ctypedef Tensor (*Unary)(object x)
 ctypedef Tensor (*Binary)(object a, object b)
 
 cdef class Version:
-    cdef long count
+    cdef long count             # of all changes
+    cdef long recorded          # of those that are on the tape
 
 cdef class Slot:
     cdef Tensor inflight        # the gradient gathered so far in the running sweep
@@ -64,7 +65,7 @@ cdef class Tensor(Slot):
     cdef readonly cnp.ndarray _array
     cdef Node node              # the op that made this tensor; None for a leaf
     cdef Version version
-    cdef long seen              # a view: the version of the memory when the view was taken; -1 for no view
+    cdef long seen              # a view: the recorded changes of the memory when the view was taken; -1 for no view
     cdef bint _requires_grad
     cdef Tensor _grad
     cdef object __weakref__

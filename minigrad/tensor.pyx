@@ -293,9 +293,9 @@ cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs):
     return node
 
 cdef Slot checked_slot(Tensor x, str name):
-    """x's slot, for a new node; a view of memory that has changed since is refused."""
-    if x.seen >= 0 and x.seen != x.version.count:
-        raise RuntimeError(f"{name}: an input of shape {x.shape} is a view that was taken before its memory was changed in place: "
+    """x's slot, for a new node; a view of memory that an op on the tape has changed since is refused: it knows nothing of that op."""
+    if x.seen >= 0 and x.seen != x.version.recorded:
+        raise RuntimeError(f"{name}: an input of shape {x.shape} is a view that was taken before its memory was assigned to: "
                            f"take the view again, or copy it when it is taken")
     return slot_of(x)
 
@@ -328,7 +328,7 @@ cdef int mark_view(Tensor y, Tensor x) except -1:
     """y looks at x's memory."""
     if x.version is None:
         x.version = Version.__new__(Version)
-    y.version, y.seen = x.version, x.version.count
+    y.version, y.seen = x.version, x.seen if x.seen >= 0 else x.version.recorded
     return 0
 
 cdef int bump(Tensor x) except -1:

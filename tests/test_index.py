@@ -1,4 +1,4 @@
-"""Views, assignment, versions and the order of gradients in minigrad/index.pyx and shape.pyx: what the table of ops cannot say."""
+"""Views, assignment, versions and the flow of gradients in minigrad/index.pyx and shape.pyx: what the table cannot say."""
 import time
 
 import numpy as np
@@ -70,7 +70,7 @@ def test_a_view_taken_before_a_change_is_not_used_after_it():
     y = x * 1.0
     view = y[1:]
     y[0] = 5.0
-    with pytest.raises(RuntimeError, match="a view that was taken before its memory was changed in place"):
+    with pytest.raises(RuntimeError, match="a view that was taken before its memory was assigned to"):
         view * 2.0
 
 
@@ -137,30 +137,38 @@ def test_a_stale_view_is_refused_before_anything_changes():
     assert np.array_equal(out.numpy(), before)
 
 
-@pytest.mark.parametrize("index, value", [(0, np.ones(2)), (3, 1.0), ([0, 3], 1.0), (slice(None), np.ones((1, 3))), (0, "x"), (0, np.float32(1)),
-                                          ("a", 1.0), (mg.ones(1), 1.0)], ids=str)
+@pytest.mark.parametrize("index, value", [
+    (0, np.ones(2)), (3, 1.0), ([0, 3], 1.0), (slice(None), np.ones((1, 3))), (0, "x"), (0, mg.ones(())), ("a", 1.0),
+    (mg.ones(1), 1.0),
+], ids=str)
 def test_a_refused_assignment_changes_nothing(index, value):
     x = leaf(3)
     out = x * 1.0
     node, before = out.grad_fn, out.numpy().copy()
     saved = out * out
     with pytest.raises((ValueError, IndexError, TypeError)):
-        out[index] = mg.Tensor(value) if isinstance(value, np.float32) else value
+        out[index] = value
     assert out.grad_fn is node and np.array_equal(out.numpy(), before)
     saved.backward(np.ones(3))
     assert np.array_equal(x.grad.numpy(), 2 * x.numpy())
 
 
-def test_a_view_that_is_assigned_to_stays_usable():
+def test_views_of_a_constant_stay_usable_when_it_is_assigned_to():
+    """Nothing of that is on the tape; once something is, the views that do not know of it are refused, and views of these."""
     buffer = mg.zeros((2, 3), np.float64)
-    row = buffer[1]
+    first, row = buffer[0], buffer[1]
     row[...] = 2.0
-    x = leaf(3)
-    (row * x).backward(np.ones(3))
-    assert x.grad.tolist() == [2, 2, 2] and buffer.tolist() == [[0, 0, 0], [2, 2, 2]]
     buffer[0] = 1.0
-    with pytest.raises(RuntimeError, match="view that was taken before"):
-        row * x
+    x = leaf(3)
+    (row * x + first * x).backward(np.ones(3))
+    assert x.grad.tolist() == [3, 3, 3] and buffer.tolist() == [[1, 1, 1], [2, 2, 2]]
+    buffer[1] = x
+    for view in (row, first[:], buffer.detach()[0]):
+        assert not view.requires_grad
+    for view in (row, row[:], row.reshape(3, 1).T[0]):
+        with pytest.raises(RuntimeError, match="view that was taken before its memory was assigned to"):
+            view * x
+    assert (buffer[1] * x).requires_grad
 
 
 def test_assignment_leaves_the_gradients_that_others_see_alone():
@@ -224,7 +232,8 @@ def random_index(rng, shape):
         elif kind == "scalar":
             parts.append(np.int32(rng.integers(low, high)))
         else:
-            array = rng.integers(low, high, (2, 1) if kind == "column" else length).astype(rng.choice([np.int64, np.int32, np.intp]))
+            array = rng.integers(low, high, (2, 1) if kind == "column" else length)
+            array = array.astype(rng.choice([np.int64, np.int32, np.int8]))
             parts.append(array.tolist() if kind == "list" else array)
     if rng.random() < 0.3:
         parts.insert(int(rng.integers(0, len(parts) + 1)), Ellipsis)
@@ -301,8 +310,8 @@ def test_stack_hands_on_views_of_its_gradient():
 
 def test_views_share_memory_and_know_of_changes():
     x = mg.zeros((2, 3, 1), np.float64)
-    views = [x.reshape(3, 2), x.transpose(2, 0, 1), x.T, x.swapaxes(0, 1), x.squeeze(), x.unsqueeze(0), mg.broadcast_to(x, (4, 2, 3, 1)),
-             x.flip(), *x.split(3, axis=1), x[0], x[..., 0]]
+    views = [x.reshape(3, 2), x.transpose(2, 0, 1), x.T, x.swapaxes(0, 1), x.squeeze(), x.unsqueeze(0),
+             mg.broadcast_to(x, (4, 2, 3, 1)), x.flip(), *x.split(3, axis=1), x[0], x[..., 0]]
     w = leaf(1)
     products = [view * w for view in views]
     assert all(np.shares_memory(view.numpy(), x.numpy()) for view in views)
