@@ -12,6 +12,7 @@ import json
 import math
 import multiprocessing
 import sys
+import time
 from statistics import median
 
 import numpy as np
@@ -21,6 +22,7 @@ from timing import table
 from minigrad.kernels import measure_peak
 
 SHAPES = ["50,16,16,32", "100,32,32,64", "100,64,64,128", "100,64,128,256", "50,128,512,512", "100,1,32,64", "200,8,64,128"]
+QUIET = 0.02        # seconds before each measurement, in which the idle threads of the one before stop spinning
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3, "BiLSTM": 4}
 
 
@@ -83,6 +85,7 @@ def race(contestants, mode, cell, shape, seconds):
     times = {c: [] for c in ready}
     for _ in range(rounds):
         for c in ready:
+            time.sleep(QUIET)
             times[c].append(c.ask("time", mode, repeats[c]))
     memory = {c.label: c.ask("memory", mode) for c in ready} if mode == "train" and sys.platform == "linux" else {}
     return {c.label: median(t) for c, t in times.items()}, memory
