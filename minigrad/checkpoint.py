@@ -1,0 +1,170 @@
+"""Checkpoints: named arrays and a little JSON in one file, written atomically, read strictly.
+
+The format is safetensors (a length, a JSON header, raw little-endian data), so other tools can read it. The header's metadata holds a CRC-32 of every array and of the
+header itself: any flipped bit is found. Nothing in a file is ever executed, and a name in it is never used as a path.
+"""
+import json
+import os
+import stat
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MAX_HEADER = 8 << 20
+DTYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
+NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
+FORMAT = "minigrad 1"
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint, or a damaged one."""
+
+
+def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) -> None:
+    """Write arrays by name (float32, float64, int64, int32, uint8, bool), and `extra`, anything JSON can hold, to one file.
+
+    The file is written beside its place, flushed to the disk and then moved there: at any moment, power cuts and kill -9 included, the place holds the old file or the
+    whole new one.
+
+    >>> import numpy as np, os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> save(path, {"w": np.ones(3, np.float32)}, extra={"step": 7})
+    >>> load(path)
+    ({'w': array([1., 1., 1.], dtype=float32)}, {'step': 7})
+    """
+    header: dict[str, Any] = {}
+    checksums, parts, at = {}, [], 0
+    for name, value in arrays.items():
+        if not isinstance(name, str) or not name or name == "__metadata__" or len(name) > 1024 or not name.isprintable():
+            raise ValueError(f"save: names must be 1 to 1024 printable characters, got {name!r}")
+        array = np.asarray(value)
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
+        if array.dtype not in NAMES:
+            raise TypeError(f"save: {name} must have one of the dtypes {', '.join(str(d) for d in NAMES)}, got {array.dtype}")
+        data = array.tobytes()
+        header[name] = {"dtype": NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [at, at + len(data)]}
+        checksums[name] = zlib.crc32(data)
+        parts.append(data)
+        at += len(data)
+    header["__metadata__"] = {"format": FORMAT, "crc32": json.dumps(checksums), "extra": json.dumps(extra), "header_crc32": "00000000"}
+    text = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise ValueError(f"save: the header has {len(text)} bytes, more than {MAX_HEADER}: save fewer arrays in one file")
+    place = text.rindex(b'"header_crc32":"00000000"') + len(b'"header_crc32":"')
+    text = text[:place] + b"%08x" % zlib.crc32(text) + text[place + 8:]
+    _replace(Path(os.fsdecode(path)), [len(text).to_bytes(8, "little"), text, *parts])
+
+
+def _replace(path: Path, parts: list[bytes]) -> None:
+    """Put a new file in place of `path`, whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with open(handle, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            mode = stat.S_IMODE(path.stat().st_mode)
+        else:
+            mask = os.umask(0)
+            os.umask(mask)
+            mode = 0o666 & ~mask
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    if os.name == "posix":          # the new name, too, must reach the disk
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Any]:
+    """Read a file made by `save`; return (arrays, extra). Anything wrong with it is a CheckpointError, and nothing is returned.
+
+    A file that cannot be opened is an OSError as usual. See `save` for an example.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(f"load: {path} is not a regular file")
+        try:
+            return _read(file, status.st_size)
+        except CheckpointError as error:
+            raise CheckpointError(f"load: {path}: {error}") from None
+
+
+def _need(condition: bool, message: str) -> None:
+    if not condition:
+        raise CheckpointError(message)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    _need(len(found) == len(pairs), "a key stands twice in the header")
+    return found
+
+
+def _no_constants(name: str) -> None:
+    raise CheckpointError(f"the header holds {name}")
+
+
+def _json(text: str, what: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+    except (json.JSONDecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{what} is not JSON: {error}") from None
+
+
+def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
+    _need(size >= 8, f"the file is cut off: {size} bytes")
+    length = int.from_bytes(file.read(8), "little")
+    _need(length <= MAX_HEADER, f"the header would have {length} bytes, at most {MAX_HEADER} are allowed")
+    _need(length <= size - 8, f"the file is cut off: the header would have {length} bytes, {size - 8} follow")
+    raw = file.read(length)
+    _need(len(raw) == length, "the file is cut off in its header")
+    try:
+        header = _json(raw.decode("utf-8"), "the header")
+    except UnicodeDecodeError:
+        raise CheckpointError("the header is not UTF-8") from None
+    _need(isinstance(header, dict), "the header is not an object")
+    metadata = header.pop("__metadata__", None)
+    _need(isinstance(metadata, dict) and metadata.get("format") == FORMAT and
+          set(metadata) == {"format", "crc32", "extra", "header_crc32"} and all(isinstance(v, str) for v in metadata.values()),
+          f"the file is not a checkpoint of the format {FORMAT!r}")
+    place = raw.rfind(b'"header_crc32":"')
+    _need(place >= 0, "the header has no checksum")
+    place += len(b'"header_crc32":"')
+    _need(raw[place:place + 8] == b"%08x" % zlib.crc32(raw[:place] + b"00000000" + raw[place + 8:]), "the header's checksum is wrong: the file is damaged")
+    checksums, extra = _json(metadata["crc32"], "the list of checksums"), _json(metadata["extra"], "the extra part")
+    _need(isinstance(checksums, dict) and set(checksums) == set(header), "the checksums do not match the arrays")
+    at, plan = 0, []
+    for name, entry in header.items():
+        _need(isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"}, f"the entry of {name!r} is not that of an array")
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        _need(isinstance(dtype, str) and dtype in DTYPES, f"{name!r} has the unknown dtype {dtype!r}")
+        _need(isinstance(shape, list) and len(shape) <= 64 and all(type(d) is int and 0 <= d < 1 << 48 for d in shape), f"{name!r} has a bad shape")
+        _need(isinstance(offsets, list) and len(offsets) == 2 and all(type(d) is int for d in offsets), f"{name!r} has bad offsets")
+        count = np.dtype(DTYPES[dtype]).itemsize
+        for d in shape:
+            count *= d
+        _need(offsets == [at, at + count], f"the data of {name!r} leaves a hole, overlaps, or does not fit its shape")
+        at += count
+        plan.append((name, np.dtype(DTYPES[dtype]), shape, count))
+    _need(at == size - 8 - length, f"the file is cut off or has something behind its end: {size - 8 - length} bytes of data where {at} belong")
+    arrays = {}
+    for name, dtype, shape, count in plan:
+        data = file.read(count)
+        _need(len(data) == count and zlib.crc32(data) == checksums[name], f"the data of {name!r} is damaged: its checksum is wrong")
+        array = np.frombuffer(data, dtype).reshape(shape)
+        arrays[name] = array.astype(dtype.newbyteorder("="))
+    return arrays, extra
