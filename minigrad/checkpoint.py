@@ -36,6 +36,8 @@ def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) 
     >>> load(path)
     ({'w': array([1., 1., 1.], dtype=float32)}, {'step': 7})
     """
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"save: arrays must be a dict of arrays by name, got {type(arrays).__name__}")
     header: dict[str, Any] = {}
     checksums, parts, at = {}, [], 0
     for name, value in arrays.items():
