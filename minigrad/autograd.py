@@ -1,6 +1,7 @@
 """What is built on the sweep: vjp, jacobian, and ops whose forward and backward the user writes in Python."""
 import numpy as np
 
+from minigrad.shape import stack
 from minigrad.tensor import Tensor, enable_grad, grad, is_grad_enabled, no_grad, record, zeros
 
 
@@ -54,7 +55,9 @@ def jacobian(fn, inputs, create_graph=False):
         seed[element] = 1
         rows.append(_gradients([y] if y.requires_grad else [], points, [seed], create_graph))
     with enable_grad():
-        jacobians = tuple(_stacked([row[i] for row in rows], y.shape + x.shape, x) for i, x in enumerate(points))
+        shapes = [y.shape + x.shape for x in points]
+        jacobians = tuple(stack([row[i] for row in rows]).reshape(shape) if rows else zeros(shape, y.dtype)
+                          for i, shape in enumerate(shapes))
     return jacobians[0] if isinstance(inputs, Tensor) else jacobians
 
 
@@ -78,17 +81,6 @@ def _gradients(outputs, points, cotangents, create_graph):
     if outputs:
         found = grad(outputs, points, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True)
     return tuple(zeros(x.shape, x.dtype) if dx is None else dx for x, dx in zip(points, found, strict=True))
-
-
-def _stacked(rows, shape, like):
-    """Tensors of one shape under each other, as an op."""
-    value = np.array([row.numpy() for row in rows], like.dtype).reshape(shape)
-
-    def backward(dy):
-        dy = dy.reshape((len(rows), *like.shape))
-        return tuple(dy[i] for i in range(len(rows)))
-
-    return record("jacobian", value, tuple(rows), backward)
 
 
 # ---------------------------------------------------------------- ops of the user

@@ -131,7 +131,13 @@ cdef int deliver(Node node, Py_ssize_t i, Tensor dx, bint fresh) except -1:
 # z = a + b        da = dz, db = dz
 
 cpdef Tensor add(a, b):
-    """a + b, element by element, with NumPy's broadcasting; both of one dtype, Python numbers take the Tensor's."""
+    """a + b, element by element, with NumPy's broadcasting; both of one dtype, Python numbers take the Tensor's.
+
+    >>> import minigrad as mg
+    >>> mg.add(mg.Tensor([[1.0], [2.0]]), mg.Tensor([10.0, 20.0]))
+    Tensor([[11., 21.],
+            [12., 22.]])
+    """
     cdef Tensor x = left(a, b, "add"), y = as_operand(b, x, "add")
     cdef Tensor z = map2(x, y, mg_map2_add, "add")
     if tracked2(x, y):
@@ -147,7 +153,12 @@ cdef int add_rule(Node node, Tensor dz) except -1:
 # z = a - b        da = dz, db = -dz
 
 cpdef Tensor sub(a, b):
-    """a - b, element by element, with broadcasting."""
+    """a - b, element by element, with broadcasting.
+
+    >>> import minigrad as mg
+    >>> mg.sub(mg.Tensor([1.0, 2.0]), 0.5)
+    Tensor([0.5, 1.5])
+    """
     cdef Tensor x = left(a, b, "sub"), y = as_operand(b, x, "sub")
     cdef Tensor z = map2(x, y, mg_map2_sub, "sub")
     if tracked2(x, y):
@@ -164,7 +175,12 @@ cdef int sub_rule(Node node, Tensor dz) except -1:
 # z = a b          da = dz b, db = dz a
 
 cpdef Tensor mul(a, b):
-    """a * b, element by element, with broadcasting."""
+    """a * b, element by element, with broadcasting.
+
+    >>> import minigrad as mg
+    >>> mg.mul(mg.Tensor([1.0, 2.0]), mg.Tensor([3.0, 4.0]))
+    Tensor([3., 8.])
+    """
     cdef Tensor x = left(a, b, "mul"), y = as_operand(b, x, "mul")
     cdef Tensor z = map2(x, y, mg_map2_mul, "mul")
     cdef Node node
@@ -187,7 +203,12 @@ cdef int mul_rule(Node node, Tensor dz) except -1:
 # z = a / b        da = dz / b, db = -(dz / b) z
 
 cpdef Tensor div(a, b):
-    """a / b, element by element, with broadcasting."""
+    """a / b, element by element, with broadcasting.
+
+    >>> import minigrad as mg
+    >>> mg.div(1, mg.Tensor([2.0, 4.0]))
+    Tensor([0.5 , 0.25])
+    """
     cdef Tensor x = left(a, b, "div"), y = as_operand(b, x, "div")
     cdef Tensor z = map2(x, y, mg_map2_div, "div")
     cdef Node node
@@ -222,7 +243,12 @@ cdef Tensor power(Tensor x, Tensor y):
     return map2(x, y, mg_map2_pow, "pow")
 
 cpdef Tensor pow(a, b):
-    """a ** b, element by element, with broadcasting; NaN where a is negative and b is not a whole number."""
+    """a ** b, element by element, with broadcasting; NaN where a is negative and b is not a whole number.
+
+    >>> import minigrad as mg
+    >>> mg.pow(mg.Tensor([-2.0, 3.0]), 3)
+    Tensor([-8., 27.])
+    """
     cdef Tensor x = left(a, b, "pow"), y = as_operand(b, x, "pow")
     cdef Tensor z = power(x, y)
     cdef Node node
@@ -247,7 +273,12 @@ cdef int pow_rule(Node node, Tensor dz) except -1:
 # y = -x           dx = -dy
 
 cpdef Tensor neg(x):
-    """-x."""
+    """-x.
+
+    >>> import minigrad as mg
+    >>> mg.neg(mg.Tensor([1.0, -2.0]))
+    Tensor([-1.,  2.])
+    """
     cdef Tensor t = as_input(x, "neg"), y = map1(t, mg_map_neg)
     if tracked(t):
         record1(y, neg_rule, "neg", t)
@@ -270,7 +301,12 @@ cdef Tensor extreme(object a, object b, int id, Rule rule, str name):
     return z
 
 cpdef Tensor maximum(a, b):
-    """The larger of a and b, element by element, with broadcasting; NaN where either is. Ties share the gradient."""
+    """The larger of a and b, element by element, with broadcasting; NaN where either is. Ties share the gradient.
+
+    >>> import minigrad as mg
+    >>> mg.maximum(mg.Tensor([1.0, 5.0]), 3)
+    Tensor([3., 5.])
+    """
     return extreme(a, b, mg_map2_maximum, maximum_rule, "maximum")
 
 cdef int maximum_rule(Node node, Tensor dz) except -1:
@@ -287,7 +323,12 @@ cdef int extreme_rule(Node node, Tensor dz, cnp.ndarray larger, cnp.ndarray smal
 # z = min(a, b)    the same with a < b
 
 cpdef Tensor minimum(a, b):
-    """The smaller of a and b, element by element, with broadcasting; NaN where either is. Ties share the gradient."""
+    """The smaller of a and b, element by element, with broadcasting; NaN where either is. Ties share the gradient.
+
+    >>> import minigrad as mg
+    >>> mg.minimum(mg.Tensor([1.0, 5.0]), 3)
+    Tensor([1., 3.])
+    """
     return extreme(a, b, mg_map2_minimum, minimum_rule, "minimum")
 
 cdef int minimum_rule(Node node, Tensor dz) except -1:
@@ -297,7 +338,13 @@ cdef int minimum_rule(Node node, Tensor dz) except -1:
 # z = a where the condition holds, else b        da = dz where it holds, else 0; db the rest
 
 cpdef Tensor where(condition, a, b):
-    """a where `condition` (bool, a constant) is true, else b; all three broadcast."""
+    """a where `condition` (bool, a constant) is true, else b; all three broadcast.
+
+    >>> import minigrad as mg
+    >>> x = mg.Tensor([-1.0, 2.0])
+    >>> mg.where(x > 0, x, x * 0.5)
+    Tensor([-0.5,  2. ])
+    """
     cdef Tensor x = left(a, b, "where"), y = as_operand(b, x, "where")
     mask = np.asarray(condition)
     if mask.dtype != np.bool_:
@@ -365,7 +412,12 @@ cdef Tensor of_output(object x, int id, Rule rule, str name):
 # y = |x|          dx = dy sign x   (0 at 0)
 
 cpdef Tensor abs(x):
-    """|x|; the gradient at 0 is 0."""
+    """|x|; the gradient at 0 is 0.
+
+    >>> import minigrad as mg
+    >>> mg.abs(mg.Tensor([-1.5, 2.0]))
+    Tensor([1.5, 2. ])
+    """
     return of_input(x, mg_map_abs, abs_rule, "abs")
 
 cdef int abs_rule(Node node, Tensor dy) except -1:
@@ -375,7 +427,12 @@ cdef int abs_rule(Node node, Tensor dy) except -1:
 # y = e^x          dx = dy y
 
 cpdef Tensor exp(x):
-    """e ** x, within 1 ulp."""
+    """e ** x, within 1 ulp.
+
+    >>> import minigrad as mg
+    >>> mg.exp(mg.Tensor([0.0, 1.0], dtype="float64"))
+    Tensor([1.        , 2.71828183], dtype=float64)
+    """
     return of_output(x, mg_map_exp, exp_rule, "exp")
 
 cdef int exp_rule(Node node, Tensor dy) except -1:
@@ -385,7 +442,12 @@ cdef int exp_rule(Node node, Tensor dy) except -1:
 # y = log x        dx = dy / x
 
 cpdef Tensor log(x):
-    """The natural logarithm: -inf at 0, NaN below."""
+    """The natural logarithm: -inf at 0, NaN below.
+
+    >>> import minigrad as mg
+    >>> mg.log(mg.Tensor([1.0, 0.0]))
+    Tensor([  0., -inf])
+    """
     return of_input(x, mg_map_log, log_rule, "log")
 
 cdef int log_rule(Node node, Tensor dy) except -1:
@@ -395,7 +457,12 @@ cdef int log_rule(Node node, Tensor dy) except -1:
 # y = sqrt x       dx = dy / (2 y)
 
 cpdef Tensor sqrt(x):
-    """The square root, correctly rounded; NaN below 0."""
+    """The square root, correctly rounded; NaN below 0.
+
+    >>> import minigrad as mg
+    >>> mg.sqrt(mg.Tensor([4.0, 2.25]))
+    Tensor([2. , 1.5])
+    """
     return of_output(x, mg_map_sqrt, sqrt_rule, "sqrt")
 
 cdef int sqrt_rule(Node node, Tensor dy) except -1:
@@ -405,7 +472,12 @@ cdef int sqrt_rule(Node node, Tensor dy) except -1:
 # y = sin x        dx = dy cos x
 
 cpdef Tensor sin(x):
-    """The sine of x in radians."""
+    """The sine of x in radians.
+
+    >>> import minigrad as mg
+    >>> mg.sin(mg.Tensor([0.0, 1.0], dtype="float64"))
+    Tensor([0.        , 0.84147098], dtype=float64)
+    """
     return of_input(x, mg_map_sin, sin_rule, "sin")
 
 cdef int sin_rule(Node node, Tensor dy) except -1:
@@ -415,7 +487,12 @@ cdef int sin_rule(Node node, Tensor dy) except -1:
 # y = cos x        dx = -dy sin x
 
 cpdef Tensor cos(x):
-    """The cosine of x in radians."""
+    """The cosine of x in radians.
+
+    >>> import minigrad as mg
+    >>> mg.cos(mg.Tensor([0.0, 1.0], dtype="float64"))
+    Tensor([1.        , 0.54030231], dtype=float64)
+    """
     return of_input(x, mg_map_cos, cos_rule, "cos")
 
 cdef int cos_rule(Node node, Tensor dy) except -1:
@@ -438,7 +515,12 @@ cdef Tensor gradient_op(Tensor dy, Tensor t, int id, Rule rule, str name):
 # y = tanh x       dx = dy (1 - y^2)
 
 cpdef Tensor tanh(x):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    >>> import minigrad as mg
+    >>> mg.tanh(mg.Tensor([0.0, 1.0, 20.0], dtype="float64"))
+    Tensor([0.        , 0.76159416, 1.        ], dtype=float64)
+    """
     return of_output(x, mg_map_tanh, tanh_rule, "tanh")
 
 cdef int tanh_rule(Node node, Tensor dy) except -1:
@@ -458,7 +540,12 @@ cdef int tanh_grad_rule(Node node, Tensor g) except -1:
 # y = 1 / (1 + e^-x)       dx = dy y (1 - y)
 
 cpdef Tensor sigmoid(x):
-    """The logistic function 1 / (1 + e ** -x)."""
+    """The logistic function 1 / (1 + e ** -x).
+
+    >>> import minigrad as mg
+    >>> mg.sigmoid(mg.Tensor([0.0, 100.0]))
+    Tensor([0.5, 1. ])
+    """
     return of_output(x, mg_map_sigmoid, sigmoid_rule, "sigmoid")
 
 cdef int sigmoid_rule(Node node, Tensor dy) except -1:
@@ -478,7 +565,12 @@ cdef int sigmoid_grad_rule(Node node, Tensor g) except -1:
 # y = max(x, 0)    dx = dy where y > 0, else 0
 
 cpdef Tensor relu(x):
-    """max(x, 0); the gradient at 0 is 0."""
+    """max(x, 0); the gradient at 0 is 0.
+
+    >>> import minigrad as mg
+    >>> mg.relu(mg.Tensor([-1.0, 2.0]))
+    Tensor([0., 2.])
+    """
     return of_output(x, mg_map_relu, relu_rule, "relu")
 
 cdef int relu_rule(Node node, Tensor dy) except -1:
@@ -489,7 +581,12 @@ cdef int relu_rule(Node node, Tensor dy) except -1:
 # y = log(1 + e^x)         dx = dy sigmoid(x)
 
 cpdef Tensor softplus(x):
-    """log(1 + e ** x), without overflow."""
+    """log(1 + e ** x), without overflow.
+
+    >>> import minigrad as mg
+    >>> mg.softplus(mg.Tensor([0.0, 1000.0], dtype="float64"))
+    Tensor([6.93147181e-01, 1.00000000e+03], dtype=float64)
+    """
     return of_input(x, mg_map_softplus, softplus_rule, "softplus")
 
 cdef int softplus_rule(Node node, Tensor dy) except -1:

@@ -15,7 +15,15 @@ CONSTANT = "no output of fn requires grad: it does not depend on the inputs, or 
 
 
 class GradcheckError(RuntimeError):
-    """What gradcheck raises when an analytic and a numeric gradient differ."""
+    """What gradcheck raises when an analytic and a numeric gradient differ.
+
+    >>> import minigrad as mg
+    >>> def wrong(x):
+    ...     return mg.record("wrong", 3 * x.numpy(), (x,), lambda dy: dy * 2)
+    >>> mg.gradcheck(wrong, mg.ones(1, "float64", requires_grad=True))          # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    minigrad.gradcheck.GradcheckError: gradcheck: the gradient of output 0[0] with respect to input 0[0] is 2.0 by backward ...
+    """
 
 
 def gradcheck(fn, inputs, *, eps=1e-3, rtol=1e-8, atol=1e-11, seed=0) -> bool:

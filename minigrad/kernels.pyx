@@ -111,7 +111,12 @@ def isa_in_use() -> str:
 
 
 def get_num_threads() -> int:
-    """The number of threads that large kernels may use."""
+    """The number of threads that large kernels may use.
+
+    >>> import minigrad
+    >>> minigrad.get_num_threads() >= 1
+    True
+    """
     return mg_get_num_threads()
 
 
@@ -179,7 +184,15 @@ class PackedProduct:
 
 
 def show_config() -> None:
-    """Print the version, the compiler, the instruction sets built, the one in use, and the number of threads."""
+    """Print the version, the compiler, the instruction sets built, the one in use, and the number of threads.
+
+    >>> import minigrad
+    >>> minigrad.show_config()              # doctest: +ELLIPSIS
+    minigrad ...
+    compiler: ...
+    instruction sets: ... (in use: ...)
+    threads: ...
+    """
     from minigrad import __version__
     print(f"minigrad {__version__}, Python {platform.python_version()} on {platform.machine()}\n"
           f"compiler: {(<bytes>MG_COMPILER).decode()}\n"

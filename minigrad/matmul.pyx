@@ -180,6 +180,10 @@ cpdef Tensor addmm(c, a, b):
 
     c broadcasts to the shape of the product: a bias, or a product that is to be continued. a is (..., m, k), b is (k, n). The gates of
     a recurrent cell are ``addmm(addmm(b, x, W), h, U)`` = b + x W + h U.
+
+    >>> import minigrad as mg
+    >>> mg.addmm(mg.Tensor([0.5]), mg.Tensor([[1.0, 2.0]]), mg.Tensor([[3.0], [4.0]]))
+    Tensor([[11.5]])
     """
     cdef Tensor y = as_input(b, "addmm"), x = as_operand(a, y, "addmm"), start = as_operand(c, y, "addmm")
     if cnp.PyArray_NDIM(x._array) < 2 or cnp.PyArray_NDIM(y._array) != 2:

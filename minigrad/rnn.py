@@ -21,7 +21,13 @@ MERGES = ("concat", "sum", "mean", "mul", None)
 
 
 class HiddenState(NamedTuple):
-    """The state of an RNN or GRU: h of shape (num_layers * directions, B, H)."""
+    """The state of an RNN or GRU: h of shape (num_layers * directions, B, H).
+
+    >>> import minigrad as mg
+    >>> _, state = mg.nn.GRU(2, 3)(mg.zeros((5, 4, 2)))
+    >>> state.h.shape, state.detach().h.requires_grad
+    ((1, 4, 3), False)
+    """
     h: Tensor
 
     def detach(self) -> "HiddenState":
@@ -30,7 +36,13 @@ class HiddenState(NamedTuple):
 
 
 class CellState(NamedTuple):
-    """The state of an LSTM: h and c, each of shape (num_layers * directions, B, H)."""
+    """The state of an LSTM: h and c, each of shape (num_layers * directions, B, H).
+
+    >>> import minigrad as mg
+    >>> _, state = mg.nn.LSTM(2, 3)(mg.zeros((5, 4, 2)))
+    >>> state.h.shape, state.c.shape
+    ((1, 4, 3), (1, 4, 3))
+    """
     h: Tensor
     c: Tensor
 

@@ -377,6 +377,17 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
     gradient); returns the gradient of each input as a Tensor, or None. It must be made of ops, so that it can be differentiated again.
     saved: Tensors that backward needs; they are checked for in-place changes. save_value: the op's own values come last among them.
     Return the output Tensor, or a tuple of them.
+
+    >>> import minigrad as mg
+    >>> def twice(x):
+    ...     return mg.record("twice", 2 * x.numpy(), (x,), lambda dy: dy * 2)
+    >>> x = mg.Tensor([3.0], requires_grad=True)
+    >>> y = twice(x)
+    >>> y
+    Tensor([6.], grad_fn=<twice>)
+    >>> y.backward()
+    >>> x.grad
+    Tensor([2.])
     """
     cdef Tensor y, x
     cdef Node node
@@ -439,10 +450,10 @@ class detect_anomaly:
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 0.0], requires_grad=True)
-    >>> with mg.detect_anomaly():
+    >>> with mg.detect_anomaly():           # doctest: +ELLIPSIS
     ...     y = mg.log(x)
     Traceback (most recent call last):
-    RuntimeError: anomaly: log made the first non-finite value, of shape (2,), at <doctest>:2: y = mg.log(x)
+    RuntimeError: anomaly: log made the first non-finite value, of shape (2,), at ...y = mg.log(x)
     """
 
     def __enter__(self):
@@ -497,12 +508,26 @@ class no_grad(_Recording):
 
 
 class enable_grad(_Recording):
-    """The opposite of no_grad: records again inside of it."""
+    """The opposite of no_grad: records again inside of it.
+
+    >>> import minigrad as mg
+    >>> x = mg.Tensor([1.0], requires_grad=True)
+    >>> with mg.no_grad():
+    ...     with mg.enable_grad():
+    ...         print((x * 2).requires_grad)
+    True
+    """
     on = 1
 
 
 def is_grad_enabled() -> bool:
-    """Is recording on in this thread?"""
+    """Is recording on in this thread?
+
+    >>> import minigrad as mg
+    >>> with mg.no_grad():
+    ...     mg.is_grad_enabled()
+    False
+    """
     return bool(mg_recording)
 
 

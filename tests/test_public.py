@@ -1,0 +1,104 @@
+"""What is public is documented and typed: each name has a docstring with an example that runs, each compiled one a stub."""
+import ast
+import doctest
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+
+PACKAGE = Path(mg.__file__).parent
+STUBS = sorted(path.stem for path in PACKAGE.glob("*.pyx"))
+
+
+def public(module):
+    return {name: thing for name, thing in vars(module).items() if not name.startswith("_") and not inspect.ismodule(thing)}
+
+
+NAMES = {f"{module.__name__}.{name}": thing for module in (mg, mg.nn) for name, thing in public(module).items()}
+COMPILED = {name: thing for name, thing in NAMES.items() if getattr(thing, "__module__", "").removeprefix("minigrad.") in STUBS}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstring_has_an_example_that_runs(name):
+    thing = NAMES[name]
+    text = inspect.getdoc(thing if callable(thing) else type(thing))
+    test = doctest.DocTestParser().get_doctest(text or "", {"np": np}, name, None, None)
+    assert test.examples, f"{name} has no example"
+    report = []
+    runner = doctest.DocTestRunner(verbose=False)
+    runner.run(test, out=report.append)
+    assert runner.failures == 0, "".join(report)
+
+
+def documented(thing):
+    return [name for name, member in vars(thing).items()
+            if not name.startswith("_") and (callable(member) or isinstance(member, (property, staticmethod, classmethod)))]
+
+
+@pytest.mark.parametrize("name", [name for name, thing in NAMES.items() if isinstance(thing, type) and thing is not mg.Function])
+def test_methods_have_docstrings(name):
+    bare = [method for method in documented(NAMES[name]) if not inspect.getdoc(getattr(NAMES[name], method))]
+    assert bare == []
+
+
+# ---------------------------------------------------------------- stubs
+
+def stub_of(module):
+    """The functions and classes of a stub: name -> syntax tree."""
+    tree = ast.parse((PACKAGE / f"{module}.pyi").read_text(encoding="utf-8"))
+    return {node.name: node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+
+
+def parameters_of_stub(function):
+    """Pairs (name, has a default), stars included in the name."""
+    arguments = function.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults = [False] * (len(positional) - len(arguments.defaults)) + [True] * len(arguments.defaults)
+    found = [(a.arg, default) for a, default in zip(positional, defaults, strict=True)]
+    found += [("*" + arguments.vararg.arg, False)] if arguments.vararg else []
+    return found + [(a.arg, default is not None) for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+
+
+def parameters(function):
+    return [(("*" if p.kind == p.VAR_POSITIONAL else "") + p.name, p.default is not p.empty)
+            for p in inspect.signature(function).parameters.values()]
+
+
+def typed(function):
+    arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return function.returns is not None and all(a.annotation is not None or a.arg == "self" for a in arguments)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_stub(name):
+    thing = COMPILED[name]
+    found = stub_of(thing.__module__.removeprefix("minigrad.")).get(thing.__name__)
+    assert found is not None, f"{name} is in no stub"
+    if isinstance(found, ast.FunctionDef):
+        assert parameters_of_stub(found) == parameters(thing) and typed(found)
+
+
+def test_stub_of_tensor():
+    """Every method, wherever it is installed from, with its parameters; every property."""
+    members = {}
+    for node in stub_of("tensor")["Tensor"].body:
+        if isinstance(node, ast.FunctionDef):
+            members.setdefault(node.name, node)         # of a property and its setter the first
+            assert typed(node), node.name
+    names = {name for name in dir(mg.Tensor) if not name.startswith("_")}
+    assert {name for name in members if not name.startswith("_")} == names
+    for name in names:
+        member = getattr(mg.Tensor, name)
+        if callable(member):
+            assert [p for p in parameters_of_stub(members[name])][1:] == parameters(member)[1:], name
+        else:
+            assert ast.unparse(members[name].decorator_list[0]) == "property", name
+
+
+def test_stubs_say_nothing_that_is_not_there():
+    for module in STUBS:
+        there = vars(__import__(f"minigrad.{module}", fromlist=["_"]))
+        assert {name for name in stub_of(module) if name not in there} == set(), module
