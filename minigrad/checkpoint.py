@@ -21,7 +21,13 @@ FORMAT = "minigrad 1"
 
 
 class CheckpointError(ValueError):
-    """A file that is no checkpoint, or a damaged one."""
+    """A file that is no checkpoint, or a damaged one.
+
+    >>> import minigrad as mg
+    >>> mg.load(mg.__file__)                # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    minigrad.checkpoint.CheckpointError: load: ...
+    """
 
 
 def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) -> None:
@@ -30,10 +36,10 @@ def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) 
     The file is written beside its place, flushed to the disk and then moved there: at any moment, power cuts and kill -9 included, the place holds the old file or the
     whole new one.
 
-    >>> import numpy as np, os, tempfile
-    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
-    >>> save(path, {"w": np.ones(3, np.float32)}, extra={"step": 7})
-    >>> load(path)
+    >>> import minigrad as mg, numpy as np, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     mg.save(f"{folder}/model.safetensors", {"w": np.ones(3, np.float32)}, extra={"step": 7})
+    ...     mg.load(f"{folder}/model.safetensors")
     ({'w': array([1., 1., 1.], dtype=float32)}, {'step': 7})
     """
     if not isinstance(arrays, Mapping):
@@ -93,7 +99,13 @@ def _replace(path: Path, parts: list[bytes]) -> None:
 def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Any]:
     """Read a file made by `save`; return (arrays, extra). Anything wrong with it is a CheckpointError, and nothing is returned.
 
-    A file that cannot be opened is an OSError as usual. See `save` for an example.
+    A file that cannot be opened is an OSError as usual.
+
+    >>> import minigrad as mg, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     mg.save(f"{folder}/empty", {})
+    ...     mg.load(f"{folder}/empty")
+    ({}, None)
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         status = os.fstat(file.fileno())

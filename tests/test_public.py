@@ -14,10 +14,12 @@ STUBS = sorted(path.stem for path in PACKAGE.glob("*.pyx"))
 
 
 def public(module):
-    return {name: thing for name, thing in vars(module).items() if not name.startswith("_") and not inspect.ismodule(thing)}
+    """What a module offers: neither its private names nor what it imported from elsewhere."""
+    return {name: thing for name, thing in vars(module).items()
+            if not name.startswith("_") and not inspect.ismodule(thing) and thing.__module__.startswith("minigrad")}
 
 
-NAMES = {f"{module.__name__}.{name}": thing for module in (mg, mg.nn) for name, thing in public(module).items()}
+NAMES = {f"{module.__name__}.{name}": thing for module in (mg, mg.nn, mg.optim) for name, thing in public(module).items()}
 COMPILED = {name: thing for name, thing in NAMES.items() if getattr(thing, "__module__", "").removeprefix("minigrad.") in STUBS}
 
 
