@@ -955,7 +955,7 @@ def checked_shape(shape, str op) -> tuple:
         dims = (operator.index(shape),)
     except TypeError:
         try:
-            dims = tuple(operator.index(d) for d in shape)
+            dims = tuple([operator.index(d) for d in shape])
         except TypeError:
             raise TypeError(f"{op}: shape must be made of ints, got {shape!r}") from None
     size = 1
