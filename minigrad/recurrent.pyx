@@ -5,7 +5,6 @@ csrc/recurrent.h has the formulas. Here are the checks of arrays that C relies o
 the composed form for second order. The layers that users see are in rnn.py; the op-by-op specification is in cells.py and sequence.py.
 """
 cimport numpy as cnp
-from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint8_t
 from minigrad.kernels cimport *
 from minigrad.tensor cimport Node, Tensor, kernels_of, record_outputs, recording, recordn, wrap
@@ -43,8 +42,12 @@ class Telemetry:
                 f"nonfinite={self.nonfinite})")
 
 
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept       # the exception that it sets is raised by raise_pending, after C has returned
+
+
 cdef int ask_for_signals() noexcept with gil:
-    """Between blocks of work: has Ctrl-C been pressed? The exception stays set and is raised when C has returned."""
+    """Between blocks of work: has Ctrl-C been pressed?"""
     return PyErr_CheckSignals() != 0
 
 cdef int raise_pending() except -1:
