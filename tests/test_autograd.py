@@ -165,6 +165,76 @@ def test_retain_grad():
     assert close(y.grad, np.exp(4)) and y.grad.is_leaf
 
 
+# ---------------------------------------------------------------- random graphs
+
+def whole(x):
+    """x, broadcast to (3, 3)."""
+    return x + np.zeros((3, 3))
+
+
+UNARY = [
+    lambda lib, x: lib.tanh(x), lambda lib, x: lib.sin(x), lambda lib, x: lib.exp(x * 0.1), lambda lib, x: -x, lambda lib, x: x,
+    lambda lib, x: whole(x).reshape((9,)).reshape((3, 3)), lambda lib, x: whole(x).T, lambda lib, x: whole(x)[1:2],
+    lambda lib, x: whole(x)[:, ::-2][:, :1], lambda lib, x: whole(x)[[2, 0, 2]],
+    lambda lib, x: whole(x).sum(0, keepdims=True), lambda lib, x: whole(x).mean(1, keepdims=True),
+]
+BINARY = [
+    lambda lib, x, y: x + y, lambda lib, x, y: x - y, lambda lib, x, y: x * y * 0.5, lambda lib, x, y: x / (y * y + 2.0),
+    lambda lib, x, y: whole(x) @ whole(y) * 0.3, lambda lib, x, y: lib.concatenate([whole(x)[:1], whole(y)[1:]]),
+    lambda lib, x, y: lib.stack([whole(x), whole(y)])[1],
+]
+
+
+def random_program(seed):
+    """A function of (lib, inputs) that makes 25 values, each from earlier ones, some of them used often, and adds up the last."""
+    rng = np.random.default_rng(seed)
+    steps = [(BINARY[rng.integers(len(BINARY))] if rng.random() < 0.6 else UNARY[rng.integers(len(UNARY))],
+              rng.integers(0, 3 + k), rng.integers(max(0, k - 2), 3 + k)) for k in range(25)]
+    weights = rng.normal(size=(28, 3, 3))
+
+    def program(lib, inputs):
+        values = list(inputs)
+        for op, i, j in steps:
+            values.append(op(lib, values[i], values[j]) if op in BINARY else op(lib, values[i]))
+        total = 0.0
+        for value, weight in list(zip(values, weights, strict=True))[-6:]:
+            total = total + (whole(value) * weight).sum()
+        return total
+
+    return program
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_graph(seed):
+    """Against the complex step on the same program in NumPy; backward, grad() and create_graph agree; nothing shares memory."""
+    program = random_program(seed)
+    rng = np.random.default_rng(1000 + seed)
+    arrays = [rng.normal(size=shape) for shape in ((3, 3), (1, 3), (3, 1))]
+    inputs = [mg.Tensor(array, requires_grad=True) for array in arrays]
+    y = program(mg, inputs)
+    np.testing.assert_allclose(y.item(), program(np, arrays), rtol=1e-12)
+    found = mg.grad(y, inputs, retain_graph=True, allow_unused=True)
+    for i, (array, dx) in enumerate(zip(arrays, found, strict=True)):
+        expected = np.zeros(array.shape)
+        for element in np.ndindex(array.shape):
+            stepped = array.astype(complex)
+            stepped[element] += 1e-30j
+            expected[element] = program(np, [*arrays[:i], stepped, *arrays[i + 1:]]).imag / 1e-30
+        error = np.abs((dx.numpy() if dx is not None else 0) - expected).max()
+        assert error <= 1e-12 + 1e-10 * np.abs(expected).max()
+    again = mg.grad(y, inputs, retain_graph=True, create_graph=True, allow_unused=True)
+    y.backward(retain_graph=True)
+    first = [None if x.grad is None else x.grad.numpy().copy() for x in inputs]
+    y.backward()
+    for x, array, once, dx, graph_dx in zip(inputs, arrays, first, found, again, strict=True):
+        assert x.numpy().tobytes() == array.tobytes()
+        if dx is not None:
+            assert once.tobytes() == dx.numpy().tobytes() and (x.grad.numpy() == 2 * once).all()
+            np.testing.assert_allclose(graph_dx.numpy(), once, rtol=1e-9, atol=1e-12)
+    grads = [x.grad.numpy() for x in inputs if x.grad is not None]
+    assert not any(np.shares_memory(a, b) for k, a in enumerate(grads) for b in grads[k + 1:])
+
+
 # ---------------------------------------------------------------- hooks
 
 def test_hooks_run_in_order_on_the_whole_gradient():
