@@ -261,8 +261,8 @@ def test_hook_result_shared_by_two_leaves():
     x, y, one = leaf(1.0), leaf(1.0), mg.ones(1, np.float64)
     x.register_hook(lambda _: one)
     y.register_hook(lambda _: one)
-    (x + y).backward()
-    (x + y).backward()
+    for _ in range(2):
+        (x * 2.0 + y * 2.0).backward()
     assert close(x.grad, 2) and close(y.grad, 2) and close(one, 1)
 
 
@@ -563,6 +563,21 @@ def test_function():
     with mg.no_grad():
         assert Exp.apply(x).grad_fn is None
     assert Exp.apply(x.detach()).grad_fn is None
+
+
+def test_function_results_and_saved_results_meet():
+    """In a second sweep gradients reach a result both directly and through what backward had saved of it."""
+    def composed(r, a):
+        return r * mg.cos(a), r * mg.sin(a)
+
+    found = []
+    for op in (Polar.apply, composed):
+        r, a = leaf(1.0, 2.0), leaf(0.3, -0.4)
+        x, y = op(r, a)
+        (da,) = mg.grad((x * y).sum(), a, create_graph=True)
+        found.append(mg.grad((da * da + x * x * y).sum(), (r, a)))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-14)
 
 
 def test_function_result_that_was_not_used_gets_zeros():
@@ -925,10 +940,10 @@ def test_backward_frees_saved_tensors():
     x = leaf(1.0, 2.0)
     c = mg.ones(2, np.float64)
     watched = weakref.ref(c)
-    loss = (x * c).sum()
+    y = x * c                   # stays alive, and with it its node
     del c
     assert watched() is not None
-    loss.backward()
+    y.sum().backward()
     assert watched() is None
 
 

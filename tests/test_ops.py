@@ -1,5 +1,7 @@
 """Every op of the table (op_table.py) through the same tests: values, gradients, second order, memory layouts, bits."""
+import gc
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -15,8 +17,8 @@ DTYPES = [np.float32, np.float64]
 
 # Public functions and Tensor methods that are no ops of the table, each tested in a file of its own.
 NOT_OPS = {
-    "dropout_mask", "get_num_threads", "load", "save", "grad", "gradcheck", "gradgradcheck", "is_grad_enabled", "jacobian", "manual_seed", "ones",
-    "record", "set_num_threads", "show_config", "vjp", "zeros",
+    "dropout_mask", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "is_grad_enabled", "jacobian", "load",
+    "manual_seed", "ones", "record", "save", "set_num_threads", "show_config", "vjp", "zeros",
 }
 NOT_METHODS = {"backward", "detach", "item", "numpy", "register_hook", "requires_grad_", "retain_grad", "tolist"}
 
@@ -273,6 +275,24 @@ def test_recording(op):
         for y, z, w in zip(outputs, silent, constant, strict=True):
             assert not z.requires_grad and z.grad_fn is None and not w.requires_grad and w.grad_fn is None
             assert same_bits([z.numpy(), w.numpy()], [y.numpy(), y.numpy()])
+
+
+@each(DIFFERENTIABLE)
+def test_no_cycle(op):
+    """Outputs die with their last name, without the garbage collector, before and after a sweep."""
+    for arrays, options in samples(op, np.float32):
+        inputs = leaves(arrays)
+        gc.disable()
+        try:
+            for retain in (None, True, False):
+                outputs = value(op, inputs, options)
+                watched = [weakref.ref(y) for y in outputs]
+                if retain is not None:
+                    mg.grad(outputs, inputs, cotangents(outputs), retain_graph=retain, create_graph=retain)
+                del outputs
+                assert not any(ref() for ref in watched), (op, options, retain)
+        finally:
+            gc.enable()
 
 
 # ---------------------------------------------------------------- memory
