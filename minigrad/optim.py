@@ -2,7 +2,7 @@
 
 The formulas and defaults are PyTorch's. A step changes the parameters in place; where a gradient is None the parameter is left alone.
 """
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -75,16 +75,26 @@ class Optimizer:
         arrays = {f"{i}.{name}": a.copy() for i, state in enumerate(self.state) for name, a in state.items()}
         return {"steps": self.steps, "lr": self.lr, **arrays}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state_dict; all that does not fit is one ValueError, and then nothing has changed."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict: state must be a dict, got {type(state).__name__}")
         own = self.state_dict()
         wrong = [f"missing: {k}" for k in own if k not in state] + [f"unexpected: {k}" for k in state if k not in own]
-        wrong += [f"{k} must have shape {a.shape} and dtype {a.dtype}, got {np.shape(state[k])} and {np.asarray(state[k]).dtype}"
-                  for k, a in own.items() if isinstance(a, np.ndarray) and k in state
-                  and (np.shape(state[k]) != a.shape or np.asarray(state[k]).dtype != a.dtype)]
+        for k in own:
+            if k not in state or k in ("steps", "lr"):
+                continue
+            array = np.asarray(state[k])
+            if array.shape != own[k].shape or array.dtype != own[k].dtype:
+                wrong.append(f"{k} must have shape {own[k].shape} and dtype {own[k].dtype}, got {array.shape} and {array.dtype}")
+        steps, lr = state.get("steps", 0), state.get("lr", 0.0)
+        if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 0:
+            wrong.append(f"steps must be an int of at least 0, got {steps!r}")
+        if isinstance(lr, bool) or not isinstance(lr, (int, float, np.integer, np.floating)) or not 0 <= lr < np.inf:
+            wrong.append(f"lr must be a number from 0 below inf, got {lr!r}")
         if wrong:
             raise ValueError(f"load_state_dict: {self.op} does not fit the state: " + "; ".join(wrong))
-        self.steps, self.lr = int(state["steps"]), float(state["lr"])
+        self.steps, self.lr = int(steps), float(lr)
         for i, arrays in enumerate(self.state):
             for name in arrays:
                 arrays[name] = np.array(state[f"{i}.{name}"])
@@ -156,6 +166,8 @@ class Adam(Optimizer):
         self.betas = tuple(_number(op, f"betas[{i}]", beta, 0, 1, open_end=True) for i, beta in enumerate(betas))
         self.eps = _number(op, "eps", eps, 0, np.inf, open_end=True)
         self.weight_decay = _number(op, "weight_decay", weight_decay, 0, np.inf, open_end=True)
+        if not isinstance(amsgrad, bool):
+            raise TypeError(f"{op}: amsgrad must be a bool, got {type(amsgrad).__name__}")
         self.names = ("m", "v", "t") + (("v_max",) if amsgrad else ())
         super().__init__(parameters, lr)
         for state in self.state:
@@ -176,7 +188,7 @@ class Adam(Optimizer):
         v += (1 - b2) * (g * g)
         if "v_max" in state:
             v = np.maximum(state["v_max"], v, out=state["v_max"])
-        step = np.sqrt(v)
+        step = np.sqrt(v, out=np.empty_like(v))      # an array also where v is 0-d
         step /= np.sqrt(1 - b2**t)
         step += self.eps
         np.divide(m, step, out=step)
@@ -217,6 +229,8 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: fl
     op = "clip_grad_norm_"
     gradients = [p.grad for p in _tensors(op, parameters) if p.grad is not None]
     max_norm, norm_type = _number(op, "max_norm", max_norm, 0, np.inf), _number(op, "norm_type", norm_type, 0, np.inf)
+    if not norm_type:
+        raise ValueError(f"{op}: norm_type must be above 0, got {norm_type}")
     flat = [g.numpy().astype(np.float64).ravel() for g in gradients]
     norms = np.array([np.linalg.norm(g, norm_type) if g.size else 0.0 for g in flat])
     total = float(np.linalg.norm(norms, norm_type)) if norms.size else 0.0
