@@ -11,3 +11,14 @@ ulp: build/ulp
 build/ulp: tests/ulp.c $(wildcard csrc/*)
 	mkdir -p build
 	$(CC) $(C_FLAGS) tests/ulp.c $(KERNELS) -o $@ $(QUADMATH) -lpthread -lm
+
+.PHONY: isa neon
+isa:
+	mkdir -p build
+	$(CC) $(C_FLAGS) tests/isa_check.c $(KERNELS) -o build/isa_check -lpthread -lm
+	build/isa_check
+
+neon:
+	mkdir -p build
+	aarch64-linux-gnu-gcc -static $(C_FLAGS) tests/isa_check.c $(KERNELS) -o build/neon_check -lpthread -lm
+	qemu-aarch64 build/neon_check
