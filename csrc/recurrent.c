@@ -24,7 +24,9 @@ enum {
 };
 static const double WORTH_A_THREAD = 1e6;   /* multiply-adds that take longer than to wake a thread */
 static const double WORTH_A_SPLIT = 2.5e5;  /* multiply-adds of a recurrent product that are worth a barrier in each step */
-static const double BEFORE_ASKING = 5e8;    /* multiply-adds of some 20 ms on one core, after which `interrupted` is called */
+
+/* Multiply-adds of some 20 ms on one core, after which `interrupted` is called. Without vectors each costs a call of fma(). */
+static double work_before_asking(const mg_kernels *k) { return (strcmp(k->isa, "scalar") ? 8e9 : 8e7) / (double)k->itemsize; }
 
 /* ---- Scratch memory: one allocation for a call. Laid out twice: with base NULL to learn its size, then for good. ---- */
 
@@ -245,7 +247,7 @@ int mg_recurrent_forward(const mg_kernels *k, const mg_recurrent *r) {
     if (r->cell == MG_LSTM && !r->cells)
         for (size_t b = 0; b < r->B; b++) copy_row((char *)r->c_T + b * bytes, r->c0, b, bytes);
 
-    size_t at_once = r->interrupted ? at_least_one(BEFORE_ASKING / (step_work(r) + 1), r->T + 1) : r->T + 1;
+    size_t at_once = r->interrupted ? at_least_one(work_before_asking(k) / (step_work(r) + 1), r->T + 1) : r->T + 1;
     int status = MG_OK;
     for (; p.first < r->T; p.first = p.end) {
         p.end = r->T - p.first < at_once ? r->T : p.first + at_once;
@@ -369,7 +371,8 @@ int mg_recurrent_backward(const mg_kernels *k, const mg_recurrent *r, const mg_r
     for (size_t t = 0; g->dc_norm2 && t < r->T; t++) g->dc_norm2[t] = 0;
     if (B == 0) return MG_OK;
 
-    size_t steps = at_least_one(r->interrupted ? BEFORE_ASKING / (2 * step_work(r) + 1) : (double)r->T, r->T + 1);
+    double asking = r->interrupted ? work_before_asking(k) / (2 * step_work(r) + 1) : (double)r->T;
+    size_t steps = at_least_one(asking, r->T + 1);
     size_t most = BLOCK_BYTES / k->itemsize / mg_cell_biases(r->cell) / r->H;
     most = (most > BLOCK_ROWS ? most : BLOCK_ROWS) / B;
     if (steps > most) steps = most ? most : 1;
