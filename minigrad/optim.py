@@ -176,7 +176,7 @@ class Adam(Optimizer):
     def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
         b1, b2 = self.betas
         m, v = state["m"], state["v"]
-        state["t"] = state["t"] + 1
+        state["t"] += 1
         t = int(state["t"])
         if self.weight_decay and self.decoupled:
             p = p * (1 - self.lr * self.weight_decay)
