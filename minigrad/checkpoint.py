@@ -3,6 +3,7 @@
 The format is safetensors (a length, a JSON header, raw little-endian data), so other tools can read it. The header's metadata holds a CRC-32 of every array and of the
 header itself: any flipped bit is found. Nothing in a file is ever executed, and a name in it is never used as a path.
 """
+import contextlib
 import json
 import os
 import stat
@@ -42,6 +43,7 @@ def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) 
     ...     mg.load(f"{folder}/model.safetensors")
     ({'w': array([1., 1., 1.], dtype=float32)}, {'step': 7})
     """
+    path = _checked_path(path, "save")
     if not isinstance(arrays, Mapping):
         raise TypeError(f"save: arrays must be a dict of arrays by name, got {type(arrays).__name__}")
     header: dict[str, Any] = {}
@@ -49,6 +51,8 @@ def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) 
     for name, value in arrays.items():
         if not isinstance(name, str) or not name or name == "__metadata__" or len(name) > 1024 or not name.isprintable():
             raise ValueError(f"save: names must be 1 to 1024 printable characters, got {name!r}")
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(f"save: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
         array = np.asarray(value)
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
         if array.dtype not in NAMES:
@@ -58,19 +62,48 @@ def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) 
         checksums[name] = zlib.crc32(data)
         parts.append(data)
         at += len(data)
-    header["__metadata__"] = {"format": FORMAT, "crc32": json.dumps(checksums), "extra": json.dumps(extra), "header_crc32": "00000000"}
+    header["__metadata__"] = {"format": FORMAT, "crc32": json.dumps(checksums), "extra": _extra_text(extra), "header_crc32": "00000000"}
     text = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
         raise ValueError(f"save: the header has {len(text)} bytes, more than {MAX_HEADER}: save fewer arrays in one file")
     place = text.rindex(b'"header_crc32":"00000000"') + len(b'"header_crc32":"')
     text = text[:place] + b"%08x" % zlib.crc32(text) + text[place + 8:]
-    _replace(Path(os.fsdecode(path)), [len(text).to_bytes(8, "little"), text, *parts])
+    _replace(path, [len(text).to_bytes(8, "little"), text, *parts])
+
+
+def _checked_path(path: Any, op: str) -> Path:
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"{op}: path must be a str, bytes or os.PathLike, got {type(path).__name__}")
+    return Path(os.fsdecode(path))
+
+
+def _extra_text(extra: Any) -> str:
+    """`extra` as JSON that `load` reads back."""
+    try:
+        text = json.dumps(extra, allow_nan=False)
+        _check_keys(extra)
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"save: extra must be what JSON can hold: {error}") from None
+    return text
+
+
+def _check_keys(value: Any) -> None:
+    """json.dumps would turn other keys into str."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"keys must be str, got {type(key).__name__}")
+            _check_keys(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _check_keys(inner)
 
 
 def _replace(path: Path, parts: list[bytes]) -> None:
     """Put a new file in place of `path`, whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".minigrad-", suffix=".tmp")
     try:
         with open(handle, "wb") as file:
             for part in parts:
@@ -86,7 +119,8 @@ def _replace(path: Path, parts: list[bytes]) -> None:
         os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):        # Ctrl-C just after the move
+            os.unlink(temporary)
         raise
     if os.name == "posix":          # the new name, too, must reach the disk
         folder = os.open(path.parent, os.O_RDONLY)
@@ -107,6 +141,7 @@ def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Any]:
     ...     mg.load(f"{folder}/empty")
     ({}, None)
     """
+    path = _checked_path(path, "load")
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -135,7 +170,9 @@ def _no_constants(name: str) -> None:
 def _json(text: str, what: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
-    except (json.JSONDecodeError, RecursionError, UnicodeDecodeError) as error:
+    except CheckpointError:
+        raise
+    except (ValueError, RecursionError) as error:           # ValueError: also numbers of more digits than int takes
         raise CheckpointError(f"{what} is not JSON: {error}") from None
 
 
@@ -179,6 +216,10 @@ def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
     for name, dtype, shape, count in plan:
         data = file.read(count)
         _need(len(data) == count and zlib.crc32(data) == checksums[name], f"the data of {name!r} is damaged: its checksum is wrong")
-        array = np.frombuffer(data, dtype).reshape(shape)
+        _need(dtype != np.bool_ or not data.strip(b"\0\1"), f"{name!r} holds a bool that is neither 0 nor 1")
+        try:
+            array = np.frombuffer(data, dtype).reshape(shape)
+        except ValueError as error:                         # empty, but other dimensions larger than any array
+            raise CheckpointError(f"{name!r} has a bad shape: {error}") from None
         arrays[name] = array.astype(dtype.newbyteorder("="))
     return arrays, extra
