@@ -1,7 +1,7 @@
 """Builds minigrad: plain setuptools and Cython. pyproject.toml holds everything that is not compiled.
 
-One extension, `kernels`, holds the C files of csrc/; the other Cython modules reach them through it. No flag depends on the machine: which
-instruction set runs is decided at import.
+One extension, `kernels`, holds the C files of csrc/; the other Cython modules reach them through it. No flag depends on the
+machine: which instruction set runs is decided at import.
 """
 import os
 import subprocess
@@ -30,7 +30,15 @@ def probe(compiler: list[str], source: str, include: list[str]) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "probe.c")
         path.write_text(source)
-        command = [*compiler, "-std=c11", *[f"-I{folder}" for folder in include], "-c", str(path), "-o", str(path.with_suffix(".o"))]
+        command = [
+            *compiler,
+            "-std=c11",
+            *[f"-I{folder}" for folder in include],
+            "-c",
+            str(path),
+            "-o",
+            str(path.with_suffix(".o")),
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True)
         except OSError as error:
@@ -49,10 +57,13 @@ def require_compiler(compiler: str, origin: str, include: list[str]) -> None:
 
 
 class BuildExt(build_ext):
-    """Checks first that there is a compiler and Python's headers, then compiles as many extensions at a time as there are CPUs."""
+    """Checks first that there is a compiler and Python's headers, then compiles as many extensions at a time as there are
+    CPUs."""
 
     def build_extensions(self):
-        require_compiler(self.compiler.compiler_so[0], "CC" if os.environ.get("CC") else "Python's default", self.compiler.include_dirs)
+        require_compiler(
+            self.compiler.compiler_so[0], "CC" if os.environ.get("CC") else "Python's default", self.compiler.include_dirs
+        )
         self.parallel = self.parallel or os.cpu_count()
         super().build_extensions()
 
@@ -62,14 +73,24 @@ def extensions():
     from Cython.Build import cythonize
 
     def module(name, c_files=(), flags=CYTHON_FLAGS):
-        return Extension(f"minigrad.{name}", [f"minigrad/{name}.pyx", *c_files], include_dirs=["csrc", numpy.get_include()],
-                         depends=glob("csrc/*") if c_files else ["csrc/kernels.h"], extra_compile_args=[*flags, *WARN], extra_link_args=["-Wl,-s"] if sys.platform == "linux" else [],
-                         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION")])
+        return Extension(
+            f"minigrad.{name}",
+            [f"minigrad/{name}.pyx", *c_files],
+            include_dirs=["csrc", numpy.get_include()],
+            depends=glob("csrc/*") if c_files else ["csrc/kernels.h"],
+            extra_compile_args=[*flags, *WARN],
+            extra_link_args=["-Wl,-s"] if sys.platform == "linux" else [],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION")],
+        )
 
     names = sorted(Path(path).stem for path in glob("minigrad/*.pyx"))
     modules = [module("kernels", sorted(glob("csrc/*.c")), C_FLAGS)]
     modules += [module(name) for name in names if name != "kernels"]
-    return cythonize(modules, nthreads=0 if sys.platform == "darwin" else os.cpu_count(), compiler_directives={"language_level": 3, "annotation_typing": False})
+    return cythonize(
+        modules,
+        nthreads=0 if sys.platform == "darwin" else os.cpu_count(),
+        compiler_directives={"language_level": 3, "annotation_typing": False},
+    )
 
 
 if __name__ == "__main__":

@@ -72,17 +72,21 @@ def elementwise() -> None:
     n, rows = 10_000, []
     for dtype in (np.float32, np.float64):
         x = (rng.standard_normal(n) * 3).astype(dtype)
-        one = dtype(1)
-        t = mg.Tensor(x)
-        theirs = {"tanh": lambda x=x: np.tanh(x), "exp": lambda x=x: np.exp(x), "sigmoid": lambda x=x, one=one: one / (one + np.exp(-x)),
-                  "log": lambda x=abs(x): np.log(x), "sin": lambda x=x: np.sin(x)}
+        positive, one = abs(x), dtype(1)
+        theirs = {
+            "tanh": lambda x=x: np.tanh(x),
+            "exp": lambda x=x: np.exp(x),
+            "sigmoid": lambda x=x, one=one: one / (one + np.exp(-x)),
+            "log": lambda x=positive: np.log(x),
+            "sin": lambda x=x: np.sin(x),
+        }
         for name, numpy_call in theirs.items():
             function = getattr(mg, name)
-            argument = abs(t) if name == "log" else t
+            argument = mg.Tensor(positive if name == "log" else x)
             contestants = {"minigrad": lambda f=function, a=argument: f(a), "numpy": numpy_call}
             if torch:
-                a = torch.tensor(argument.numpy().copy())
-                contestants["torch"] = lambda f=getattr(torch, name), a=a: f(a)
+                theirs_too, a = getattr(torch, name), torch.tensor(argument.numpy().copy())
+                contestants["torch"] = lambda f=theirs_too, a=a: f(a)
             times = interleave(contestants, options.seconds)
             rows.append([f"{name} {np.dtype(dtype).name}", *(f"{times[c] / n * 1e9:.3f}" for c in contestants),
                          f"{times['numpy'] / times['minigrad']:.2f}"])
@@ -98,14 +102,24 @@ def products() -> None:
         a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (k, n)))
         x, y = mg.Tensor(a), mg.Tensor(b)
         packed = PackedProduct(b)
-        contestants = {"minigrad": lambda x=x, y=y: mg.matmul(x, y), "packed": lambda a=a, packed=packed: packed(a), "numpy": lambda a=a, b=b: a @ b}
+        contestants = {
+            "minigrad": lambda x=x, y=y: mg.matmul(x, y),
+            "packed": lambda a=a, packed=packed: packed(a),
+            "numpy": lambda a=a, b=b: a @ b,
+        }
         if torch:
             p, q = torch.tensor(a), torch.tensor(b)
             contestants["torch"] = lambda p=p, q=q: p @ q
         times = interleave(contestants, options.seconds)
         flops = 2e-9 * m * n * k
-        rows.append([f"{m} x {k} x {n}", *(f"{flops / times[c]:.1f}" for c in contestants), f"{times['numpy'] / times['minigrad']:.2f}",
-                     f"{flops / times['packed'] / peak:.0%}"])
+        rows.append(
+            [
+                f"{m} x {k} x {n}",
+                *(f"{flops / times[c]:.1f}" for c in contestants),
+                f"{times['numpy'] / times['minigrad']:.2f}",
+                f"{flops / times['packed'] / peak:.0%}",
+            ]
+        )
     print(f"Products m x k x n in float32, GFLOP/s, {options.threads} thread(s); measured FMA peak {peak:.0f} GFLOP/s")
     print(table(["", *contestants, "numpy / minigrad", "packed / peak"], rows))
 

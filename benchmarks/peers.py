@@ -1,8 +1,9 @@
-"""The contestants of recurrent.py: each runs in a process of its own, makes a layer from given weights, and does steps on request.
+"""The contestants of recurrent.py: each runs in a process of its own, makes a layer from given weights, and does steps on
+request.
 
-A contestant is a class with `setup(cell, arrays)`, which returns nothing, `infer()`, and `train()`; both return what can be checked: the outputs, and for
-train() the gradients of the weights as well. Weights are in minigrad's layout: W (I, G H), U (H, G H), b (G H), for each direction; gates i, f, g, o for the
-LSTM and r, z, n for the GRU, with the vector u inside the reset.
+A contestant is a class with `setup(cell, arrays)`, which returns nothing, `infer()`, and `train()`; both return what can be
+checked: the outputs, and for train() the gradients of the weights as well. Weights are in minigrad's layout: W (I, G H), U (H,
+G H), b (G H), for each direction; gates i, f, g, o for the LSTM and r, z, n for the GRU, with the vector u inside the reset.
 """
 import ctypes
 import gc
@@ -86,7 +87,9 @@ class Jax:
     """lax.scan under jit, the input projection hoisted out of the scan."""
 
     def __init__(self, threads):
-        os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
+        os.environ["XLA_FLAGS"] = (
+            f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
+        )
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
         import jax
@@ -163,8 +166,14 @@ class OnnxRuntime:
             for zero, b in zip(inner, arrays["b"], strict=True):
                 zero[2 * H:] = b[3 * H:]
         b = np.stack([np.concatenate([turned(b[:len(order) * H]), i]) for b, i in zip(arrays["b"], inner, strict=True)])
-        node = helper.make_node(cell.removeprefix("Bi"), ["x", "W", "R", "B"], ["y"], hidden_size=H,
-                                direction="bidirectional" if D == 2 else "forward", **({"linear_before_reset": 1} if cell == "GRU" else {}))
+        node = helper.make_node(
+            cell.removeprefix("Bi"),
+            ["x", "W", "R", "B"],
+            ["y"],
+            hidden_size=H,
+            direction="bidirectional" if D == 2 else "forward",
+            **({"linear_before_reset": 1} if cell == "GRU" else {}),
+        )
         graph = helper.make_graph([node], "layer", [helper.make_tensor_value_info("x", TensorProto.FLOAT, arrays["x"].shape)],
                                   [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
                                   [numpy_helper.from_array(a, name) for a, name in ((W, "W"), (U, "R"), (b, "B"))])
@@ -217,7 +226,14 @@ class NumPy:
         return [np.concatenate(outs, axis=2)]
 
 
-PEERS = {"minigrad": Minigrad, "torch": Torch, "torch.compile": TorchCompiled, "jax": Jax, "onnxruntime": OnnxRuntime, "numpy": NumPy}
+PEERS = {
+    "minigrad": Minigrad,
+    "torch": Torch,
+    "torch.compile": TorchCompiled,
+    "jax": Jax,
+    "onnxruntime": OnnxRuntime,
+    "numpy": NumPy,
+}
 
 
 def peak_memory(call):

@@ -4,8 +4,9 @@
     python benchmarks/recurrent.py --cells LSTM --shapes 100,64,64,128 --seconds 2
     python benchmarks/recurrent.py --json result.json --plot result.png
 
-A training step is: zero the gradients, forward, mean square of all outputs, backward to the weights. Every contestant is a process of its own; their runs are
-interleaved and medians are compared, so that a noisy machine disturbs all alike. A ratio is the fastest peer's time, at its best number of threads, over minigrad's.
+A training step is: zero the gradients, forward, mean square of all outputs, backward to the weights. Every contestant is a
+process of its own; their runs are interleaved and medians are compared, so that a noisy machine disturbs all alike. A ratio is
+the fastest peer's time, at its best number of threads, over minigrad's.
 """
 import argparse
 import json
@@ -117,7 +118,10 @@ def main():
     print(f"Measured FMA peak of one core: {peak:.0f} GFLOP/s; times in ms, each at its best number of threads")
     results = []
     for mode in options.modes:
-        rows, shown = [], [n for n in names if any(c.name == n for c in contestants) and (mode == "infer" or hasattr(PEERS[n], "train"))]
+        rows, shown = (
+            [],
+            [n for n in names if any(c.name == n for c in contestants) and (mode == "infer" or hasattr(PEERS[n], "train"))],
+        )
         for shape_text in options.shapes:
             shape = tuple(map(int, shape_text.split(",")))
             for cell in options.cells:
@@ -128,16 +132,29 @@ def main():
                 rate = flops(cell, mode, *shape) / ours * 1e-9
                 one = times.get("minigrad/1")
                 share = flops(cell, mode, *shape) / one * 1e-9 / peak if one else math.nan
-                results.append({"mode": mode, "cell": cell, "shape": shape, "seconds": times, "memory": memory, "ratio": ratio, "peak": peak})
+                results.append(
+                    {"mode": mode, "cell": cell, "shape": shape, "seconds": times, "memory": memory, "ratio": ratio, "peak": peak}
+                )
                 our_memory = memory.get("minigrad/1", 0) / 1e6
                 their_memory = memory.get("torch/1", 0) / 1e6
-                rows.append([f"{shape_text} {cell}", *(f"{t * 1e3:.2f}" if t else "-" for t in (ours, *rivals)), f"{ratio:.2f}", label.split("/")[1],
-                             f"{rate:.0f}", f"{share:.0%}", f"{one / times['minigrad/2']:.2f}" if "minigrad/2" in times and one else "-",
-                             *([f"{our_memory:.1f}", f"{their_memory:.1f}"] if mode == "train" else [])])
+                rows.append(
+                    [
+                        f"{shape_text} {cell}",
+                        *(f"{t * 1e3:.2f}" if t else "-" for t in (ours, *rivals)),
+                        f"{ratio:.2f}",
+                        label.split("/")[1],
+                        f"{rate:.0f}",
+                        f"{share:.0%}",
+                        f"{one / times['minigrad/2']:.2f}" if "minigrad/2" in times and one else "-",
+                        *([f"{our_memory:.1f}", f"{their_memory:.1f}"] if mode == "train" else []),
+                    ]
+                )
                 print(".", end="", file=sys.stderr, flush=True)
         ratios = [r["ratio"] for r in results if r["mode"] == mode]
         print(f"\n{mode}: (T,B,I,H) cell")
-        header = ["", *shown, "ratio", "threads", "GFLOP/s", "peak at 1", "2 vs 1"] + (["MB", "torch MB"] if mode == "train" else [])
+        header = ["", *shown, "ratio", "threads", "GFLOP/s", "peak at 1", "2 vs 1"] + (
+            ["MB", "torch MB"] if mode == "train" else []
+        )
         print(table(header, rows))
         print(f"geometric mean of the ratios: {math.exp(np.mean(np.log(ratios))):.2f}, smallest: {min(ratios):.2f}")
         if options.json:
@@ -160,7 +177,9 @@ def plot(results, path):
         rows = [r for r in results if r["mode"] == mode]
         axis.bar(range(len(rows)), [r["ratio"] for r in rows])
         axis.axhline(1, color="black", linewidth=0.8)
-        axis.set_xticks(range(len(rows)), [f"{r['cell']} {','.join(map(str, r['shape']))}" for r in rows], rotation=90, fontsize=7)
+        axis.set_xticks(
+            range(len(rows)), [f"{r['cell']} {','.join(map(str, r['shape']))}" for r in rows], rotation=90, fontsize=7
+        )
         axis.set_ylabel("fastest peer / minigrad")
         axis.set_title(f"{mode}: how many times as fast as the fastest peer")
     figure.tight_layout()

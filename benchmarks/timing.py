@@ -1,11 +1,13 @@
-"""How the benchmarks measure: interleaved runs, so that a noisy machine disturbs every contestant alike, and ratios of medians."""
+"""How the benchmarks measure: interleaved runs, so that a noisy machine disturbs every contestant alike, and ratios of
+medians."""
 import time
 from collections.abc import Callable
 from statistics import median
 
 
 def interleave(contestants: dict[str, Callable[[], object]], seconds: float = 1.0, least: int = 5) -> dict[str, float]:
-    """Run the contestants in turn for about `seconds` in all, at least `least` rounds; return the median seconds of a call of each.
+    """Run the contestants in turn for about `seconds` in all, at least `least` rounds; return the median seconds of a call of
+    each.
 
     Calls shorter than a millisecond are repeated within a round, so that the clock's resolution does not matter.
     """
@@ -31,5 +33,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = []
     for row in [header, *rows]:
-        lines.append("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))))
+        lines.append(
+            "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        )
     return "\n".join(lines)

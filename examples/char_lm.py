@@ -5,9 +5,9 @@
     python examples/char_lm.py --save m.safetensors         and later: --resume m.safetensors --steps 3000
     python examples/char_lm.py --steps 50                   a short look
 
-While it runs it prints the loss in nats per character, bits per character, characters per second, the norm of the gradient and the time left. The last tenth of
-the text is held out; the loss on it is printed at the end, with samples, and as a curve in a PNG file where matplotlib is installed and --plot is given. Ctrl-C saves (with
---save) and leaves.
+While it runs it prints the loss in nats per character, bits per character, characters per second, the norm of the gradient and
+the time left. The last tenth of the text is held out; the loss on it is printed at the end, with samples, and as a curve in a
+PNG file where matplotlib is installed and --plot is given. Ctrl-C saves (with --save) and leaves.
 """
 import argparse
 import math
@@ -71,7 +71,9 @@ def held_out_loss(model: CharLM, data: np.ndarray, length: int = 1000) -> float:
     return total / count
 
 
-def sample(model: CharLM, characters: list[str], prompt: np.ndarray, length: int, temperature: float, rng: np.random.Generator) -> str:
+def sample(
+    model: CharLM, characters: list[str], prompt: np.ndarray, length: int, temperature: float, rng: np.random.Generator
+) -> str:
     """`length` characters drawn one after another; a low temperature prefers the likely ones."""
     text = []
     with mg.no_grad():
@@ -84,12 +86,26 @@ def sample(model: CharLM, characters: list[str], prompt: np.ndarray, length: int
     return "".join(text)
 
 
-def checkpoint(path: str, model: CharLM, optimizer: mg.optim.Adam, state, step: int, curve: list, characters: list[str], options: dict) -> None:
+def checkpoint(
+    path: str, model: CharLM, optimizer: mg.optim.Adam, state, step: int, curve: list, characters: list[str], options: dict
+) -> None:
     adam = optimizer.state_dict()
-    arrays = {f"model.{k}": v for k, v in model.state_dict().items()} | {f"adam.{k}": v for k, v in adam.items() if isinstance(v, np.ndarray)}
+    arrays = {f"model.{k}": v for k, v in model.state_dict().items()} | {
+        f"adam.{k}": v for k, v in adam.items() if isinstance(v, np.ndarray)
+    }
     if state is not None:
         arrays |= {"state.h": state.h.numpy(), "state.c": state.c.numpy()}
-    mg.save(path, arrays, {"step": step, "adam": {"steps": adam["steps"], "lr": adam["lr"]}, "curve": curve, "characters": characters, "options": options})
+    mg.save(
+        path,
+        arrays,
+        {
+            "step": step,
+            "adam": {"steps": adam["steps"], "lr": adam["lr"]},
+            "curve": curve,
+            "characters": characters,
+            "options": options,
+        },
+    )
 
 
 def restore(path: str, model: CharLM, optimizer: mg.optim.Adam, characters: list[str], options: dict):
@@ -148,7 +164,9 @@ def main() -> int:
         start = time.perf_counter()
         for _ in range(2):
             loss_of(0, None, composed)[0].backward()
-        print(f"{name}: {2 * o.batch * o.length / (time.perf_counter() - start):,.0f} characters per second, without the optimiser")
+        print(
+            f"{name}: {2 * o.batch * o.length / (time.perf_counter() - start):,.0f} characters per second, without the optimiser"
+        )
         model.zero_grad()
 
     stop = []
@@ -168,8 +186,11 @@ def main() -> int:
         if now - shown > 1 or step == o.steps:
             shown, speed = now, (now - start) / (step - first)
             recent = float(np.mean(curve[-20:]))
-            print(f"step {step}/{o.steps}  loss {recent:.3f} nats  {recent / math.log(2):.3f} bits per character  "
-                  f"{o.batch * o.length / speed:,.0f} characters/s  gradient {norm:.2f}  {speed * (o.steps - step):.0f} s left", flush=True)
+            print(
+                f"step {step}/{o.steps}  loss {recent:.3f} nats  {recent / math.log(2):.3f} bits per character  "
+                f"{o.batch * o.length / speed:,.0f} characters/s  gradient {norm:.2f}  {speed * (o.steps - step):.0f} s left",
+                flush=True,
+            )
     if o.save:
         checkpoint(o.save, model, optimizer, state, step, curve, characters, options)
         print(f"saved {o.save} at step {step}")

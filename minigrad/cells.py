@@ -1,8 +1,10 @@
-"""Recurrent cells, one step at a time, written out of ops: the specification of the fused layers of rnn.py. Loops over them are in sequence.py.
+"""Recurrent cells, one step at a time, written out of ops: the specification of the fused layers of rnn.py. Loops over them are
+in sequence.py.
 
-B, I, H: batch, inputs, hidden units. Weights are stored (in, out): W (I, G H) for the input and U (H, G H) for the state, G gates side by side; one bias a
-gate, b (G H). U starts orthogonal gate by gate, W Glorot-uniform, b zero but 1 for the LSTM's forget gate. The products of a gate are one
-chain, b + x W + h U (see addmm): so a cell in a loop has the bits of the fused layer.
+B, I, H: batch, inputs, hidden units. Weights are stored (in, out): W (I, G H) for the input and U (H, G H) for the state, G
+gates side by side; one bias a gate, b (G H). U starts orthogonal gate by gate, W Glorot-uniform, b zero but 1 for the LSTM's
+forget gate. The products of a gate are one chain, b + x W + h U (see addmm): so a cell in a loop has the bits of the fused
+layer.
 """
 from typing import Any, NamedTuple
 
@@ -32,7 +34,8 @@ class Weights(NamedTuple):
 
 
 def orthogonal(rng: np.random.Generator, n: int) -> np.ndarray:
-    """An (n, n) orthogonal matrix, uniformly distributed: Q of a QR decomposition, signs fixed by R's diagonal (Mezzadri 2007)."""
+    """An (n, n) orthogonal matrix, uniformly distributed: Q of a QR decomposition, signs fixed by R's diagonal (Mezzadri
+    2007)."""
     q, r = np.linalg.qr(rng.standard_normal((n, n)))
     return q * np.sign(np.diag(r))
 
@@ -51,7 +54,11 @@ class Cell(Module):
         self.input_size, self.hidden_size = I, H
         self.W = Parameter(np.concatenate([glorot(rng, I, H) for _ in self.gates], axis=1), dtype)
         self.U = Parameter(np.concatenate([orthogonal(rng, H) for _ in self.gates], axis=1), dtype)
-        self.b = Parameter(np.concatenate([np.full(H, float(name == "f")) for name in self.biases]), dtype) if flag(self.op, "bias", bias) else None
+        self.b = (
+            Parameter(np.concatenate([np.full(H, float(name == "f")) for name in self.biases]), dtype)
+            if flag(self.op, "bias", bias)
+            else None
+        )
         self.p: Parameter | None = None
 
     def gate(self, name: str) -> Gate:
@@ -71,21 +78,26 @@ class Cell(Module):
         return weights
 
     def step(self, weights: Any, x: Tensor, h: Tensor, c: Tensor | None, hm: Tensor) -> Any:
-        """The formulas: x (B, I), h and c (B, H) to the new h, or (h, c). hm is h with recurrent dropout, what the products see."""
+        """The formulas: x (B, I), h and c (B, H) to the new h, or (h, c). hm is h with recurrent dropout, what the products
+        see."""
         raise NotImplementedError
 
     def _check(self, x: Any, *states: tuple[str, Any]) -> None:
         if not isinstance(x, Tensor):
             raise TypeError(f"{self.op}: x must be a Tensor, got {type(x).__name__}")
         if x.dtype != self.W.dtype:
-            raise TypeError(f"{self.op}: x has dtype {x.dtype}, the weights have {self.W.dtype}: convert the input with x.astype('{self.W.dtype}')")
+            raise TypeError(
+                f"{self.op}: x has dtype {x.dtype}, the weights have {self.W.dtype}: "
+                f"convert the input with x.astype('{self.W.dtype}')"
+            )
         if x.ndim != 2 or x.shape[1] != self.input_size:
             raise ValueError(f"{self.op}: x must have shape (B, {self.input_size}) = (batch, input_size), got {x.shape}")
         for name, value in states:
             if not isinstance(value, Tensor):
                 raise TypeError(f"{self.op}: {name} must be a Tensor, got {type(value).__name__}")
             if value.shape != (x.shape[0], self.hidden_size):
-                raise ValueError(f"{self.op}: {name} must have shape {(x.shape[0], self.hidden_size)} = (batch, hidden_size), got {value.shape}")
+                expected = (x.shape[0], self.hidden_size)
+                raise ValueError(f"{self.op}: {name} must have shape {expected} = (batch, hidden_size), got {value.shape}")
             if value.dtype != self.W.dtype:
                 raise TypeError(f"{self.op}: {name} has dtype {value.dtype}, the weights have {self.W.dtype}")
 
@@ -111,8 +123,8 @@ def gates_of(weights: Weights, x: Tensor, h: Tensor) -> Tensor:
 
 
 class RNNCell(Cell):
-    """The slide's recurrent network: h' = tanh(h U + x W + b), or relu. RNNCell(input_size, hidden_size, bias=True, nonlinearity="tanh", dtype=float32,
-    rng=None).
+    """The slide's recurrent network: h' = tanh(h U + x W + b), or relu. RNNCell(input_size, hidden_size, bias=True,
+    nonlinearity="tanh", dtype=float32, rng=None).
 
     >>> import minigrad as mg
     >>> mg.nn.RNNCell(3, 4)(mg.ones((2, 3))).shape
@@ -135,9 +147,10 @@ class RNNCell(Cell):
 class LSTMCell(Cell):
     """The slides' LSTM. LSTMCell(input_size, hidden_size, bias=True, peepholes=False, layer_norm=False, dtype=float32, rng=None).
 
-    i, f, o = sigmoid(x W + h U + b), g = tanh(x W + h U + b), each with its own columns; c' = f c + i g; h' = o tanh c'. The gates stand in the order i, f, g, o.
-    peepholes: i and f see p_i c and p_f c, o sees p_o c' (Gers and Schmidhuber 2000). layer_norm: x W and h U and, before its tanh, c' are normalised
-    over the units and scaled (Ba, Kiros and Hinton 2016, equations 20 to 22).
+    i, f, o = sigmoid(x W + h U + b), g = tanh(x W + h U + b), each with its own columns; c' = f c + i g; h' = o tanh c'. The
+    gates stand in the order i, f, g, o. peepholes: i and f see p_i c and p_f c, o sees p_o c' (Gers and Schmidhuber 2000).
+    layer_norm: x W and h U and, before its tanh, c' are normalised over the units and scaled (Ba, Kiros and Hinton 2016,
+    equations 20 to 22).
 
     >>> import minigrad as mg
     >>> h, c = mg.nn.LSTMCell(3, 4)(mg.ones((2, 3)))
@@ -148,8 +161,16 @@ class LSTMCell(Cell):
     gates = biases = ("i", "f", "g", "o")
     kind = "lstm"
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, peepholes: bool = False, layer_norm: bool = False, dtype: Any = np.float32,
-                 rng: np.random.Generator | None = None) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        peepholes: bool = False,
+        layer_norm: bool = False,
+        dtype: Any = np.float32,
+        rng: np.random.Generator | None = None,
+    ) -> None:
         super().__init__(input_size, hidden_size, bias, dtype, rng)
         H, dtype = self.hidden_size, self.W.dtype
         if flag(self.op, "peepholes", peepholes):
@@ -196,8 +217,9 @@ def normalised(x: Tensor) -> Tensor:
 class GRUCell(Cell):
     """The slide's GRU. GRUCell(input_size, hidden_size, bias=True, reset_after=False, dtype=float32, rng=None).
 
-    r, z = sigmoid(x W + h U + b); n = tanh(x W + (r h) U + b) (Cho et al. 2014); h' = (1 - z) n + z h. The gates stand in the order r, z, n.
-    reset_after=True: n = tanh(x W + b + r u), u = h U + b_u, the form of cuDNN and PyTorch; b then holds b_u as a fourth part.
+    r, z = sigmoid(x W + h U + b); n = tanh(x W + (r h) U + b) (Cho et al. 2014); h' = (1 - z) n + z h. The gates stand in the
+    order r, z, n. reset_after=True: n = tanh(x W + b + r u), u = h U + b_u, the form of cuDNN and PyTorch; b then holds b_u as
+    a fourth part.
 
     >>> import minigrad as mg
     >>> mg.nn.GRUCell(3, 4, reset_after=True)(mg.ones((2, 3))).shape

@@ -1,7 +1,8 @@
 """Checkpoints: named arrays and a little JSON in one file, written atomically, read strictly.
 
-The format is safetensors (a length, a JSON header, raw little-endian data), so other tools can read it. The header's metadata holds a CRC-32 of every array and of the
-header itself: any flipped bit is found. Nothing in a file is ever executed, and a name in it is never used as a path.
+The format is safetensors (a length, a JSON header, raw little-endian data), so other tools can read it. The header's metadata
+holds a CRC-32 of every array and of the header itself: any flipped bit is found. Nothing in a file is ever executed, and a name
+in it is never used as a path.
 """
 import contextlib
 import json
@@ -34,8 +35,8 @@ class CheckpointError(ValueError):
 def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) -> None:
     """Write arrays by name (float32, float64, int64, int32, uint8, bool), and `extra`, anything JSON can hold, to one file.
 
-    The file is written beside its place, flushed to the disk and then moved there: at any moment, power cuts and kill -9 included, the place holds the old file or the
-    whole new one.
+    The file is written beside its place, flushed to the disk and then moved there: at any moment, power cuts and kill -9
+    included, the place holds the old file or the whole new one.
 
     >>> import minigrad as mg, numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +63,12 @@ def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) 
         checksums[name] = zlib.crc32(data)
         parts.append(data)
         at += len(data)
-    header["__metadata__"] = {"format": FORMAT, "crc32": json.dumps(checksums), "extra": _extra_text(extra), "header_crc32": "00000000"}
+    header["__metadata__"] = {
+        "format": FORMAT,
+        "crc32": json.dumps(checksums),
+        "extra": _extra_text(extra),
+        "header_crc32": "00000000",
+    }
     text = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
@@ -195,27 +201,43 @@ def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
     place = raw.rfind(b'"header_crc32":"')
     _need(place >= 0, "the header has no checksum")
     place += len(b'"header_crc32":"')
-    _need(raw[place:place + 8] == b"%08x" % zlib.crc32(raw[:place] + b"00000000" + raw[place + 8:]), "the header's checksum is wrong: the file is damaged")
+    _need(
+        raw[place : place + 8] == b"%08x" % zlib.crc32(raw[:place] + b"00000000" + raw[place + 8 :]),
+        "the header's checksum is wrong: the file is damaged",
+    )
     checksums, extra = _json(metadata["crc32"], "the list of checksums"), _json(metadata["extra"], "the extra part")
     _need(isinstance(checksums, dict) and set(checksums) == set(header), "the checksums do not match the arrays")
     at, plan = 0, []
     for name, entry in header.items():
-        _need(isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"}, f"the entry of {name!r} is not that of an array")
+        _need(
+            isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"},
+            f"the entry of {name!r} is not that of an array",
+        )
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         _need(isinstance(dtype, str) and dtype in DTYPES, f"{name!r} has the unknown dtype {dtype!r}")
-        _need(isinstance(shape, list) and len(shape) <= 64 and all(type(d) is int and 0 <= d < 1 << 48 for d in shape), f"{name!r} has a bad shape")
-        _need(isinstance(offsets, list) and len(offsets) == 2 and all(type(d) is int for d in offsets), f"{name!r} has bad offsets")
+        _need(
+            isinstance(shape, list) and len(shape) <= 64 and all(type(d) is int and 0 <= d < 1 << 48 for d in shape),
+            f"{name!r} has a bad shape",
+        )
+        _need(
+            isinstance(offsets, list) and len(offsets) == 2 and all(type(d) is int for d in offsets), f"{name!r} has bad offsets"
+        )
         count = np.dtype(DTYPES[dtype]).itemsize
         for d in shape:
             count *= d
         _need(offsets == [at, at + count], f"the data of {name!r} leaves a hole, overlaps, or does not fit its shape")
         at += count
         plan.append((name, np.dtype(DTYPES[dtype]), shape, count))
-    _need(at == size - 8 - length, f"the file is cut off or has something behind its end: {size - 8 - length} bytes of data where {at} belong")
+    _need(
+        at == size - 8 - length,
+        f"the file is cut off or has something behind its end: {size - 8 - length} bytes of data where {at} belong",
+    )
     arrays = {}
     for name, dtype, shape, count in plan:
         data = file.read(count)
-        _need(len(data) == count and zlib.crc32(data) == checksums[name], f"the data of {name!r} is damaged: its checksum is wrong")
+        _need(
+            len(data) == count and zlib.crc32(data) == checksums[name], f"the data of {name!r} is damaged: its checksum is wrong"
+        )
         _need(dtype != np.bool_ or not data.strip(b"\0\1"), f"{name!r} holds a bool that is neither 0 nor 1")
         try:
             array = np.frombuffer(data, dtype).reshape(shape)

@@ -1,13 +1,14 @@
-"""Module and Parameter, and the three layers that are no sequences: Linear, Embedding, Dropout. Recurrent cells are in cells.py."""
+"""Module and Parameter, and the three layers that are no sequences: Linear, Embedding, Dropout. Recurrent cells are in
+cells.py."""
 import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from minigrad.index import embedding
 from minigrad.matmul import addmm, matmul
 from minigrad.random import Generator, checked_probability, default_generator, dropout
-from minigrad.index import embedding
 from minigrad.tensor import Tensor, checked_dtype, no_grad
 
 
@@ -132,8 +133,8 @@ class Module:
         return {name: parameter.numpy().copy() for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set all parameters from arrays by name. Anything missing, unexpected, or of another shape or dtype is one ValueError that lists it all; then
-        no parameter has changed."""
+        """Set all parameters from arrays by name. Anything missing, unexpected, or of another shape or dtype is one ValueError
+        that lists it all; then no parameter has changed."""
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: state must be a dict of arrays, got {type(state).__name__}")
         own, wrong, arrays = dict(self.named_parameters()), [], {}
@@ -180,7 +181,9 @@ class Linear(Module):
     (2, 4)
     """
 
-    def __init__(self, d: int, k: int, bias: bool = True, dtype: Any = np.float32, rng: np.random.Generator | None = None) -> None:
+    def __init__(
+        self, d: int, k: int, bias: bool = True, dtype: Any = np.float32, rng: np.random.Generator | None = None
+    ) -> None:
         d, k, dtype = size("linear", "d", d), size("linear", "k", k), checked_dtype(dtype, "linear")
         self.weight = Parameter(glorot(numbers(rng), d, k), dtype)
         self.bias = Parameter(np.zeros(k), dtype) if flag("linear", "bias", bias) else None
@@ -199,8 +202,8 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A table of n vectors of length d, standard normal at first: Embedding(n, d, dtype=float32, rng=None). indices: ints of any shape; the result
-    is (..., d).
+    """A table of n vectors of length d, standard normal at first: Embedding(n, d, dtype=float32, rng=None). indices: ints of
+    any shape; the result is (..., d).
 
     >>> import minigrad as mg
     >>> mg.nn.Embedding(10, 3)([1, 2]).shape
@@ -220,7 +223,8 @@ class Embedding(Module):
 
 
 class Dropout(Module):
-    """In training, sets each element to 0 with probability p and scales the rest by 1 / (1 - p): Dropout(p, generator=None). Else the identity.
+    """In training, sets each element to 0 with probability p and scales the rest by 1 / (1 - p): Dropout(p, generator=None).
+    Else the identity.
 
     >>> import minigrad as mg
     >>> layer = mg.nn.Dropout(0.5).eval()

@@ -4,5 +4,21 @@ from minigrad.module import Dropout, Embedding, Linear, Module, Parameter
 from minigrad.rnn import GRU, LSTM, RNN, CellState, HiddenState
 from minigrad.sequence import bidirectional, merge_directions, unroll
 
-__all__ = ["GRU", "LSTM", "RNN", "CellState", "Dropout", "Embedding", "GRUCell", "HiddenState", "LSTMCell", "Linear", "Module", "Parameter",
-           "RNNCell", "bidirectional", "merge_directions", "unroll"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "CellState",
+    "Dropout",
+    "Embedding",
+    "GRUCell",
+    "HiddenState",
+    "LSTMCell",
+    "Linear",
+    "Module",
+    "Parameter",
+    "RNNCell",
+    "bidirectional",
+    "merge_directions",
+    "unroll",
+]

@@ -1,6 +1,7 @@
 """Optimisers and gradient clipping, in NumPy: SGD, Adam, AdamW; clip_grad_norm_, clip_grad_value_ (slide: gradient clipping).
 
-The formulas and defaults are PyTorch's. A step changes the parameters in place; where a gradient is None the parameter is left alone.
+The formulas and defaults are PyTorch's. A step changes the parameters in place; where a gradient is None the parameter is left
+alone.
 """
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -52,7 +53,9 @@ class Optimizer:
         self.parameters = _tensors(self.op, parameters)
         self.lr = _number(self.op, "lr", lr, 0, np.inf, open_end=True)
         self.steps = 0
-        self.state: list[dict[str, np.ndarray]] = [{name: np.zeros(p.shape, p.dtype) for name in self.names} for p in self.parameters]
+        self.state: list[dict[str, np.ndarray]] = [
+            {name: np.zeros(p.shape, p.dtype) for name in self.names} for p in self.parameters
+        ]
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
@@ -101,7 +104,8 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Gradient descent: v = momentum v + (1 - dampening) g, p = p - lr v; with nesterov, p = p - lr (g + momentum v). The first v is g.
+    """Gradient descent: v = momentum v + (1 - dampening) g, p = p - lr v; with nesterov, p = p - lr (g + momentum v). The first
+    v is g.
 
     SGD(parameters, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False); g includes weight_decay * p.
 
@@ -114,8 +118,15 @@ class SGD(Optimizer):
     Tensor([0.8], requires_grad=True)
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0,
-                 nesterov: bool = False) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
         self.momentum = _number("SGD", "momentum", momentum, 0, np.inf, open_end=True)
         self.dampening = _number("SGD", "dampening", dampening, 0, 1)
         self.weight_decay = _number("SGD", "weight_decay", weight_decay, 0, np.inf, open_end=True)
@@ -142,10 +153,11 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015, algorithm 1): m and v are running means of g and g^2, p = p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
+    """Adam (Kingma and Ba 2015, algorithm 1): m and v are running means of g and g^2, p = p - lr (m / (1 - b1^t)) / (sqrt(v /
+    (1 - b2^t)) + eps).
 
-    Adam(parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False); g includes weight_decay * p. amsgrad: v is the
-    largest so far (Reddi, Kale and Kumar 2018).
+    Adam(parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False); g includes weight_decay * p.
+    amsgrad: v is the largest so far (Reddi, Kale and Kumar 2018).
 
     >>> import minigrad as mg
     >>> p = mg.Tensor([1.0], requires_grad=True)
@@ -158,8 +170,15 @@ class Adam(Optimizer):
 
     decoupled = False
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.0, amsgrad: bool = False) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+    ) -> None:
         op = type(self).__name__
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise TypeError(f"{op}: betas must be a pair of numbers, got {betas!r}")
@@ -208,12 +227,21 @@ class AdamW(Adam):
 
     decoupled = True
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.01, amsgrad: bool = False) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        amsgrad: bool = False,
+    ) -> None:
         super().__init__(parameters, lr, betas, eps, weight_decay, amsgrad)
 
 
-def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> float:
+def clip_grad_norm_(
+    parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> float:
     """Scale all gradients together so that their norm is at most `max_norm`; return the norm that they had.
 
     norm_type: the p of the p-norm, or inf. error_if_nonfinite: a norm that is not finite is a RuntimeError, and nothing changes.

@@ -1,8 +1,8 @@
 """The recurrent layers that run whole sequences in C: RNN, LSTM, GRU, several layers deep, in one direction or both.
 
-A layer is a stack of cells of cells.py: the cells hold the weights, and the layer runs them over the sequence by recurrent.pyx instead of op by op. Both
-forms compute the same; sequence.unroll runs a cell op by op. What is added here: the checks of what a layer is called with, stacking, merging the two
-directions, dropout between layers.
+A layer is a stack of cells of cells.py: the cells hold the weights, and the layer runs them over the sequence by recurrent.pyx
+instead of op by op. Both forms compute the same; sequence.unroll runs a cell op by op. What is added here: the checks of what a
+layer is called with, stacking, merging the two directions, dropout between layers.
 """
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -63,7 +63,9 @@ class _Recurrent(Module):
         self.num_layers = size(op, "num_layers", num_layers)
         self.bidirectional = flag(op, "bidirectional", bidirectional)
         if merge not in MERGES and not callable(merge):
-            raise ValueError(f"{op}: merge must be 'concat', 'sum', 'mean', 'mul', None or a function of two tensors, got {merge!r}")
+            raise ValueError(
+                f"{op}: merge must be 'concat', 'sum', 'mean', 'mul', None or a function of two tensors, got {merge!r}"
+            )
         self.merge = merge
         self.dropout = checked_probability(dropout, f"{op}: dropout")
         self.recurrent_dropout = checked_probability(recurrent_dropout, f"{op}: recurrent_dropout")
@@ -98,8 +100,10 @@ class _Recurrent(Module):
         if not isinstance(x, Tensor):
             x = Tensor(x, dtype=None if hasattr(x, "dtype") else dtype, copy=False)
         if x.dtype != dtype:
-            raise TypeError(f"{self.op}: x has dtype {x.dtype}, the weights have {dtype}: convert the input with x.astype('{dtype}') "
-                            f"or make the layer with dtype={x.dtype}")
+            raise TypeError(
+                f"{self.op}: x has dtype {x.dtype}, the weights have {dtype}: convert the input with x.astype('{dtype}') "
+                f"or make the layer with dtype={x.dtype}"
+            )
         if x.ndim != 3 or x.shape[2] != self.input_size:
             raise ValueError(f"{self.op}: x must have shape (T, B, {self.input_size}) = (time, batch, input_size), got {x.shape}")
         return x
@@ -121,7 +125,9 @@ class _Recurrent(Module):
                 raise TypeError(f"{self.op}: {name}0 has dtype {value.dtype}, the weights have {self.cells[0].W.dtype}")
             if value.shape != shape:
                 leading = "num_layers * 2" if self.bidirectional else "num_layers"
-                raise ValueError(f"{self.op}: {name}0 must have shape {shape} = ({leading}, batch, hidden_size), got {value.shape}")
+                raise ValueError(
+                    f"{self.op}: {name}0 must have shape {shape} = ({leading}, batch, hidden_size), got {value.shape}"
+                )
             checked.append(value)
         return tuple(checked)
 
@@ -152,10 +158,10 @@ class _Recurrent(Module):
     def forward(self, x: Tensor, state: Any = None, lengths: Any = None, reset: Any = None, trace: bool = False) -> tuple:
         """Run the layer over x (T, B, input_size); return out (T, B, features) and the state after each sequence's own end.
 
-        state: as returned, or None for zeros. lengths: B integers from 0 to T in any order: steps past a row's length are not computed, their output is
-        zero, and whatever x holds there, even NaN, changes nothing. reset: bool (T, B): row b starts anew, from zeros, before step t, and no gradient
-        passes. trace=True returns a third value: for each layer and direction a dict of read-only arrays (T, B, H): the gates by name, "c" and "h".
-        T = 0 gives an empty output and the initial state.
+        state: as returned, or None for zeros. lengths: B integers from 0 to T in any order: steps past a row's length are not
+        computed, their output is zero, and whatever x holds there, even NaN, changes nothing. reset: bool (T, B): row b starts
+        anew, from zeros, before step t, and no gradient passes. trace=True returns a third value: for each layer and direction
+        a dict of read-only arrays (T, B, H): the gates by name, "c" and "h". T = 0 gives an empty output and the initial state.
         """
         x = self._check_input(x)
         T, B, _ = x.shape
@@ -178,8 +184,18 @@ class _Recurrent(Module):
         state = self.State(*(stack(parts) for parts in zip(*finals, strict=True)))
         return (x, state, traces) if trace else (x, state)
 
-    def _run(self, cell: Cell, x: Tensor, h0: Tensor | None, c0: Tensor | None, lengths: np.ndarray | None, reset: np.ndarray | None,
-             reverse: bool, layer: int, trace: bool) -> tuple:
+    def _run(
+        self,
+        cell: Cell,
+        x: Tensor,
+        h0: Tensor | None,
+        c0: Tensor | None,
+        lengths: np.ndarray | None,
+        reset: np.ndarray | None,
+        reverse: bool,
+        layer: int,
+        trace: bool,
+    ) -> tuple:
         mask = None
         if self.recurrent_dropout and self.training:
             mask = dropout_mask((x.shape[1], self.hidden_size), self.recurrent_dropout, x.dtype)
@@ -187,13 +203,16 @@ class _Recurrent(Module):
 
         def composed(x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None) -> tuple:
             state = None if h0 is None else (h0, c0) if self.State is CellState else h0
-            out, state = unroll(cell, x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask, weights=Weights(*weights))
+            out, state = unroll(
+                cell, x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask, weights=Weights(*weights)
+            )
             return (out, *(state if isinstance(state, tuple) else (state,)))
         return sequence(cell.kind, x, h0, c0, *cell.weights(), mask=mask, lengths=lengths, reset=reset, reverse=reverse,
                         checkpoint=self.checkpoint == "sqrt", telemetry=self.telemetry[-1], composed=composed, trace=trace)
 
     def first_nonfinite(self) -> dict | None:
-        """Where the first value that is not finite arose in the last forward and backward pass: pass, layer, direction, step, row, gate; or None."""
+        """Where the first value that is not finite arose in the last forward and backward pass: pass, layer, direction, step,
+        row, gate; or None."""
         places = [t.nonfinite for t in self.telemetry if t.nonfinite]
         forward = [place for place in places if place["pass"] == "forward"]
         return forward[0] if forward else places[-1] if places else None
@@ -203,9 +222,10 @@ class RNN(_Recurrent):
     """h_t = tanh(h_{t-1} U + x_t W + b) over a whole sequence (slide: the hidden state).
 
     (input_size, hidden_size, num_layers=1, bidirectional=False, merge="concat", bias=True, dropout=0.0, recurrent_dropout=0.0,
-    nonlinearity="tanh" or "relu", checkpoint=None or "sqrt", dtype=float32, rng=None). merge: "concat", "sum", "mean", "mul", None (a pair of outputs) or a
-    function of the two directions' outputs. dropout acts between layers, recurrent_dropout on h_{t-1} with one mask for the whole sequence.
-    checkpoint="sqrt" keeps O(sqrt T) of what backward needs and computes the rest again, with the same bits.
+    nonlinearity="tanh" or "relu", checkpoint=None or "sqrt", dtype=float32, rng=None). merge: "concat", "sum", "mean", "mul",
+    None (a pair of outputs) or a function of the two directions' outputs. dropout acts between layers, recurrent_dropout on
+    h_{t-1} with one mask for the whole sequence. checkpoint="sqrt" keeps O(sqrt T) of what backward needs and computes the rest
+    again, with the same bits.
 
     >>> import numpy as np, minigrad as mg
     >>> layer = mg.nn.RNN(3, 4)
@@ -224,8 +244,8 @@ class RNN(_Recurrent):
 class LSTM(_Recurrent):
     """Long short-term memory over a whole sequence (slides: LSTM): i, f, o = sigmoid, g = tanh, c' = f c + i g, h' = o tanh c'.
 
-    (input_size, hidden_size, num_layers=1, bidirectional=False, merge="concat", bias=True, dropout=0.0, recurrent_dropout=0.0, peepholes=False,
-    checkpoint=None, dtype=float32, rng=None): as for RNN.
+    (input_size, hidden_size, num_layers=1, bidirectional=False, merge="concat", bias=True, dropout=0.0, recurrent_dropout=0.0,
+    peepholes=False, checkpoint=None, dtype=float32, rng=None): as for RNN.
 
     >>> import numpy as np, minigrad as mg
     >>> layer = mg.nn.LSTM(3, 4, bidirectional=True)
@@ -246,8 +266,8 @@ class LSTM(_Recurrent):
 class GRU(_Recurrent):
     """Gated recurrent unit over a whole sequence (slide: GRU): r, z = sigmoid, h' = (1 - z) n + z h.
 
-    reset_after=False: n = tanh(x W + (r h) U + b), Cho et al. 2014. reset_after=True: n = tanh(x W + b + r (h U + b_u)), as in cuDNN and PyTorch. Other
-    arguments as for RNN.
+    reset_after=False: n = tanh(x W + (r h) U + b), Cho et al. 2014. reset_after=True: n = tanh(x W + b + r (h U + b_u)), as in
+    cuDNN and PyTorch. Other arguments as for RNN.
 
     >>> import numpy as np, minigrad as mg
     >>> layer = mg.nn.GRU(3, 4, num_layers=2, reset_after=True)

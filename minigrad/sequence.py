@@ -10,14 +10,24 @@ from minigrad.shape import concatenate, stack
 from minigrad.tensor import Tensor, zeros
 
 
-def unroll(cell: Cell, x: Tensor, state: Any = None, *, lengths: Any = None, reset: Any = None, reverse: bool = False, mask: Any = None,
-           weights: Weights | None = None) -> tuple:
-    """Run x (T, B, I) through a cell, step by step; return out (T, B, H) and the state at each row's own end: h, or (h, c) for an LSTMCell.
+def unroll(
+    cell: Cell,
+    x: Tensor,
+    state: Any = None,
+    *,
+    lengths: Any = None,
+    reset: Any = None,
+    reverse: bool = False,
+    mask: Any = None,
+    weights: Weights | None = None,
+) -> tuple:
+    """Run x (T, B, I) through a cell, step by step; return out (T, B, H) and the state at each row's own end: h, or (h, c) for
+    an LSTMCell.
 
-    state: the initial h, or (h, c); None for zeros. lengths: (B,) ints from 0 to T: past its length a row's state stands still, its output is 0, and whatever x
-    holds there, even NaN, changes nothing. reset: bool (T, B): where true the row starts anew from zeros before the step, and no gradient passes. reverse:
-    from the last step to the first, each row from its own end. mask: (B, H), multiplies h before the recurrent product at every step. weights: in place of
-    the cell's own.
+    state: the initial h, or (h, c); None for zeros. lengths: (B,) ints from 0 to T: past its length a row's state stands still,
+    its output is 0, and whatever x holds there, even NaN, changes nothing. reset: bool (T, B): where true the row starts anew
+    from zeros before the step, and no gradient passes. reverse: from the last step to the first, each row from its own end.
+    mask: (B, H), multiplies h before the recurrent product at every step. weights: in place of the cell's own.
 
     >>> import minigrad as mg
     >>> out, (h, c) = mg.nn.unroll(mg.nn.LSTMCell(3, 4), mg.ones((5, 2, 3)), lengths=[5, 2])
@@ -30,7 +40,8 @@ def unroll(cell: Cell, x: Tensor, state: Any = None, *, lengths: Any = None, res
     h, c = (cell.initial(B), cell.initial(B) if two else None) if state is None else state if two else (state, None)
     outputs = []
     for t in range(T - 1, -1, -1) if reverse else range(T):
-        # What later steps make of the state is one value, gathered in a node of its own, and is added to the output's gradient as a whole.
+        # What later steps make of the state is one value, gathered in a node of its own, and is added to the output's gradient
+        # as a whole.
         h, c = carry(h), carry(c) if two else None
         alive = None if lengths is None else (t < np.asarray(lengths))[:, None]
         x_t = x[t] if alive is None else where(alive, x[t], 0.0)
@@ -55,7 +66,8 @@ def carry(h: Tensor) -> Tensor:
 
 
 def merge_directions(forward: Tensor, backward: Tensor, merge: str | Callable[[Tensor, Tensor], Any] | None) -> Any:
-    """The slide's y_n = [h_n, g_n] and its alternatives: "concat", "sum", "mean", "mul", a function of both, or None for the pair.
+    """The slide's y_n = [h_n, g_n] and its alternatives: "concat", "sum", "mean", "mul", a function of both, or None for the
+    pair.
 
     >>> import minigrad as mg
     >>> mg.nn.merge_directions(mg.ones(2), mg.zeros(2), "mean")
@@ -73,7 +85,9 @@ def merge_directions(forward: Tensor, backward: Tensor, merge: str | Callable[[T
         return (forward + backward) * 0.5
     if merge == "mul":
         return forward * backward
-    raise ValueError(f"merge_directions: merge must be 'concat', 'sum', 'mean', 'mul', None or a function of two tensors, got {merge!r}")
+    raise ValueError(
+        f"merge_directions: merge must be 'concat', 'sum', 'mean', 'mul', None or a function of two tensors, got {merge!r}"
+    )
 
 
 def bidirectional(forward: Cell, backward: Cell, x: Tensor, merge: Any = "concat", *, lengths: Any = None) -> Any:

@@ -59,7 +59,10 @@ def test_unknown_isa_is_an_import_error():
 def test_bad_number_of_threads_is_an_import_error(threads):
     done = start(MINIGRAD_NUM_THREADS=threads)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == f"ImportError: MINIGRAD_NUM_THREADS: must be a whole number from 1 to 1024, got {threads!r}"
+    assert (
+        done.stderr.splitlines()[-1]
+        == f"ImportError: MINIGRAD_NUM_THREADS: must be a whole number from 1 to 1024, got {threads!r}"
+    )
 
 
 def test_number_of_threads_is_set_by_the_environment():

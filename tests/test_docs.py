@@ -1,4 +1,5 @@
-"""Runs every ```python block of README.md and docs/, page by page; a block's printed output must be what the ```text block after it says."""
+"""Runs every ```python block of README.md and docs/, page by page; a block's printed output must be what the ```text block
+after it says."""
 import io
 import re
 from contextlib import redirect_stdout

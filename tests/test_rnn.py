@@ -1,4 +1,5 @@
-"""The fused recurrent layers against the op-by-op form, the fixtures of other libraries, differences, and themselves: chunks, threads, rows, ISAs.
+"""The fused recurrent layers against the op-by-op form, the fixtures of other libraries, differences, and themselves: chunks,
+threads, rows, ISAs.
 
 Fixtures are looked for in ../shared (or $MINIGRAD_SHARED) and skipped where absent.
 """
@@ -71,7 +72,9 @@ def run(layer, call, x, state, dout, dstate):
     for value, cotangent in zip(final, dstate, strict=True):
         total = total + (value * mg.Tensor(cotangent)).sum()
     total.backward()
-    found = {f"out{i}": y.numpy() for i, y in enumerate(outs)} | {f"final {n}": v.numpy() for n, v in zip(final._fields, final, strict=True)}
+    found = {f"out{i}": y.numpy() for i, y in enumerate(outs)} | {
+        f"final {n}": v.numpy() for n, v in zip(final._fields, final, strict=True)
+    }
     found |= {f"d{n}": p.grad.numpy() for n, p in layer.named_parameters()} | {"dx": x.grad.numpy()}
     return found | {f"d{n}0": v.grad.numpy() for n, v in zip(final._fields, state or (), strict=False)}
 
@@ -98,8 +101,10 @@ def test_fused_is_op_by_op(name, dtype, T, B, I, H):
 
 
 @each_layer
-@pytest.mark.parametrize("bidirectional, merge, num_layers", [(True, "concat", 1), (True, "mean", 3), (True, "mul", 1), (True, "sum", 1), (True, None, 2),
-                                                               (False, "concat", 3)])
+@pytest.mark.parametrize(
+    "bidirectional, merge, num_layers",
+    [(True, "concat", 1), (True, "mean", 3), (True, "mul", 1), (True, "sum", 1), (True, None, 2), (False, "concat", 3)],
+)
 @pytest.mark.parametrize("with_lengths, with_reset, with_state", list(itertools.product([False, True], repeat=3)))
 def test_fused_is_op_by_op_in_every_form(name, bidirectional, merge, num_layers, with_lengths, with_reset, with_state):
     T, B, I, H = 6, 5, 3, 4
@@ -152,7 +157,9 @@ def test_gradcheck(name, scale):
     """Every input and weight, unequal lengths, reset, both directions; near zero, usual, and saturated."""
     T, B, I, H = 4, 3, 2, 3
     layer = make(name, I, H, bidirectional=True, scale=scale)
-    steps = {0.01: {"eps": 1e-6, "rtol": 1e-6} if "relu" in name else {}, 1.0: {}, 20.0: {"eps": 1e-5, "rtol": 1e-6}}[scale]   # kinks, steep slopes
+    steps = {0.01: {"eps": 1e-6, "rtol": 1e-6} if "relu" in name else {}, 1.0: {}, 20.0: {"eps": 1e-5, "rtol": 1e-6}}[
+        scale
+    ]  # kinks, steep slopes
     x, state, _, _ = inputs(layer, T, B)
     lengths, reset = [4, 1, 3], np.array([[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]], bool)
     cells = layer.cells
@@ -208,7 +215,9 @@ def test_a_row_alone_has_the_bits_of_the_row_in_its_batch(name):
         alone_state = layer.State(*(mg.Tensor(s.numpy()[:, b:b + 1], requires_grad=True) for s in state))
         alone = run(layer, layer, alone_x, alone_state, dout[:n, b:b + 1], [d[:, b:b + 1] for d in dstate])
         assert np.array_equal(alone["out0"], whole["out0"][:n, b:b + 1]) and np.array_equal(alone["dx"], whole["dx"][:n, b:b + 1])
-        assert np.array_equal(alone["final h"], whole["final h"][:, b:b + 1]) and np.array_equal(alone["dh0"], whole["dh0"][:, b:b + 1])
+        assert np.array_equal(alone["final h"], whole["final h"][:, b : b + 1]) and np.array_equal(
+            alone["dh0"], whole["dh0"][:, b : b + 1]
+        )
 
 
 @each_layer
@@ -265,7 +274,9 @@ def test_no_steps_and_no_rows(name):
     for T, B in ((0, 2), (4, 0), (0, 0)):
         x, state, dout, dstate = inputs(layer, T, B)
         found = run(layer, layer, x, state, dout, dstate)
-        assert found["out0"].shape == (T, B, 5) and np.array_equal(found["final h"], state.h.numpy() if T == 0 else np.zeros((1, 0, 5)))
+        assert found["out0"].shape == (T, B, 5) and np.array_equal(
+            found["final h"], state.h.numpy() if T == 0 else np.zeros((1, 0, 5))
+        )
         assert all(not found[key].any() for key in found if key.startswith("dcells"))
 
 
@@ -276,7 +287,11 @@ def test_nan_stays_in_its_row():
     with mg.no_grad():
         x[1, 1] = np.nan
     dirty = layer(x, state)[0].numpy()
-    assert np.isnan(dirty[1:, 1]).all() and np.array_equal(np.delete(clean, 1, 1), np.delete(dirty, 1, 1)) and np.array_equal(clean[0], dirty[0])
+    assert (
+        np.isnan(dirty[1:, 1]).all()
+        and np.array_equal(np.delete(clean, 1, 1), np.delete(dirty, 1, 1))
+        and np.array_equal(clean[0], dirty[0])
+    )
 
 
 def test_trace_gives_gates_and_cells_of_the_same_run():
@@ -285,7 +300,9 @@ def test_trace_gives_gates_and_cells_of_the_same_run():
     out, final, trace = layer(x, state, trace=True)
     assert len(trace) == 2 and set(trace[0]) == {"i", "f", "g", "o", "c", "h"}
     first = trace[0]
-    assert np.array_equal(first["o"] * mg.tanh(mg.Tensor(first["c"])).numpy(), first["h"]) and np.array_equal(first["h"], out.numpy()[..., :5])
+    assert np.array_equal(first["o"] * mg.tanh(mg.Tensor(first["c"])).numpy(), first["h"]) and np.array_equal(
+        first["h"], out.numpy()[..., :5]
+    )
     assert np.array_equal(first["c"][-1], final.c[0].numpy())
     with pytest.raises(ValueError):
         first["i"][0] = 0
@@ -372,7 +389,11 @@ def test_torch_fixtures(case):
             c.W[...], c.U[...] = z[f"weight_ih_{n}"].T, z[f"weight_hh_{n}"].T
             if case["bias"]:
                 outer, inner = z[f"bias_ih_{n}"], z[f"bias_hh_{n}"]
-                c.b[...] = np.concatenate([outer[:2 * H] + inner[:2 * H], outer[2 * H:], inner[2 * H:]]) if cell == "GRU" else outer + inner
+                c.b[...] = (
+                    np.concatenate([outer[: 2 * H] + inner[: 2 * H], outer[2 * H :], inner[2 * H :]])
+                    if cell == "GRU"
+                    else outer + inner
+                )
     x = mg.Tensor(z["x"], requires_grad=True)
     state = None
     if case["initial_state"]:
@@ -380,7 +401,9 @@ def test_torch_fixtures(case):
     out, final = layer(x, state, case["lengths"])
     for found, name in zip((out, *final), case["outputs"], strict=True):
         close(found.numpy(), z[f"out_{name}"], name)
-    total = sum((y * mg.Tensor(z[f"cot_{n}"])).sum() for y, n in zip((out, *final), case["outputs"], strict=True) if f"cot_{n}" in z)
+    total = sum(
+        (y * mg.Tensor(z[f"cot_{n}"])).sum() for y, n in zip((out, *final), case["outputs"], strict=True) if f"cot_{n}" in z
+    )
     total.backward()
     close(x.grad.numpy(), z["grad_x"], "dx")
     for name, value in zip(("h0", "c0"), state or (), strict=False):
@@ -397,7 +420,8 @@ def test_torch_fixtures(case):
 @needs_fixtures
 @pytest.mark.parametrize("case", ORT_CASES, ids=lambda c: c["prefix"] + c["name"])
 def test_onnx_fixtures(case):
-    """ONNX: W (D, G H, I), R, B (D, 2 G H), gates i o f c or z r h, peepholes P i o f; outputs by ONNX Runtime, gradients by JAX."""
+    """ONNX: W (D, G H, I), R, B (D, 2 G H), gates i o f c or z r h, peepholes P i o f; outputs by ONNX Runtime, gradients by
+    JAX."""
     z = {k.removeprefix(case["prefix"]): ORT[k] for k in ORT.files if k.startswith(case["prefix"])}
     op, attributes, H = case["op"], case["attrs"], case["attrs"]["hidden_size"]
     order = {"RNN": [0], "LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2]}[op]
@@ -429,7 +453,15 @@ def test_onnx_fixtures(case):
         reverse = attributes["direction"] == "reverse" or d == 1
         composed_form = nn.unroll(cell, x, initial, lengths=lengths, reverse=reverse)
         from minigrad.recurrent import sequence
-        fused = sequence(cell.kind, x, *([*state, None, None][:2] if state else (None, None)), *cell.weights(), lengths=lengths, reverse=reverse)
+
+        fused = sequence(
+            cell.kind,
+            x,
+            *([*state, None, None][:2] if state else (None, None)),
+            *cell.weights(),
+            lengths=lengths,
+            reverse=reverse,
+        )
         final = composed_form[1] if two else (composed_form[1],)
         for a, b in zip((composed_form[0], *final), fused, strict=True):
             assert np.array_equal(a.numpy(), b.numpy())
@@ -437,7 +469,9 @@ def test_onnx_fixtures(case):
         finals.append(fused[1:])
         leaves.append((cell, state))
     out = mg.stack(outs, 1)
-    results = {"Y": out, "Y_h": mg.stack([f[0] for f in finals])} | ({"Y_c": mg.stack([f[1] for f in finals])} if op == "LSTM" else {})
+    results = {"Y": out, "Y_h": mg.stack([f[0] for f in finals])} | (
+        {"Y_c": mg.stack([f[1] for f in finals])} if op == "LSTM" else {}
+    )
     total = 0.0
     for name in case["outputs"]:
         close(results[name].numpy(), z[f"out64_{name}"], name)

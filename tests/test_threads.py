@@ -23,7 +23,9 @@ PREPARE = textwrap.dedent("""
 
 
 def run(code, seconds=60):
-    done = subprocess.run([sys.executable, "-c", PREPARE + textwrap.dedent(code)], capture_output=True, text=True, timeout=seconds)
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE + textwrap.dedent(code)], capture_output=True, text=True, timeout=seconds
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -82,7 +84,9 @@ def test_the_number_may_change_at_any_time():
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity here")
 def test_the_default_is_the_affinity():
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import minigrad; print(minigrad.get_num_threads())"
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import minigrad; print(minigrad.get_num_threads())"
+    )
     environment = {k: v for k, v in os.environ.items() if k != "MINIGRAD_NUM_THREADS"}
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout == "1\n"
 
