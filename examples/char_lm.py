@@ -6,11 +6,12 @@
     python examples/char_lm.py --steps 50                   a short look
 
 While it runs it prints the loss in nats per character, bits per character, characters per second, the norm of the gradient and
-the time left. The last tenth of the text is held out; the loss on it is printed at the end, with samples, and as a curve in a
-PNG file where matplotlib is installed and --plot is given. Ctrl-C saves (with --save) and leaves.
+the time left. The last tenth of the text is held out; the loss on it is printed at the end, with samples. --plot draws the curve
+of the training loss, where matplotlib is installed. Ctrl-C saves (with --save) and leaves.
 """
 import argparse
 import math
+import os
 import signal
 import sys
 import time
@@ -71,9 +72,8 @@ def held_out_loss(model: CharLM, data: np.ndarray, length: int = 1000) -> float:
     return total / count
 
 
-def sample(
-    model: CharLM, characters: list[str], prompt: np.ndarray, length: int, temperature: float, rng: np.random.Generator
-) -> str:
+def sample(model: CharLM, characters: list[str], prompt: np.ndarray, length: int, temperature: float,
+           rng: np.random.Generator) -> str:
     """`length` characters drawn one after another; a low temperature prefers the likely ones."""
     text = []
     with mg.no_grad():
@@ -86,26 +86,19 @@ def sample(
     return "".join(text)
 
 
-def checkpoint(
-    path: str, model: CharLM, optimizer: mg.optim.Adam, state, step: int, curve: list, characters: list[str], options: dict
-) -> None:
+def checkpoint(path: str, model: CharLM, optimizer: mg.optim.Adam, state, step: int, curve: list, characters: list[str],
+               options: dict) -> None:
     adam = optimizer.state_dict()
-    arrays = {f"model.{k}": v for k, v in model.state_dict().items()} | {
-        f"adam.{k}": v for k, v in adam.items() if isinstance(v, np.ndarray)
-    }
+    arrays = {f"model.{k}": v for k, v in model.state_dict().items()}
+    arrays |= {f"adam.{k}": v for k, v in adam.items() if isinstance(v, np.ndarray)}
     if state is not None:
         arrays |= {"state.h": state.h.numpy(), "state.c": state.c.numpy()}
-    mg.save(
-        path,
-        arrays,
-        {
-            "step": step,
-            "adam": {"steps": adam["steps"], "lr": adam["lr"]},
-            "curve": curve,
-            "characters": characters,
-            "options": options,
-        },
-    )
+    extra = {"step": step, "adam": {"steps": adam["steps"], "lr": adam["lr"]}, "curve": curve, "characters": characters,
+             "options": options}
+    try:
+        mg.save(path, arrays, extra)
+    except OSError as error:
+        fail(f"cannot save {path}: {error.strerror or error}")
 
 
 def restore(path: str, model: CharLM, optimizer: mg.optim.Adam, characters: list[str], options: dict):
@@ -113,12 +106,24 @@ def restore(path: str, model: CharLM, optimizer: mg.optim.Adam, characters: list
         arrays, extra = mg.load(path)
         if not isinstance(extra, dict) or extra.get("characters") != characters or extra.get("options") != options:
             raise ValueError("it belongs to another model or text (same --text, --hidden, --batch, --length are needed)")
+        step, curve, state = extra["step"], extra["curve"], None
+        if type(step) is not int or step < 0 or not isinstance(curve, list) or [type(v) for v in curve] != [float] * step:
+            raise ValueError("its step and its losses do not belong together")
+        if step:
+            h, c = arrays["state.h"], arrays["state.c"]
+            expected = (1, options["batch"], options["hidden"])
+            if not h.shape == c.shape == expected or not h.dtype == c.dtype == np.float32:
+                raise ValueError(f"the LSTM's state must be two arrays of shape {expected}, float32")
+            state = mg.nn.CellState(mg.Tensor(h), mg.Tensor(c))
         model.load_state_dict({k[6:]: v for k, v in arrays.items() if k.startswith("model.")})
         optimizer.load_state_dict(extra["adam"] | {k[5:]: v for k, v in arrays.items() if k.startswith("adam.")})
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        fail(f"cannot resume from {path}: {error.strerror or error}")
+    except KeyError as error:
+        fail(f"cannot resume from {path}: it has no {error}")
+    except (TypeError, ValueError) as error:
         fail(f"cannot resume from {path}: {error}")
-    state = mg.nn.CellState(mg.Tensor(arrays["state.h"]), mg.Tensor(arrays["state.c"])) if "state.h" in arrays else None
-    return state, extra["step"], extra["curve"]
+    return state, step, curve
 
 
 def main() -> int:
@@ -136,8 +141,13 @@ def main() -> int:
     parser.add_argument("--resume", metavar="FILE", help="go on from a checkpoint")
     parser.add_argument("--plot", metavar="PNG", help="draw the loss curve here (needs matplotlib)")
     o = parser.parse_args()
-    if min(o.steps, o.batch, o.length, o.hidden) < 1 or not o.temperature > 0:
-        fail("--steps, --batch, --length and --hidden must be at least 1, and --temperature above 0")
+    if min(o.steps, o.batch, o.length, o.hidden) < 1 or not 0 < o.temperature < math.inf:
+        fail("--steps, --batch, --length and --hidden must be at least 1, and --temperature above 0 and finite")
+    if not (0 <= o.lr < math.inf and o.clip >= 0 and 0 <= o.seed < 2**128):
+        fail("--lr, --clip and --seed must be at least 0, --lr finite and --seed below 2^128")
+    if o.save and (os.path.isdir(o.save) or not os.access(os.path.dirname(os.path.abspath(o.save)), os.W_OK)):
+        fail(f"cannot save {o.save}: no file can be written there")
+    sys.stdout.reconfigure(errors="replace")        # a terminal may lack some of the text's characters
 
     text = read_text(o.text)
     characters = sorted(set(text))
@@ -164,9 +174,8 @@ def main() -> int:
         start = time.perf_counter()
         for _ in range(2):
             loss_of(0, None, composed)[0].backward()
-        print(
-            f"{name}: {2 * o.batch * o.length / (time.perf_counter() - start):,.0f} characters per second, without the optimiser"
-        )
+        speed = 2 * o.batch * o.length / (time.perf_counter() - start)
+        print(f"{name}: {speed:,.0f} characters per second, without the optimiser")
         model.zero_grad()
 
     stop = []
@@ -186,11 +195,10 @@ def main() -> int:
         if now - shown > 1 or step == o.steps:
             shown, speed = now, (now - start) / (step - first)
             recent = float(np.mean(curve[-20:]))
-            print(
-                f"step {step}/{o.steps}  loss {recent:.3f} nats  {recent / math.log(2):.3f} bits per character  "
-                f"{o.batch * o.length / speed:,.0f} characters/s  gradient {norm:.2f}  {speed * (o.steps - step):.0f} s left",
-                flush=True,
-            )
+            print(f"step {step}/{o.steps}  loss {recent:.3f} nats  {recent / math.log(2):.3f} bits per character  "
+                  f"{o.batch * o.length / speed:,.0f} characters/s  gradient {norm:.2f}  {speed * (o.steps - step):.0f} s left",
+                  flush=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if o.save:
         checkpoint(o.save, model, optimizer, state, step, curve, characters, options)
         print(f"saved {o.save} at step {step}")
@@ -198,7 +206,8 @@ def main() -> int:
         print("interrupted")
         return 130
     loss = held_out_loss(model, held_out)
-    print(f"\nheld out: {loss:.3f} nats per character, {loss / math.log(2):.3f} bits\n\nsamples at temperature {o.temperature}:")
+    print(f"\nheld out: {loss:.3f} nats per character, {loss / math.log(2):.3f} bits")
+    print(f"\nsamples at temperature {o.temperature}:")
     rng = np.random.default_rng(o.seed)
     for k in range(3):
         begin = k * len(held_out) // 3
@@ -220,4 +229,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:       # outside of the training steps
+        print("interrupted")
+        sys.exit(130)

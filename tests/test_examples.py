@@ -1,0 +1,201 @@
+"""The examples as a user runs them, each in a process of its own: what they print, what they save, how they refuse."""
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+                            "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
+SMALL = ("--hidden", "16", "--batch", "4", "--length", "16")
+ENGLISH = "the quick brown fox jumps over the lazy dog. " * 60
+RUSSIAN = "съешь же ещё этих мягких французских булок, да выпей чаю. " * 50
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
+
+
+def command(*arguments):
+    return [sys.executable, "-X", "dev", "-W", "error", str(ROOT / "examples" / "char_lm.py"), *map(str, arguments)]
+
+
+def run(*arguments, folder=None):
+    return subprocess.run(command(*arguments), env=ENVIRONMENT, capture_output=True, encoding="utf-8", timeout=120, cwd=folder)
+
+
+def text_file(folder, text=ENGLISH, name="text.txt"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def works(*arguments):
+    done = run(*arguments)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout
+
+
+def fails(message, *arguments):
+    done = run(*arguments)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.startswith("char_lm: ") and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
+
+
+def interrupted(*arguments, at="step "):
+    """Ctrl-C when the first line that starts with `at` is out."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    child = subprocess.Popen(command(*arguments), env=ENVIRONMENT, **pipes)
+    try:
+        for line in child.stdout:
+            if line.startswith(at):
+                break
+        child.send_signal(signal.SIGINT)
+        out, errors = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    return out, errors, child.returncode
+
+
+def curve(path):
+    return mg.load(path)[1]["curve"]
+
+
+@pytest.mark.parametrize("text", [ENGLISH, RUSSIAN], ids=["English", "Russian"])
+def test_it_learns_and_prints_samples(tmp_path, text):
+    out = works("--text", text_file(tmp_path, text), "--steps", "120", "--lr", "0.01", "--save", tmp_path / "m", *SMALL)
+    losses = curve(tmp_path / "m")
+    assert len(losses) == 120 and abs(losses[0] - np.log(len(set(text)))) < 0.5 and np.mean(losses[-10:]) < 0.6 * losses[0]
+    assert "step 120/120" in out and f"{len(set(text))} different ones" in out and "held out: " in out
+    assert f"saved {tmp_path / 'm'} at step 120" in out
+    samples = out.split("goes on:\n")[1:]
+    assert len(samples) == 3 and all(len(s.split("\n---")[0].rstrip("\n")) in (199, 200) for s in samples)
+    assert set("".join(s.split("\n---")[0] for s in samples)) <= set(text) | {"\n"}
+
+
+def test_without_a_text_it_takes_the_help_topics(tmp_path):
+    assert "step 2/2" in works("--steps", "2", *SMALL)
+
+
+def test_the_same_seed_is_the_same_run(tmp_path):
+    text = text_file(tmp_path)
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        works("--text", text, "--steps", "5", "--seed", seed, "--save", tmp_path / name, *SMALL)
+    a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
+    assert a == b != c
+
+
+@posix
+def test_resuming_gives_the_bits_of_one_run(tmp_path):
+    """Also across the start of a new pass over the text, where the state is zeros again (a pass has 37 steps here)."""
+    text, start = text_file(tmp_path), ("--lr", "0.01", *SMALL)
+    whole = "--text", text, "--steps", "1000", *start
+    works(*whole, "--save", tmp_path / "whole")
+    out, errors, status = interrupted(*whole, "--save", tmp_path / "half")
+    assert status == 130 and 0 < mg.load(tmp_path / "half")[1]["step"] < 1000
+    works(*whole, "--resume", tmp_path / "half", "--save", tmp_path / "resumed")
+    assert (tmp_path / "resumed").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@posix
+def test_ctrl_c_saves_and_leaves(tmp_path):
+    arguments = "--text", text_file(tmp_path, ENGLISH * 10), "--steps", "1000000", "--save", tmp_path / "m", *SMALL
+    out, errors, status = interrupted(*arguments)
+    arrays, extra = mg.load(tmp_path / "m")
+    assert status == 130 and errors == ""
+    assert out.endswith(f"saved {tmp_path / 'm'} at step {extra['step']}\ninterrupted\n") and len(extra["curve"]) == extra["step"]
+    assert all(np.isfinite(a).all() for a in arrays.values())
+
+
+@posix
+def test_ctrl_c_outside_of_the_training(tmp_path):
+    arguments = "--text", text_file(tmp_path), "--steps", "1", "--hidden", "128", "--batch", "4", "--length", "16"
+    for at in ("  embed", "held out"):
+        out, errors, status = interrupted(*arguments, at=at)
+        assert (status, errors) == (130, "") and out.endswith("interrupted\n"), at
+
+
+def test_a_terminal_without_the_characters(tmp_path):
+    done = subprocess.run(command("--text", text_file(tmp_path, RUSSIAN), "--steps", "2", *SMALL), capture_output=True,
+                          env=ENVIRONMENT | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and done.stderr == b"" and b"goes on:\n??" in done.stdout
+
+
+def test_texts_that_cannot_be_used(tmp_path):
+    (tmp_path / "latin").write_bytes("ё".encode("koi8-r") * 2000)
+    fails("No such file", "--text", tmp_path / "missing")
+    fails("is not UTF-8", "--text", tmp_path / "latin")
+    fails("Is a directory" if os.name == "posix" else "cannot read", "--text", tmp_path)
+    fails("has 0 characters, at least 1000 are needed", "--text", text_file(tmp_path, ""))
+    fails("has 5 characters, at least 1000 are needed", "--text", text_file(tmp_path, "short"))
+    fails("too short for --batch 500 and --length 16", "--text", text_file(tmp_path), "--batch", "500", "--length", "16")
+    works("--text", text_file(tmp_path, "a" * 2000), "--steps", "2", *SMALL)
+
+
+def test_options_that_cannot_be(tmp_path):
+    text = text_file(tmp_path)
+    bad = {"--steps": [0], "--batch": [-1], "--length": [0], "--hidden": [0], "--temperature": [0, "nan", "inf"],
+           "--lr": [-1, "nan", "inf"], "--clip": [-1, "nan"], "--seed": [-1, 2**128]}
+    for option, value in ((option, value) for option, values in bad.items() for value in values):
+        fails(option, "--text", text, *SMALL, option, value)
+    done = run("--text", text, "--steps", "many")
+    assert done.returncode == 2 and "invalid int value: 'many'" in done.stderr
+
+
+def test_a_place_that_cannot_be_written_is_told_before_training(tmp_path):
+    fails("cannot save", "--text", text_file(tmp_path), "--steps", "1", "--save", tmp_path / "missing" / "m", *SMALL)
+
+
+def test_checkpoints_that_do_not_fit(tmp_path):
+    text, path = text_file(tmp_path), tmp_path / "m"
+    works("--text", text, "--steps", "2", "--save", path, *SMALL)
+    good, (arrays, extra) = path.read_bytes(), mg.load(path)
+
+    def refuses(message, *options):
+        fails(message, "--text", text, "--steps", "3", "--resume", path, *(options or SMALL))
+    refuses("it belongs to another model or text", "--hidden", "8", "--batch", "4", "--length", "16")
+    other = text_file(tmp_path, RUSSIAN, "other")
+    fails("it belongs to another model or text", "--text", other, "--steps", "3", "--resume", path, *SMALL)
+    fails("No such file", "--text", text, "--steps", "3", "--resume", tmp_path / "missing", *SMALL)
+    flipped = good[:-1] + bytes([good[-1] ^ 1])
+    for message, data in (("cut off", b""), ("cut off", good[:-1]), ("damaged", flipped), ("header", b"x" * 999)):
+        path.write_bytes(data)
+        refuses(message)
+    mg.save(path, {"w": np.ones(3)}, {"step": 3})
+    refuses("it belongs to another model or text")
+    foreign = {
+        "no state.c": ({k: v for k, v in arrays.items() if k != "state.c"}, extra),
+        "shape": (arrays | {"state.h": arrays["state.h"][:, :2]}, extra),
+        "dtype": (arrays | {"state.c": arrays["state.c"].astype("f8")}, extra),
+        "missing": ({k: v for k, v in arrays.items() if k != "model.head.bias"}, extra),
+        "Adam": ({k: v for k, v in arrays.items() if k != "adam.0.m"}, extra),
+        "no step": (arrays, {k: v for k, v in extra.items() if k != "step"}),
+        "step": (arrays, extra | {"step": "two"}), "negative": (arrays, extra | {"step": -1}),
+        "curve": (arrays, extra | {"curve": None}), "curve of str": (arrays, extra | {"curve": ["a"]}),
+        "adam": (arrays, extra | {"adam": None}), "lr": (arrays, extra | {"adam": {"steps": 1, "lr": "x"}}),
+    }
+    for changed, more in foreign.values():
+        mg.save(path, changed, more)
+        refuses("cannot resume from")
+    path.write_bytes(good)
+    works("--text", text, "--steps", "3", "--resume", path, *SMALL)
+
+
+def test_a_run_that_is_over_can_be_resumed(tmp_path):
+    """Nothing is trained, samples are printed."""
+    text, path = text_file(tmp_path), tmp_path / "m"
+    works("--text", text, "--steps", "3", "--save", path, *SMALL)
+    out = works("--text", text, "--steps", "3", "--resume", path, "--save", tmp_path / "again", *SMALL)
+    assert "held out: " in out and "step 3/3" not in out
+    assert path.read_bytes() == (tmp_path / "again").read_bytes()
+
+
+def test_a_curve_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="skipped: matplotlib is not installed")
+    done = run("--text", text_file(tmp_path), "--steps", "3", "--plot", tmp_path / "curve.png", *SMALL)
+    assert done.returncode == 0 and (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
