@@ -50,6 +50,10 @@ cdef extern from "numpy/arrayobject.h":
 
 cdef PyObject *tape_end = NULL          # the newest Node; the older ones hang on `earlier`
 cdef unsigned long serials = 0
+cdef enum:
+    MAX_DEPTH = 20
+cdef int depth = 0                      # of nodes dying inside of each other
+cdef list graveyard = []                # what nodes held that died deeper than that
 cdef unsigned long sweeps = 0
 cdef object float32 = np.dtype(np.float32)
 cdef object float64 = np.dtype(np.float64)
@@ -83,13 +87,25 @@ cdef class Node(Slot):
         tape_end = <PyObject *>self
 
     def __dealloc__(self):
-        global tape_end
+        """Leave the tape, and let go of what the node holds: not deeper than MAX_DEPTH, since a chain of a million nodes would overrun the
+        stack. (CPython's trashcan, from 3.12 on, allows thousands of levels: too many for a thread with a small stack.)"""
+        global tape_end, depth
         if self.earlier != NULL:
             (<Node>self.earlier).later = self.later
         if self.later != NULL:
             (<Node>self.later).earlier = self.earlier
         else:
             tape_end = self.earlier
+        if depth >= MAX_DEPTH:
+            graveyard.append((self.slots, self.saved0, self.saved1, self.extra))
+            return
+        depth += 1
+        self.slots = self.saved0 = self.saved1 = self.extra = None
+        depth -= 1
+        while depth == 0 and graveyard:
+            depth = 1
+            graveyard.pop()
+            depth = 0
 
     @property
     def inputs(self):
