@@ -50,7 +50,7 @@ class Cell(Module):
     def __init__(self, input_size: int, hidden_size: int, bias: bool, dtype: Any, rng: np.random.Generator | None) -> None:
         self.op = type(self).__name__
         I, H = size(self.op, "input_size", input_size), size(self.op, "hidden_size", hidden_size)
-        rng, dtype = numbers(rng), checked_dtype(dtype, self.op)
+        rng, dtype = numbers(self.op, rng), checked_dtype(dtype, self.op)
         self.input_size, self.hidden_size = I, H
         self.W = Parameter(np.concatenate([glorot(rng, I, H) for _ in self.gates], axis=1), dtype)
         self.U = Parameter(np.concatenate([orthogonal(rng, H) for _ in self.gates], axis=1), dtype)

@@ -40,9 +40,13 @@ def flag(op: str, name: str, value: Any) -> bool:
     return bool(value)
 
 
-def numbers(rng: np.random.Generator | None) -> np.random.Generator:
+def numbers(op: str, rng: np.random.Generator | None) -> np.random.Generator:
     """The source of initial weights: `rng`, or a stream of minigrad's default generator (see manual_seed)."""
-    return np.random.Generator(default_generator.stream()) if rng is None else rng
+    if rng is None:
+        return np.random.Generator(default_generator.stream())
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"{op}: rng must be a numpy.random.Generator or None, got {type(rng).__name__}")
+    return rng
 
 
 def glorot(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
@@ -142,7 +146,14 @@ class Module:
         wrong += [f"unexpected: {name}" for name in state if name not in own]
         for name, parameter in own.items():
             if name in state:
-                arrays[name] = array = np.asarray(state[name])
+                if isinstance(state[name], np.ma.MaskedArray):
+                    wrong.append(f"{name} must not be a masked array")
+                    continue
+                try:
+                    arrays[name] = array = np.array(state[name])        # a copy: it may be a view of another parameter
+                except ValueError:
+                    wrong.append(f"{name} must be an array, got nested lists of different lengths")
+                    continue
                 if array.shape != parameter.shape:
                     wrong.append(f"{name} must have shape {parameter.shape}, got {array.shape}")
                 elif array.dtype != parameter.dtype:
@@ -185,11 +196,16 @@ class Linear(Module):
         self, d: int, k: int, bias: bool = True, dtype: Any = np.float32, rng: np.random.Generator | None = None
     ) -> None:
         d, k, dtype = size("linear", "d", d), size("linear", "k", k), checked_dtype(dtype, "linear")
-        self.weight = Parameter(glorot(numbers(rng), d, k), dtype)
+        self.weight = Parameter(glorot(numbers("linear", rng), d, k), dtype)
         self.bias = Parameter(np.zeros(k), dtype) if flag("linear", "bias", bias) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d) -> (..., k)."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"linear: x must be a Tensor, got {type(x).__name__}")
+        if x.dtype != self.weight.dtype:
+            hint = f"convert the input with x.astype('{self.weight.dtype}')"
+            raise TypeError(f"linear: x has dtype {x.dtype}, the weights have {self.weight.dtype}: {hint}")
         if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
             raise ValueError(f"linear: x must have shape (..., {self.weight.shape[0]}) = (..., d), got {x.shape}")
         if self.bias is None or x.ndim < 2:
@@ -212,7 +228,7 @@ class Embedding(Module):
 
     def __init__(self, n: int, d: int, dtype: Any = np.float32, rng: np.random.Generator | None = None) -> None:
         shape = size("embedding", "n", n), size("embedding", "d", d)
-        self.weight = Parameter(numbers(rng).standard_normal(shape), checked_dtype(dtype, "embedding"))
+        self.weight = Parameter(numbers("embedding", rng).standard_normal(shape), checked_dtype(dtype, "embedding"))
 
     def forward(self, indices: Any) -> Tensor:
         """indices (...) -> (..., d)."""
@@ -233,6 +249,8 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float, generator: Generator | None = None) -> None:
+        if generator is not None and not isinstance(generator, Generator):
+            raise TypeError(f"dropout: generator must be a minigrad.Generator or None, got {type(generator).__name__}")
         self.p, self.generator = checked_probability(p, "dropout"), generator
 
     def forward(self, x: Tensor) -> Tensor:
