@@ -201,10 +201,12 @@ class LSTMCell(Cell):
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """One step: x (B, I), state (h, c), each (B, H), or None for zeros -> (h, c)."""
-        if state is None and isinstance(x, Tensor) and x.ndim:
+        if state is None:
+            self._check(x)
             state = self.initial(x.shape[0]), self.initial(x.shape[0])
         if not isinstance(state, tuple) or len(state) != 2:
-            raise TypeError(f"{self.op}: state must be (h, c), got {type(state).__name__}")
+            got = type(state).__name__ + (f" of length {len(state)}" if isinstance(state, tuple) else "")
+            raise TypeError(f"{self.op}: state must be (h, c), got {got}")
         self._check(x, ("h", state[0]), ("c", state[1]))
         return self.step(self.start(self.weights()), x, *state, state[0])
 

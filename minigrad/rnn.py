@@ -98,7 +98,10 @@ class _Recurrent(Module):
     def _check_input(self, x: Any) -> Tensor:
         dtype = self.cells[0].W.dtype
         if not isinstance(x, Tensor):
-            x = Tensor(x, dtype=None if hasattr(x, "dtype") else dtype, copy=False)
+            try:
+                x = Tensor(x, dtype=None if hasattr(x, "dtype") else dtype, copy=False)
+            except (TypeError, ValueError) as error:
+                raise type(error)(str(error).replace("Tensor: data", f"{self.op}: x", 1)) from None
         if x.dtype != dtype:
             raise TypeError(
                 f"{self.op}: x has dtype {x.dtype}, the weights have {dtype}: convert the input with x.astype('{dtype}') "
@@ -131,10 +134,18 @@ class _Recurrent(Module):
             checked.append(value)
         return tuple(checked)
 
+    def _array(self, name: str, value: Any) -> np.ndarray:
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(f"{self.op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
+        try:
+            return np.asarray(value)
+        except ValueError:
+            raise ValueError(f"{self.op}: {name} must be an array, got nested lists of different lengths") from None
+
     def _check_lengths(self, lengths: Any, T: int, B: int) -> np.ndarray | None:
         if lengths is None:
             return None
-        array = np.asarray(lengths)
+        array = self._array("lengths", lengths)
         if array.dtype.kind not in "iu" and array.size:
             raise TypeError(f"{self.op}: lengths must be integers, got {array.dtype}")
         if array.shape != (B,):
@@ -146,7 +157,7 @@ class _Recurrent(Module):
     def _check_reset(self, reset: Any, T: int, B: int) -> np.ndarray | None:
         if reset is None:
             return None
-        array = np.asarray(reset)
+        array = self._array("reset", reset)
         if array.dtype != np.bool_:
             raise TypeError(f"{self.op}: reset must be an array of bool, got {array.dtype}")
         if array.shape != (T, B):
@@ -163,7 +174,7 @@ class _Recurrent(Module):
         anew, from zeros, before step t, and no gradient passes. trace=True returns a third value: for each layer and direction
         a dict of read-only arrays (T, B, H): the gates by name, "c" and "h". T = 0 gives an empty output and the initial state.
         """
-        x = self._check_input(x)
+        x, trace = self._check_input(x), flag(self.op, "trace", trace)
         T, B, _ = x.shape
         states = None if state is None else self._check_state(state, B)
         lengths, reset = self._check_lengths(lengths, T, B), self._check_reset(reset, T, B)

@@ -1,5 +1,5 @@
-"""Modules: parameters by name, states, train and eval, what repr shows; Linear, Embedding, Dropout; initial weights, gates and layer
-normalisation of the cells; two directions."""
+"""Modules: parameters by name, states, train and eval, what repr shows; Linear, Embedding, Dropout; initial weights, gates and
+layer normalisation of the cells; two directions."""
 import numpy as np
 import pytest
 
