@@ -430,7 +430,7 @@ def test_onnx_fixtures(case):
     D, G = z["W"].shape[0], len(order)
 
     def turned(m):
-        return np.concatenate([m[k * H:(k + 1) * H] for k in order])
+        return np.concatenate([m[k * H:(k + 1) * H] for k in order]).astype(np.float64)
     x = mg.Tensor(z["X"].astype(np.float64), requires_grad=True)
     lengths = z.get("sequence_lens")
     outs, finals, leaves = [], [], []
@@ -446,7 +446,7 @@ def test_onnx_fixtures(case):
             both = turned(outer + inner)
             cell.b[...] = np.concatenate([both[:2 * H], turned(outer)[2 * H:], turned(inner)[2 * H:]]) if after else both
             if "P" in z:
-                i, o, f = np.split(z["P"][d], 3)
+                i, o, f = np.split(z["P"][d].astype(np.float64), 3)
                 cell.p[...] = np.stack([i, f, o])
         two = op == "LSTM"
         initial = None if not state else tuple(state) if two else state[0]
