@@ -4,6 +4,8 @@ Fixtures are looked for in ../shared (or $MINIGRAD_SHARED) and skipped where abs
 """
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +190,27 @@ def test_clipping_without_any_gradient():
     assert optim.clip_grad_norm_(parameters, 1.0) == 0.0
     optim.clip_grad_value_(parameters, 1.0)
     assert all(p.grad is None for p in parameters)
+
+
+NORMS = """
+import numpy as np, minigrad as mg
+for n in (7, 9999, 300001):
+    p = mg.Tensor(np.zeros(n, np.float32), requires_grad=True)
+    for norm_type in (1, 2, 3, np.inf):
+        p.grad = mg.Tensor(np.random.default_rng(n).standard_normal(n).astype(np.float32))
+        print(mg.optim.clip_grad_norm_([p], 1.0, norm_type).hex(), hash(p.grad.numpy().tobytes()))
+"""
+
+
+def test_the_norm_has_the_same_bits_whatever_blas_numpy_has():
+    """BLAS adds in another order on another CPU (here another OPENBLAS_CORETYPE) or with more threads; the norm must not."""
+    settings = [("Haswell", "1", "1"), ("Haswell", "2", "3"), ("Nehalem", "1", "2"), ("Prescott", "2", "1")]
+    printed = set()
+    for core, blas_threads, threads in settings:
+        env = os.environ | {"OPENBLAS_CORETYPE": core, "OPENBLAS_NUM_THREADS": blas_threads, "MINIGRAD_NUM_THREADS": threads,
+                            "PYTHONHASHSEED": "0"}
+        printed.add(subprocess.run([sys.executable, "-c", NORMS], env=env, capture_output=True, text=True, check=True).stdout)
+    assert len(printed) == 1 and len(printed.pop().split()) == 24
 
 
 # ---------------------------------------------------------------- states
