@@ -1,0 +1,15 @@
+"""Runs all tests in an empty folder: a subprocess started with `python -c` then imports the installed minigrad, not the source
+folder beside it."""
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_folder(tmp_path_factory):
+    before = os.getcwd()
+    if "PYTHONPATH" in os.environ:      # relative entries are those of the folder in which pytest was started
+        os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(p) for p in os.environ["PYTHONPATH"].split(os.pathsep))
+    os.chdir(tmp_path_factory.mktemp("cwd"))
+    yield
+    os.chdir(before)
