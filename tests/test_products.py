@@ -1,4 +1,4 @@
-"""Matrix products: exact for whole numbers, within 8 u |A||B|, the same bits for every layout, packed or not, and for a row alone."""
+"""Matrix products: exact for whole numbers, within 8 u |A||B|, the same bits for every layout, packed or not."""
 import itertools
 
 import numpy as np
