@@ -149,5 +149,38 @@ INLINE vreal vfma(vreal a, vreal b, vreal c) {
 #endif
 }
 
+/* The square of W vectors x[0..W) is transposed: in stage d the lanes of a with bit d change places with those of b without it. */
+#if defined(__clang__)
+#define VSHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define VSHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vint){__VA_ARGS__})
+#endif
+#define VLANE_LOW(d, l) ((l) & (d) ? W + (l) - (d) : (l))
+#define VLANE_HIGH(d, l) ((l) & (d) ? W + (l) : (l) + (d))
+#define VLANES2(f, d, l) f(d, l), f(d, l + 1)
+#define VLANES4(f, d, l) VLANES2(f, d, l), VLANES2(f, d, l + 2)
+#define VLANES8(f, d, l) VLANES4(f, d, l), VLANES4(f, d, l + 4)
+#define VLANES16(f, d, l) VLANES8(f, d, l), VLANES8(f, d, l + 8)
+#define VTRANSPOSE_STAGE(d, lanes) \
+    _Pragma("GCC unroll 16") for (int i = 0; i < (int)W; i++) \
+        if (!(i & (d))) { \
+            vreal a = x[i], b = x[i + (d)]; \
+            x[i] = VSHUFFLE(a, b, lanes(VLANE_LOW, d, 0)); \
+            x[i + (d)] = VSHUFFLE(a, b, lanes(VLANE_HIGH, d, 0)); \
+        }
+INLINE void vtranspose(vreal *x) {
+#if VBYTES * 8 == MG_REAL * 16
+    VTRANSPOSE_STAGE(1, VLANES16) VTRANSPOSE_STAGE(2, VLANES16) VTRANSPOSE_STAGE(4, VLANES16) VTRANSPOSE_STAGE(8, VLANES16)
+#elif VBYTES * 8 == MG_REAL * 8
+    VTRANSPOSE_STAGE(1, VLANES8) VTRANSPOSE_STAGE(2, VLANES8) VTRANSPOSE_STAGE(4, VLANES8)
+#elif VBYTES * 8 == MG_REAL * 4
+    VTRANSPOSE_STAGE(1, VLANES4) VTRANSPOSE_STAGE(2, VLANES4)
+#elif VBYTES * 8 == MG_REAL * 2
+    VTRANSPOSE_STAGE(1, VLANES2)
+#else
+    (void)x;
+#endif
+}
+
 MG_TARGET_END
 #endif

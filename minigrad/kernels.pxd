@@ -96,8 +96,10 @@ cdef void accumulate_strided(const mg_kernels *K, int nd, const ptrdiff_t *shape
 cdef void copy_strided(size_t itemsize, int nd, const ptrdiff_t *shape, const void *x, const ptrdiff_t *sx,
                        void *y, const ptrdiff_t *sy) noexcept nogil
 # csrc/product.h
-cdef void product(const mg_kernels *K, size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
-                  const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *c, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil
+cdef void products(const mg_kernels *K, size_t count, size_t m, size_t n, size_t k,
+                   const void *a, ptrdiff_t bsa, ptrdiff_t rsa, ptrdiff_t csa,
+                   const void *b, ptrdiff_t bsb, ptrdiff_t rsb, ptrdiff_t csb,
+                   void *c, ptrdiff_t bsc, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil
 # csrc/recurrent.h
 cdef int recurrent_forward(const mg_kernels *K, const mg_recurrent *r) noexcept nogil
 cdef int recurrent_backward(const mg_kernels *K, const mg_recurrent *r, const mg_recurrent_grads *g) noexcept nogil

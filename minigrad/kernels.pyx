@@ -24,8 +24,10 @@ cdef extern from "strided.h" nogil:
                          const void *x, const ptrdiff_t *sx, void *y, const ptrdiff_t *sy)
 
 cdef extern from "product.h" nogil:
-    void mg_gemm(const mg_kernels *K, size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
-                 const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *c, ptrdiff_t rsc, ptrdiff_t csc)
+    void mg_gemm_batched(const mg_kernels *K, size_t count, size_t m, size_t n, size_t k,
+                         const void *a, ptrdiff_t bsa, ptrdiff_t rsa, ptrdiff_t csa,
+                         const void *b, ptrdiff_t bsb, ptrdiff_t rsb, ptrdiff_t csb,
+                         void *c, ptrdiff_t bsc, ptrdiff_t rsc, ptrdiff_t csc)
 
 cdef extern from "recurrent.h" nogil:
     int mg_recurrent_forward(const mg_kernels *k, const mg_recurrent *r)
@@ -67,9 +69,11 @@ cdef void copy_strided(size_t itemsize, int nd, const ptrdiff_t *shape, const vo
                        void *y, const ptrdiff_t *sy) noexcept nogil:
     mg_copy_strided(itemsize, nd, shape, x, sx, y, sy)
 
-cdef void product(const mg_kernels *K, size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
-                  const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *c, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil:
-    mg_gemm(K, m, n, k, a, rsa, csa, b, rsb, csb, c, rsc, csc)
+cdef void products(const mg_kernels *K, size_t count, size_t m, size_t n, size_t k,
+                   const void *a, ptrdiff_t bsa, ptrdiff_t rsa, ptrdiff_t csa,
+                   const void *b, ptrdiff_t bsb, ptrdiff_t rsb, ptrdiff_t csb,
+                   void *c, ptrdiff_t bsc, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil:
+    mg_gemm_batched(K, count, m, n, k, a, bsa, rsa, csa, b, bsb, rsb, csb, c, bsc, rsc, csc)
 
 cdef int recurrent_forward(const mg_kernels *K, const mg_recurrent *r) noexcept nogil:
     return mg_recurrent_forward(K, r)

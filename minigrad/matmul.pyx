@@ -7,7 +7,7 @@ already there: for the weights of a recurrent loop the whole sum over the steps 
 cimport numpy as cnp
 from libc.stddef cimport ptrdiff_t
 from minigrad.elementwise cimport add, mul
-from minigrad.kernels cimport mg_kernels, product
+from minigrad.kernels cimport mg_kernels, products
 from minigrad.tensor cimport (Node, Operators, Tensor, as_input, as_operand, kernels_of, operators, record2, recordn, save0, save1,
                               tracked2, recording, wrap)
 
@@ -62,9 +62,13 @@ cdef int accumulate_product(cnp.ndarray c, cnp.ndarray a, cnp.ndarray b) except 
         else:
             break
         nd -= 1
+    # The last dimension left is one batch in C; the others are counted through here.
+    nd -= 1
+    cdef size_t count = shape[nd] if nd >= 0 else 1
+    cdef ptrdiff_t bsa = sa[nd] if nd >= 0 else 0, bsb = sb[nd] if nd >= 0 else 0, bsc = sc[nd] if nd >= 0 else 0
     with nogil:
         while True:
-            product(K, m, n, k, pa, rsa, csa, pb, rsb, csb, pc, rsc, csc)
+            products(K, count, m, n, k, pa, bsa, rsa, csa, pb, bsb, rsb, csb, pc, bsc, rsc, csc)
             d = nd - 1
             while d >= 0:
                 counter[d] += 1
