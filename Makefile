@@ -23,7 +23,8 @@ neon:
 	aarch64-linux-gnu-gcc -static $(C_FLAGS) tests/isa_check.c $(KERNELS) -o build/neon_check -lpthread -lm
 	qemu-aarch64 build/neon_check
 
-# The thread sanitizer lets no child of fork start threads, and qemu does not survive a fork beside threads: these two leave the forks out.
+# The thread sanitizer lets no child of fork start threads, and qemu does not survive a fork beside threads: these two leave
+# the forks out.
 .PHONY: gemm gemm_neon gemm_tsan
 gemm:
 	mkdir -p build
@@ -32,7 +33,8 @@ gemm:
 
 gemm_neon:
 	mkdir -p build
-	aarch64-linux-gnu-gcc -static -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) tests/gemm_check.c $(KERNELS) -o build/gemm_neon_check -lpthread -lm
+	aarch64-linux-gnu-gcc -static -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) tests/gemm_check.c $(KERNELS) \
+	    -o build/gemm_neon_check -lpthread -lm
 	qemu-aarch64 build/gemm_neon_check 50
 
 gemm_tsan:

@@ -149,7 +149,7 @@ INLINE vreal vfma(vreal a, vreal b, vreal c) {
 #endif
 }
 
-/* The square of W vectors x[0..W) is transposed: in stage d the lanes of a with bit d change places with those of b without it. */
+/* The square of W vectors x[0..W) is transposed: in stage d the lanes of a with bit d and those of b without it change places. */
 #if defined(__clang__)
 #define VSHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else

@@ -25,14 +25,17 @@ static void part(void *arg, size_t index) {
     ptrdiff_t item = (ptrdiff_t)j->K->itemsize, step = (ptrdiff_t)from * item;
     switch (j->by) {
     case BY_ROWS:
-        j->K->gemm(count, j->n, j->k, j->a + step * j->rsa, j->rsa, j->csa, j->b, j->rsb, j->csb, j->c + step * j->rsc, j->rsc, j->csc);
+        j->K->gemm(count, j->n, j->k, j->a + step * j->rsa, j->rsa, j->csa, j->b, j->rsb, j->csb,
+                   j->c + step * j->rsc, j->rsc, j->csc);
         break;
     case BY_COLUMNS:
-        j->K->gemm(j->m, count, j->k, j->a, j->rsa, j->csa, j->b + step * j->csb, j->rsb, j->csb, j->c + step * j->csc, j->rsc, j->csc);
+        j->K->gemm(j->m, count, j->k, j->a, j->rsa, j->csa, j->b + step * j->csb, j->rsb, j->csb,
+                   j->c + step * j->csc, j->rsc, j->csc);
         break;
     case BY_PRODUCTS:
         for (ptrdiff_t i = step; i < step + (ptrdiff_t)count * item; i += item)
-            j->K->gemm(j->m, j->n, j->k, j->a + i * j->bsa, j->rsa, j->csa, j->b + i * j->bsb, j->rsb, j->csb, j->c + i * j->bsc, j->rsc, j->csc);
+            j->K->gemm(j->m, j->n, j->k, j->a + i * j->bsa, j->rsa, j->csa, j->b + i * j->bsb, j->rsb, j->csb,
+                       j->c + i * j->bsc, j->rsc, j->csc);
         break;
     }
 }
@@ -57,7 +60,8 @@ void mg_gemm(const mg_kernels *K, size_t m, size_t n, size_t k, const void *a, p
 }
 
 void mg_gemm_batched(const mg_kernels *K, size_t count, size_t m, size_t n, size_t k,
-                     const void *a, ptrdiff_t bsa, ptrdiff_t rsa, ptrdiff_t csa, const void *b, ptrdiff_t bsb, ptrdiff_t rsb, ptrdiff_t csb,
+                     const void *a, ptrdiff_t bsa, ptrdiff_t rsa, ptrdiff_t csa,
+                     const void *b, ptrdiff_t bsb, ptrdiff_t rsb, ptrdiff_t csb,
                      void *c, ptrdiff_t bsc, ptrdiff_t rsc, ptrdiff_t csc) {
     ptrdiff_t item = (ptrdiff_t)K->itemsize;
     double work = (double)m * (double)n * (double)k;

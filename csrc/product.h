@@ -10,7 +10,8 @@ void mg_gemm(const mg_kernels *K, size_t m, size_t n, size_t k, const void *a, p
 /* `count` products, the operands of one a batch stride (bsa, bsb, bsc elements) after those of the one before. With bsc = 0 they
  * continue each other's chains, the first one first; otherwise the products of a batch do not overlap in C. */
 void mg_gemm_batched(const mg_kernels *K, size_t count, size_t m, size_t n, size_t k,
-                     const void *a, ptrdiff_t bsa, ptrdiff_t rsa, ptrdiff_t csa, const void *b, ptrdiff_t bsb, ptrdiff_t rsb, ptrdiff_t csb,
+                     const void *a, ptrdiff_t bsa, ptrdiff_t rsa, ptrdiff_t csa,
+                     const void *b, ptrdiff_t bsb, ptrdiff_t rsb, ptrdiff_t csb,
                      void *c, ptrdiff_t bsc, ptrdiff_t rsc, ptrdiff_t csc);
 
 #endif

@@ -1,8 +1,9 @@
-/* Matrix products against a naive chain of fma(), to the bit: every instruction set of this CPU, both float types, packed and not, batched,
- * 1, 2, 3 and 8 threads; sizes from 0, every order of memory, strides negative and 0. Each operand ends, or begins, at a page that
- * cannot be touched, and what lies between the elements of C must stay as it was. Also the pool: forks, callers side by side, nesting.
+/* Matrix products against a naive chain of fma(), to the bit: every instruction set of this CPU, both float types, packed or
+ * not, batched, 1, 2, 3 and 8 threads; sizes from 0, every order of memory, strides negative and 0. Each operand ends, or begins,
+ * at a page that cannot be touched, and what lies between the elements of C must stay as it was. Also the pool: forks, callers side by
+ * side, nesting.
  *
- *     make gemm       on this machine          make gemm_neon       the NEON kernels, under qemu          make gemm_tsan       races
+ *     make gemm       on this machine     make gemm_neon       the NEON kernels, under qemu     make gemm_tsan       races
  */
 #define _GNU_SOURCE
 #include "../csrc/kernels.h"
@@ -37,7 +38,9 @@ static void put(char *p, double x) {
     if (item == 4) *(float *)p = (float)x;
     else *(double *)p = x;
 }
-static char *element(const matrix *x, size_t i, size_t j) { return x->at + ((ptrdiff_t)i * x->rs + (ptrdiff_t)j * x->cs) * (ptrdiff_t)item; }
+static char *element(const matrix *x, size_t i, size_t j) {
+    return x->at + ((ptrdiff_t)i * x->rs + (ptrdiff_t)j * x->cs) * (ptrdiff_t)item;
+}
 
 static unsigned random_bits(void) {
     static uint64_t state = 1;
@@ -48,7 +51,8 @@ static double random_value(void) { return ((int)(random_bits() % 20001) - 10000)
 
 static size_t size_max(size_t a, size_t b) { return a > b ? a : b; }
 
-/* A matrix in one of the orders; at_end: its last byte is the last before a page that cannot be touched, else its first the first after one. */
+/* A matrix in one of the orders. at_end: its last byte is the last before a page that cannot be touched; else its first
+ * byte is the first after one. */
 static matrix make(char *where, size_t rows, size_t cols, int order, int at_end) {
     ptrdiff_t r = (ptrdiff_t)size_max(rows, 1), c = (ptrdiff_t)size_max(cols, 1), rs, cs;
     switch (order) {
@@ -100,8 +104,8 @@ static void compare(const char *what, const matrix *a, const matrix *b, const ma
         if (i == c->length) return;
     }
     if (wrong++ < 20)
-        printf("%s float%d %s: %zu x %zu x %zu, A (%td, %td), B (%td, %td), C (%td, %td): element %zu is %.9g, not %.9g\n", K->isa,
-               (int)item * 8, what, c->rows, c->cols, a->cols, a->rs, a->cs, b->rs, b->cs, c->rs, c->cs, at,
+        printf("%s float%d %s: %zu x %zu x %zu, A (%td, %td), B (%td, %td), C (%td, %td): element %zu is %.9g, not %.9g\n",
+               K->isa, (int)item * 8, what, c->rows, c->cols, a->cols, a->rs, a->cs, b->rs, b->cs, c->rs, c->cs, at,
                get(c->low + at * item), get(expected + at * item));
 }
 
@@ -128,7 +132,8 @@ static void check(const matrix *a, const matrix *b, const matrix *c, int threads
 
 static void product(size_t m, size_t n, size_t k, int orders, int at_end, int threads) {
     int a_order = orders % ORDERS, b_order = orders / ORDERS % ORDERS, c_order = orders / ORDERS / ORDERS % ORDERS_OF_C;
-    matrix a = make(room[0], m, k, a_order, at_end), b = make(room[1], k, n, b_order, at_end), c = make(room[2], m, n, c_order, at_end);
+    matrix a = make(room[0], m, k, a_order, at_end), b = make(room[1], k, n, b_order, at_end);
+    matrix c = make(room[2], m, n, c_order, at_end);
     check(&a, &b, &c, threads);
 }
 
@@ -147,18 +152,22 @@ static void isolated(void) {
 
 /* batch products, with a stride of 0 for C too: then they continue each other. */
 static void batches(void) {
-    static const size_t sizes[][4] = {{0, 3, 3, 3}, {1, 5, 6, 7}, {7, 3, 4, 5}, {40, 32, 32, 32}, {9, 1, 64, 64}, {5, 40, 24, 9}, {3, 120, 120, 120}};
+    static const size_t sizes[][4] = {{0, 3, 3, 3}, {1, 5, 6, 7}, {7, 3, 4, 5}, {40, 32, 32, 32}, {9, 1, 64, 64}, {5, 40, 24, 9},
+                                       {3, 120, 120, 120}};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
         for (int kind = 0; kind < 4; kind++)
             for (int threads = 1; threads <= 8; threads = threads < 3 ? threads + 1 : threads + 5) {
                 size_t count = sizes[s][0], m = sizes[s][1], n = sizes[s][2], k = sizes[s][3];
-                matrix a = make(room[0], count * m, k, ROWS, 1), b = make(room[1], count * k, n, ROWS, 1), c = make(room[2], count * m, n, ROWS, 1);
-                ptrdiff_t step_a = kind == 1 ? 0 : (ptrdiff_t)(m * k), step_b = kind == 2 ? 0 : (ptrdiff_t)(k * n), step_c = kind == 3 ? 0 : (ptrdiff_t)(m * n);
+                matrix a = make(room[0], count * m, k, ROWS, 1), b = make(room[1], count * k, n, ROWS, 1);
+                matrix c = make(room[2], count * m, n, ROWS, 1);
+                ptrdiff_t step_a = kind == 1 ? 0 : (ptrdiff_t)(m * k), step_b = kind == 2 ? 0 : (ptrdiff_t)(k * n);
+                ptrdiff_t step_c = kind == 3 ? 0 : (ptrdiff_t)(m * n);
                 memcpy(expected, c.low, c.length * item);
                 for (size_t i = 0; i < count; i++) {
-                    matrix x = {.at = a.at + (ptrdiff_t)i * step_a * (ptrdiff_t)item, .rows = m, .cols = k, .rs = a.rs, .cs = 1};
-                    matrix y = {.at = b.at + (ptrdiff_t)i * step_b * (ptrdiff_t)item, .rows = k, .cols = n, .rs = b.rs, .cs = 1};
-                    matrix z = {.low = c.low, .at = c.at + (ptrdiff_t)i * step_c * (ptrdiff_t)item, .rows = m, .cols = n, .rs = c.rs, .cs = 1};
+                    matrix x = {.at = a.at + (ptrdiff_t)(i * item) * step_a, .rows = m, .cols = k, .rs = a.rs, .cs = 1};
+                    matrix y = {.at = b.at + (ptrdiff_t)(i * item) * step_b, .rows = k, .cols = n, .rs = b.rs, .cs = 1};
+                    matrix z = c;
+                    z.at += (ptrdiff_t)(i * item) * step_c, z.rows = m;
                     chain(&x, &y, &z, expected);
                 }
                 mg_set_num_threads(threads);
@@ -245,8 +254,9 @@ static char *guarded(void) {
 int main(int argc, char **argv) {
     int thin = argc > 1 ? atoi(argv[1]) : 1;        /* 5: one product of 5, for slow machines */
     static const size_t small[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 17, 25, 31, 32, 33};
-    static const size_t large[][3] = {{1, 1, 700}, {1, 700, 300}, {700, 1, 300}, {3, 530, 300}, {2, 65, 257}, {600, 3, 33}, {600, 600, 2}, {64, 257, 128},
-                                      {100, 100, 100}, {37, 520, 260}, {130, 70, 515}, {5, 1100, 65}, {257, 129, 64}, {13, 33, 1025}};
+    static const size_t large[][3] = {{1, 1, 700},     {1, 700, 300},  {700, 1, 300},  {3, 530, 300},  {2, 65, 257},
+                                      {600, 3, 33},    {600, 600, 2},  {64, 257, 128}, {100, 100, 100}, {37, 520, 260},
+                                      {130, 70, 515},  {5, 1100, 65},  {257, 129, 64}, {13, 33, 1025}, {30, 1100, 300}};
     enum { SMALL = sizeof small / sizeof *small, LARGE = sizeof large / sizeof *large };
     for (int i = 0; i < 3; i++) room[i] = guarded();
     packed_room = guarded(), expected = guarded(), start = guarded();
@@ -258,7 +268,8 @@ int main(int argc, char **argv) {
             int turn = 0, orders = 0;
             for (size_t i = 0; i < SMALL * SMALL * SMALL; i++)
                 for (int at_end = 0; at_end < 2; at_end++)
-                    if (turn++ % thin == 0) product(small[i % SMALL], small[i / SMALL % SMALL], small[i / SMALL / SMALL], orders++, at_end, 0);
+                    if (turn++ % thin == 0)
+                        product(small[i % SMALL], small[i / SMALL % SMALL], small[i / SMALL / SMALL], orders++, at_end, 0);
             for (orders = 0; orders < ORDERS * ORDERS * ORDERS_OF_C; orders++)
                 if (turn++ % thin == 0) {
                     product(13, 50, 20, orders, orders % 2, 0);
