@@ -1,7 +1,7 @@
 /* Matrix products against a naive chain of fma(), to the bit: every instruction set of this CPU, both float types, packed or
  * not, batched, 1, 2, 3 and 8 threads; sizes from 0, every order of memory, strides negative and 0. Each operand ends, or begins,
- * at a page that cannot be touched, and what lies between the elements of C must stay as it was. Also the pool: forks, callers side by
- * side, nesting.
+ * at a page that cannot be touched, and what lies between the elements of C must stay as it was. Also the pool: forks, callers side
+ * by side, nesting.
  *
  *     make gemm       on this machine     make gemm_neon       the NEON kernels, under qemu     make gemm_tsan       races
  */
