@@ -77,7 +77,8 @@ MG_TARGET_BEGIN
 INLINE vreal vload(const real *p) { return *(const vreal_unaligned *)p; }
 INLINE void vstore(real *p, vreal v) { *(vreal_unaligned *)p = v; }
 INLINE vreal vset(real x) { return x - (vreal){0}; }
-/* Comparisons give a vmask, one truth value a lane; vselect takes lanes of a where it is true, else of b. vmin(x, high) is x where x is NaN. */
+/* Comparisons give a vmask, one truth value a lane; vselect takes lanes of a where it is true, else of b. vmin(x, high) is x
+ * where x is NaN. */
 #if defined(MG_ISA_AVX512) && MG_REAL == 32
 typedef __mmask16 vmask;
 INLINE vmask vless(vreal a, vreal b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
