@@ -12,8 +12,8 @@ cimport numpy as cnp
 from libc.stdint cimport int64_t
 from libc.string cimport memmove, memset
 from minigrad.elementwise cimport where
-from minigrad.kernels cimport mg_kernels
-from minigrad.tensor cimport (Node, Tensor, add_into, as_input, as_operand, bump, checked_slot, contiguous, kernels_of, mark_view,
+from minigrad.kernels cimport array_like, mg_kernels, new_array
+from minigrad.tensor cimport (Node, Tensor, add_into, as_input, as_operand, bump, checked_slot, contiguous, copied, kernels_of, mark_view,
                               operators, record1, record2, recording, tracked, tracked2, wrap)
 
 import numpy as np
@@ -203,7 +203,7 @@ cdef Tensor gathered(Tensor x, cnp.ndarray rows, str name):
         length *= shape[nd]
         nd += 1
     if PyArray_CHKFLAGS(x._array, cnp.NPY_ARRAY_C_CONTIGUOUS):
-        value = <cnp.ndarray>PyArray_EMPTY(nd, shape, cnp.PyArray_TYPE(x._array), 0)
+        value = new_array(nd, shape, cnp.PyArray_TYPE(x._array), False)
         if n * length < LONG:
             K.gather(n, <int64_t *>cnp.PyArray_DATA(rows), length, cnp.PyArray_DATA(x._array), cnp.PyArray_DATA(value))
         else:
@@ -374,14 +374,14 @@ cdef int setitem_rule(Node node, Tensor dy) except -1:
     if node.wants(1):
         if basic:
             place = region(dy._array, index, "assignment")
-            dv = wrap(<cnp.ndarray>PyArray_EMPTY(cnp.PyArray_NDIM(place), cnp.PyArray_DIMS(place), cnp.PyArray_TYPE(place), 0))
+            dv = wrap(array_like(place))
             copy_into(dv._array, place)
         else:
             dv = assigned(getitem(dy, index), index, basic, dy.shape)
         node.give_unbroadcast(1, dv, shape, True)
     if node.wants(0):
         if not node.fresh or node.hooks or (node.run.wanted is not None and node in node.run.wanted):
-            dy = wrap(np.array(dy._array, order="C"))               # others see this gradient; the one that goes on is ours
+            dy = wrap(copied(dy._array))               # others see this gradient; the one that goes on is ours
         if basic:
             place = region(dy._array, index, "assignment")
             if PyArray_CHKFLAGS(place, cnp.NPY_ARRAY_C_CONTIGUOUS):

@@ -2,6 +2,7 @@
 # kernels through the tables K32 and K64 and the functions below.
 from libc.stdint cimport int64_t, uint8_t
 from libc.stddef cimport ptrdiff_t
+cimport numpy as cnp
 
 cdef extern from "kernels.h" nogil:
     enum:
@@ -82,6 +83,11 @@ cdef extern from "recurrent.h" nogil:
         double *dh_norm2
         double *dc_norm2
         mg_nonfinite *nonfinite
+
+# A new array, of zeros if `zero`; where it is large its memory comes from csrc/blocks.h.
+cdef cnp.ndarray new_array(int nd, cnp.npy_intp *shape, int typenum, bint zero)
+cdef cnp.ndarray array_like(cnp.ndarray x)                              # new, C order, not initialised
+cdef cnp.ndarray array_of_shape(tuple shape, int typenum, bint zero)
 
 cdef const mg_kernels *K32      # float32
 cdef const mg_kernels *K64      # float64

@@ -5,6 +5,8 @@ The tables of csrc/kernels.h are chosen once, at import, by what this CPU can ru
 say otherwise. What lives here is the choice and the way to the kernels; what the kernels compute is in csrc/.
 """
 cimport numpy as cnp
+from cpython.pycapsule cimport PyCapsule_New
+from libc.string cimport memset, strncpy
 
 import os
 import platform
@@ -52,6 +54,87 @@ cdef extern from *:
     #endif
     """
     const char *MG_COMPILER
+
+cdef extern from "blocks.h":
+    enum:
+        MG_LARGE
+    void *mg_block_get(size_t size) noexcept nogil
+    void mg_block_put(void *block, size_t size) noexcept nogil
+
+# ---------------------------------------------------------------- the memory of large arrays
+
+cdef extern from "numpy/arrayobject.h":
+    ctypedef struct PyDataMemAllocator:
+        void *ctx
+        void *(*malloc)(void *ctx, size_t size) noexcept nogil
+        void *(*calloc)(void *ctx, size_t count, size_t size) noexcept nogil
+        void *(*realloc)(void *ctx, void *memory, size_t size) noexcept nogil
+        void (*free)(void *ctx, void *memory, size_t size) noexcept nogil
+    ctypedef struct PyDataMem_Handler:
+        char *name
+        unsigned char version
+        PyDataMemAllocator allocator
+    object PyDataMem_SetHandler(object handler)
+    object PyArray_EMPTY(int nd, cnp.npy_intp *dims, int typenum, int fortran)
+
+cdef void *block_malloc(void *ctx, size_t size) noexcept nogil:
+    return mg_block_get(size)
+
+cdef void *block_calloc(void *ctx, size_t count, size_t size) noexcept nogil:
+    cdef void *memory = mg_block_get(count * size)
+    if memory != NULL:
+        memset(memory, 0, count * size)
+    return memory
+
+cdef void *block_realloc(void *ctx, void *memory, size_t size) noexcept nogil:
+    return NULL                     # arrays of ours are never resized: a MemoryError, and the array stays as it is
+
+cdef void block_free(void *ctx, void *memory, size_t size) noexcept nogil:
+    if memory != NULL:
+        mg_block_put(memory, size)
+
+cdef PyDataMem_Handler block_handler
+strncpy(block_handler.name, b"minigrad_blocks", 126)
+block_handler.version = 1
+block_handler.allocator.malloc = block_malloc
+block_handler.allocator.calloc = block_calloc
+block_handler.allocator.realloc = block_realloc
+block_handler.allocator.free = block_free
+cdef object blocks = PyCapsule_New(&block_handler, "mem_handler", NULL)
+
+
+cdef cnp.ndarray new_array(int nd, cnp.npy_intp *shape, int typenum, bint zero):
+    cdef double bytes = 4 if typenum == cnp.NPY_FLOAT else 8
+    cdef cnp.ndarray array
+    cdef int d
+    for d in range(nd):
+        bytes *= shape[d]
+    if bytes < MG_LARGE:
+        array = <cnp.ndarray>PyArray_EMPTY(nd, shape, typenum, 0)
+    else:
+        before = PyDataMem_SetHandler(blocks)
+        try:
+            array = <cnp.ndarray>PyArray_EMPTY(nd, shape, typenum, 0)
+        finally:
+            PyDataMem_SetHandler(before)
+    if zero:
+        memset(cnp.PyArray_DATA(array), 0, cnp.PyArray_NBYTES(array))
+    return array
+
+
+cdef cnp.ndarray array_like(cnp.ndarray x):
+    return new_array(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), False)
+
+
+cdef cnp.ndarray array_of_shape(tuple shape, int typenum, bint zero):
+    cdef cnp.npy_intp dims[64]
+    cdef Py_ssize_t d
+    for d in range(len(shape)):
+        dims[d] = shape[d]
+    return new_array(len(shape), dims, typenum, zero)
+
+
+# ---------------------------------------------------------------- csrc for the other modules
 
 cdef void map_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape,
                       const void *x, const ptrdiff_t *sx, void *y) noexcept nogil:

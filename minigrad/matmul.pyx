@@ -7,7 +7,7 @@ already there: for the weights of a recurrent loop the whole sum over the steps 
 cimport numpy as cnp
 from libc.stddef cimport ptrdiff_t
 from minigrad.elementwise cimport add, mul
-from minigrad.kernels cimport mg_kernels, products
+from minigrad.kernels cimport array_of_shape, mg_kernels, products
 from minigrad.tensor cimport (Node, Operators, Tensor, as_input, as_operand, kernels_of, operators, record2, recordn, save0, save1,
                               tracked2, recording, wrap)
 
@@ -141,7 +141,7 @@ cpdef Tensor matmul(a, b):
     if nd == 1 or md == 1:
         return matmul_vector(x, y, nd, md)
     cdef tuple shape = product_shape(x._array, y._array, "matmul", x, y)
-    cdef Tensor z = wrap(np.zeros(shape, (<object>x._array).dtype))
+    cdef Tensor z = wrap(array_of_shape(shape, cnp.PyArray_TYPE(x._array), True))
     accumulate_product(z._array, widened(x._array, len(shape)), widened(y._array, len(shape)))
     if tracked2(x, y):
         node = record2(z, matmul_rule, "matmul", x, y)
@@ -193,7 +193,7 @@ cpdef Tensor addmm(c, a, b):
     if cnp.PyArray_NDIM(x._array) < 2 or cnp.PyArray_NDIM(y._array) != 2:
         raise ValueError(f"addmm: a must have at least 2 dimensions and b must have 2, got shapes {x.shape} and {y.shape}")
     cdef tuple shape = product_shape(x._array, y._array, "addmm", x, y)
-    cdef cnp.ndarray value = np.empty(shape, (<object>y._array).dtype)
+    cdef cnp.ndarray value = array_of_shape(shape, cnp.PyArray_TYPE(y._array), False)
     try:
         np.copyto(value, start._array)
     except ValueError:

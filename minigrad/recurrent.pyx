@@ -7,7 +7,7 @@ the composed form for second order. The layers that users see are in rnn.py; the
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t
 from minigrad.kernels cimport *
-from minigrad.tensor cimport Node, Tensor, kernels_of, record_outputs, recording, recordn, wrap
+from minigrad.tensor cimport Node, Tensor, contiguous, kernels_of, record_outputs, recording, recordn, wrap
 
 import math
 
@@ -92,7 +92,7 @@ cdef class Sequence:
         return 0
 
     cdef cnp.ndarray new(self, tuple shape):
-        return np.empty(shape, self.dtype)
+        return array_of_shape(shape, cnp.PyArray_TYPE(self.wh), False)
 
     cdef int allocate(self, Py_ssize_t T) except -1:
         """Memory for what backward reads again, for T steps."""
@@ -155,7 +155,7 @@ cdef class Sequence:
     cdef int backward(self, Node node, list dys) except -1:
         """Give the gradients of all inputs; dys are those of h, h_T and (LSTM) c_T, or None."""
         cdef Sequence s
-        dh, dh_T, dc_T = [None if dy is None else np.ascontiguousarray((<Tensor>dy)._array) for dy in (*dys, None)[:3]]
+        dh, dh_T, dc_T = [None if dy is None else contiguous(<Tensor>dy) for dy in (*dys, None)[:3]]
         dx = self.new((<object>self.x).shape) if node.wants(0) else None
         buffers = [None if weight is None or not node.wants(i) else
                    node.buffer(i, (<object>weight).shape, cnp.PyArray_TYPE(weight))._array
@@ -216,7 +216,7 @@ cdef void *data(object array):
 
 
 cdef cnp.ndarray array_of(object tensor):
-    return None if tensor is None else np.ascontiguousarray((<Tensor>tensor)._array)
+    return None if tensor is None else contiguous(<Tensor>tensor)
 
 
 def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor wx not None, Tensor wh not None, Tensor bias,

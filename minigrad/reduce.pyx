@@ -14,7 +14,7 @@ As in every op module, the rule is under the op; dy is the gradient of the op's 
 cimport numpy as cnp
 from libc.stdint cimport int64_t
 from minigrad.elementwise cimport div, exp, mul, neg, sub, where
-from minigrad.kernels cimport mg_kernels, mg_map2_div
+from minigrad.kernels cimport mg_kernels, mg_map2_div, new_array
 from minigrad.tensor cimport (Node, Rule, Tensor, as_input, contiguous, empty, kernels_of, mark_view, record1, record2, save0,
                               save1, save_output, tracked, tracked2, wrap)
 
@@ -31,7 +31,6 @@ cdef extern from "Python.h":
         pass
 
 cdef extern from "numpy/arrayobject.h":
-    object PyArray_EMPTY(int nd, cnp.npy_intp *dims, int typenum, int fortran)
     object PyArray_New(PyTypeObject *type, int nd, cnp.npy_intp *dims, int typenum, cnp.npy_intp *strides, void *data,
                        int itemsize, int flags, object base)
     int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
@@ -133,7 +132,7 @@ cdef cnp.ndarray without_reduced(cnp.ndarray x, Plan *p, bint keepdims, int type
         if not p.reduced[d] or keepdims:
             shape[nd] = 1 if p.reduced[d] else cnp.PyArray_DIM(x, d)
             nd += 1
-    return <cnp.ndarray>PyArray_EMPTY(nd, shape, typenum, 0)
+    return new_array(nd, shape, typenum, False)
 
 
 cdef Tensor reduced(Tensor x, Plan *p, bint keepdims, Reduction kernel):

@@ -8,7 +8,7 @@ ValueError. Indexing is in index.pyx.
 cimport numpy as cnp
 from libc.string cimport memcpy
 from minigrad.index cimport getitem, sliced, view_of
-from minigrad.kernels cimport copy_strided
+from minigrad.kernels cimport copy_strided, new_array
 from minigrad.tensor cimport Node, Rule, Tensor, as_input, as_operand, mark_view, record1, recordn, recording, tracked, wrap
 
 import operator
@@ -20,7 +20,6 @@ from minigrad.tensor import checked_dtype, checked_shape, install
 cnp.import_array()
 
 cdef extern from "numpy/arrayobject.h":
-    object PyArray_EMPTY(int nd, cnp.npy_intp *dims, int typenum, int fortran)
     int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
 
 cdef enum:
@@ -386,7 +385,7 @@ def concatenate(tensors, axis=0) -> Tensor:
         ends.append(end)
     for d in range(nd):
         shape[d] = end if d == at else cnp.PyArray_DIM(first._array, d)
-    y = wrap(<cnp.ndarray>PyArray_EMPTY(nd, shape, cnp.PyArray_TYPE(first._array), 0))
+    y = wrap(new_array(nd, shape, cnp.PyArray_TYPE(first._array), False))
     for i, part in enumerate(parts):
         if cnp.PyArray_SIZE(part._array):
             copy_part(y._array, part._array, at, False, ends[i])
@@ -429,7 +428,7 @@ def stack(tensors, axis=0) -> Tensor:
             raise ValueError(f"stack: all tensors must have the shape of the first, {first.shape}; tensor {i} has {part.shape}")
     for d in range(nd):
         shape[d] = len(parts) if d == at else cnp.PyArray_DIM(first._array, d - (d > at))
-    y = wrap(<cnp.ndarray>PyArray_EMPTY(nd, shape, cnp.PyArray_TYPE(first._array), 0))
+    y = wrap(new_array(nd, shape, cnp.PyArray_TYPE(first._array), False))
     if cnp.PyArray_SIZE(first._array):
         for i, part in enumerate(parts):
             copy_part(y._array, part._array, at, True, i)

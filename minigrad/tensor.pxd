@@ -103,6 +103,7 @@ cdef int mark_view(Tensor y, Tensor x) except -1
 cdef int bump(Tensor x) except -1
 cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1
 cdef cnp.ndarray contiguous(Tensor x)
+cdef cnp.ndarray copied(cnp.ndarray source)
 
 cdef inline bint tracked(Tensor x) noexcept:
     return x._requires_grad and recording()

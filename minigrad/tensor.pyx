@@ -18,7 +18,7 @@ cimport cython
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from minigrad.kernels cimport K32, K64, accumulate_strided, copy_strided, mg_kernels
+from minigrad.kernels cimport K32, K64, accumulate_strided, array_like, array_of_shape, copy_strided, mg_kernels, new_array
 
 import operator
 import os
@@ -151,9 +151,9 @@ cdef class Node(Slot):
         cdef Slot slot = <Slot>self.slots[i]
         if slot.run is not self.run:
             self.run.open(slot)
-            slot.inflight, slot.fresh = wrap(np.zeros(shape, float32 if typenum == cnp.NPY_FLOAT else float64)), True
+            slot.inflight, slot.fresh = wrap(array_of_shape(shape, typenum, True)), True
         elif not slot.fresh:
-            slot.inflight, slot.fresh = wrap(np.array(slot.inflight._array, order="C")), True
+            slot.inflight, slot.fresh = wrap(copied(slot.inflight._array)), True
         return slot.inflight
 
     cdef int give_unbroadcast(self, Py_ssize_t i, Tensor dy, tuple shape, bint fresh) except -1:
@@ -757,7 +757,7 @@ cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict want
                 if leaf in wanted:
                     wanted[leaf] = gradient
             elif not create_graph and (not leaf.fresh or not PyArray_CHKFLAGS(gradient._array, cnp.NPY_ARRAY_C_CONTIGUOUS)):
-                gradient = wrap(np.array(gradient._array, order="C"))
+                gradient = wrap(copied(gradient._array))
             elif create_graph and leaf._grad is not None:
                 gradient = operators.add(leaf._grad, gradient)
             elif create_graph and not leaf.fresh:
@@ -844,18 +844,19 @@ cdef Tensor wrap(cnp.ndarray array):
     return t
 
 cdef Tensor empty(int nd, cnp.npy_intp *shape, int typenum):
-    return wrap(<cnp.ndarray>PyArray_EMPTY(nd, shape, typenum, 0))
+    return wrap(new_array(nd, shape, typenum, False))
 
 cdef cnp.ndarray contiguous(Tensor x):
     """x's array in C order: itself, or a copy."""
-    cdef cnp.ndarray source = x._array, target
-    if PyArray_CHKFLAGS(source, cnp.NPY_ARRAY_C_CONTIGUOUS):
-        return source
+    return x._array if PyArray_CHKFLAGS(x._array, cnp.NPY_ARRAY_C_CONTIGUOUS) else copied(x._array)
+
+cdef cnp.ndarray copied(cnp.ndarray source):
+    """A copy in C order."""
+    cdef cnp.ndarray target = array_like(source)
     cdef const mg_kernels *K = kernels_of(source)
     cdef ptrdiff_t sx[64]
     cdef ptrdiff_t sy[64]
     cdef int d
-    target = <cnp.ndarray>PyArray_EMPTY(cnp.PyArray_NDIM(source), cnp.PyArray_DIMS(source), cnp.PyArray_TYPE(source), 0)
     for d in range(cnp.PyArray_NDIM(source)):
         sx[d] = cnp.PyArray_STRIDE(source, d) // <ptrdiff_t>K.itemsize
         sy[d] = cnp.PyArray_STRIDE(target, d) // <ptrdiff_t>K.itemsize
