@@ -101,7 +101,7 @@ def dropout_mask(shape, p, dtype=np.float32, generator=None) -> np.ndarray:
     """
     op = "dropout_mask"
     shape, p, dtype = checked_shape(shape, op), checked_probability(p, op), checked_dtype(dtype, op)
-    return _mask(shape, p, dtype, _checked_generator(generator, op))
+    return _mask(shape, p, dtype, checked_generator(generator, op))
 
 
 def _mask(shape, p, dtype, generator):
@@ -114,7 +114,7 @@ def _mask(shape, p, dtype, generator):
     return np.multiply(kept, 1 / (1 - p), dtype=dtype).reshape(shape)
 
 
-def _checked_generator(generator, op):
+def checked_generator(generator, op):
     if generator is None:
         return default_generator
     if not isinstance(generator, Generator):
@@ -132,7 +132,7 @@ def dropout(x, p=0.5, training=True, generator=None) -> Tensor:
     >>> mg.dropout(x, 0.5, generator=mg.Generator(1))
     Tensor([0., 0., 6., 8.], grad_fn=<dropout>)
     """
-    p, generator = checked_probability(p, "dropout"), _checked_generator(generator, "dropout")
+    p, generator = checked_probability(p, "dropout"), checked_generator(generator, "dropout")
     x = as_tensor(x, "dropout")
     if not training or p == 0:
         return x

@@ -13,13 +13,17 @@ PACKAGE = Path(mg.__file__).parent
 STUBS = sorted(path.stem for path in PACKAGE.glob("*.pyx"))
 
 
+ROOMS = (mg.data, mg.metrics, mg.optim)         # offer what is written in them; mg and mg.nn offer what they import
+
+
 def public(module):
     """What a module offers: neither its private names nor what it imported from elsewhere."""
+    home = module.__name__ if module in ROOMS else "minigrad"
     return {name: thing for name, thing in vars(module).items()
-            if not name.startswith("_") and not inspect.ismodule(thing) and thing.__module__.startswith("minigrad")}
+            if not name.startswith("_") and not inspect.ismodule(thing) and getattr(thing, "__module__", "").startswith(home)}
 
 
-NAMES = {f"{module.__name__}.{name}": thing for module in (mg, mg.nn, mg.optim) for name, thing in public(module).items()}
+NAMES = {f"{module.__name__}.{name}": thing for module in (mg, mg.nn, *ROOMS) for name, thing in public(module).items()}
 COMPILED = {name: thing for name, thing in NAMES.items() if getattr(thing, "__module__", "").removeprefix("minigrad.") in STUBS}
 
 
