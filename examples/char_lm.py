@@ -93,7 +93,7 @@ def checkpoint(path: str, model: CharLM, optimizer: mg.optim.Adam, state, step: 
     arrays |= {f"adam.{k}": v for k, v in adam.items() if isinstance(v, np.ndarray)}
     if state is not None:
         arrays |= {"state.h": state.h.numpy(), "state.c": state.c.numpy()}
-    extra = {"step": step, "adam": {"steps": adam["steps"], "lr": adam["lr"]}, "curve": curve, "characters": characters,
+    extra = {"step": step, "adam": {k: adam[k] for k in ("param_groups", "steps")}, "curve": curve, "characters": characters,
              "options": options}
     try:
         mg.save(path, arrays, extra)
@@ -182,7 +182,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, lambda *_: (stop.append(1), signal.signal(signal.SIGINT, signal.SIG_DFL)))
     first, start, shown = step, time.perf_counter(), 0.0
     while step < o.steps and not stop:
-        optimizer.lr = o.lr * min(1.0, 3 * (1 - step / o.steps) + 0.02)         # falling over the last third
+        optimizer.param_groups[0]["lr"] = o.lr * min(1.0, 3 * (1 - step / o.steps) + 0.02)         # falling over the last third
         loss, state = loss_of(step, state)
         state = state.detach()
         optimizer.zero_grad()

@@ -1,30 +1,68 @@
-"""Optimisers and gradient clipping, in NumPy: SGD, Adam, AdamW; clip_grad_norm_, clip_grad_value_ (slide: gradient clipping).
+"""Optimisers and gradient clipping: SGD, RMSprop, Adam, AdamW, Adagrad; clip_grad_norm_, clip_grad_value_ (slide: gradient
+clipping). Schedules of the learning rate are in schedule.py.
 
-The formulas and defaults are PyTorch's. A step changes the parameters in place; where a gradient is None the parameter is left
-alone.
+Formulas, options and defaults are PyTorch's. A step changes the parameters in place; where a gradient is None the parameter and
+its state are left alone. In all formulas g is the gradient, first negated if `maximize`, then with weight_decay * p added.
 """
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from minigrad.tensor import Tensor, no_grad
 
+Group = dict[str, Any]
+Parameters = Iterable[Tensor] | Iterable[Group]
 
-def _number(op: str, name: str, value: Any, low: float, high: float, open_end: bool = False) -> float:
-    """`value` as a float from low to high."""
+
+# ---------------------------------------------------------------- arguments
+
+def _number(op: str, name: str, value: Any, low: float = 0, high: float = math.inf, ends: str = "[)") -> float:
+    """`value` as a float between low and high; ends says whether these belong to the range: "[)" is low <= value < high."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
-    if not (low <= value < high if open_end else low <= value <= high):
-        bound = "below" if open_end else "to"
-        raise ValueError(f"{op}: {name} must be from {low} {bound} {high}, got {value}")
+    if not ((low <= value if ends[0] == "[" else low < value) and (value <= high if ends[1] == "]" else value < high)):
+        bounds = [f"at least {low}" if ends[0] == "[" else f"above {low}"] if low > -math.inf else []
+        bounds += ["finite"] if high == math.inf and ends[1] == ")" else []
+        bounds += [f"at most {high}" if ends[1] == "]" else f"below {high}"] if high < math.inf else []
+        raise ValueError(f"{op}: {name} must be {' and '.join(bounds)}, got {value}")
     return float(value)
 
 
-def _tensors(op: str, parameters: Iterable[Tensor]) -> list[Tensor]:
+def _flag(op: str, name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{op}: {name} must be a bool, got {type(value).__name__}")
+    return bool(value)
+
+
+def _betas(op: str, name: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{op}: betas must be a pair of numbers, got {value!r}")
+    return _number(op, "betas[0]", value[0], 0, 1), _number(op, "betas[1]", value[1], 0, 1)
+
+
+# An option means the same in every optimiser that has it.
+_CHECKS: dict[str, Callable[[str, str, Any], Any]] = {
+    "betas": _betas,
+    "alpha": lambda op, name, value: _number(op, name, value, 0, 1),
+    "dampening": lambda op, name, value: _number(op, name, value, 0, 1, "[]"),
+} | dict.fromkeys(("nesterov", "maximize", "centered", "amsgrad"), _flag)
+
+
+def _checked(op: str, options: Mapping[str, Any]) -> Group:
+    """The options of a group, each as the type that it is kept in."""
+    found = {name: _CHECKS.get(name, _number)(op, name, value) for name, value in options.items()}
+    if found.get("nesterov") and (not found["momentum"] or found["dampening"]):
+        raise ValueError(f"{op}: nesterov needs a momentum and no dampening, "
+                         f"got momentum={found['momentum']}, dampening={found['dampening']}")
+    return found
+
+
+def _tensors(op: str, parameters: Any) -> list[Tensor]:
     """The parameters as a list of distinct Tensors, not empty."""
-    if isinstance(parameters, Tensor) or not hasattr(parameters, "__iter__"):
-        raise TypeError(f"{op}: parameters must be an iterable of Tensors, got {type(parameters).__name__}")
+    if isinstance(parameters, (Tensor, set, frozenset)) or not hasattr(parameters, "__iter__"):
+        raise TypeError(f"{op}: parameters must be an iterable of Tensors in a fixed order, got {type(parameters).__name__}")
     found = list(parameters)
     for p in found:
         if not isinstance(p, Tensor):
@@ -36,26 +74,86 @@ def _tensors(op: str, parameters: Iterable[Tensor]) -> list[Tensor]:
     return found
 
 
+def _groups(op: str, parameters: Any, defaults: Group) -> list[Group]:
+    """The groups that `parameters` describes: one for Tensors; one for each dict, with the defaults for what it leaves out."""
+    if not isinstance(parameters, (Tensor, Mapping, str)) and hasattr(parameters, "__iter__"):
+        parameters = parameters if isinstance(parameters, (set, frozenset)) else list(parameters)
+    if not isinstance(parameters, list) or not any(isinstance(part, Mapping) for part in parameters):
+        return [{"params": _tensors(op, parameters)} | _checked(op, defaults)]
+    groups = []
+    for i, given in enumerate(parameters):
+        where = f"{op}: group {i}"
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{where} must be a dict as the others are, got {type(given).__name__}")
+        if "params" not in given:
+            raise ValueError(f"{where} must have 'params', got {', '.join(map(repr, given)) or 'nothing'}")
+        unknown = [name for name in given if name != "params" and name not in defaults]
+        if unknown:
+            raise TypeError(f"{where} has the unknown option {unknown[0]!r}; the options are {', '.join(defaults)}")
+        tensors = _tensors(where, given["params"])
+        groups.append({"params": tensors} | _checked(where, {name: given.get(name, value) for name, value in defaults.items()}))
+    if len({id(p) for group in groups for p in group["params"]}) != sum(len(group["params"]) for group in groups):
+        raise ValueError(f"{op}: parameters must not hold a Tensor twice, in one group or in several")
+    return groups
+
+
+def _power(base: float, n: int) -> float:
+    """base^n for n >= 0, by squaring: pow of the C library has other last bits on other machines."""
+    result = 1.0
+    while n:
+        if n & 1:
+            result *= base
+        base *= base
+        n >>= 1
+    return result
+
+
+# ---------------------------------------------------------------- optimisers
+
 class Optimizer:
-    """What the optimisers share: the parameters, their state (arrays by name), zero_grad and the state dict.
+    """What the optimisers share: the groups of parameters, their state, zero_grad and the state dict.
+
+    param_groups is a list of dicts: "params", a list of Tensors, and the options of these, which may be changed at any time
+    (`optimizer.param_groups[0]["lr"] = 0.01`; the schedules do just that). An optimiser takes Tensors, or dicts such as
+    {"params": tensors, "lr": 0.01}, one for each group. Options are checked when they are given and again at each step.
+    state[p] is what is kept for the parameter p: "step", how many steps it has made, and arrays by name.
 
     >>> import minigrad as mg
-    >>> optimizer = mg.optim.Adam([mg.ones(2, requires_grad=True)], lr=0.1)
-    >>> isinstance(optimizer, mg.optim.Optimizer), optimizer.lr
-    (True, 0.1)
+    >>> w, b = mg.ones(2, requires_grad=True), mg.zeros(2, requires_grad=True)
+    >>> optimizer = mg.optim.AdamW([{"params": [w]}, {"params": [b], "weight_decay": 0}], lr=0.1)
+    >>> isinstance(optimizer, mg.optim.Optimizer), [group["weight_decay"] for group in optimizer.param_groups]
+    (True, [0.01, 0.0])
     """
 
-    lr: float
-    names: tuple[str, ...] = ()         # of the arrays kept for each parameter
-
-    def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
+    def __init__(self, parameters: Parameters, defaults: Group) -> None:
         self.op = type(self).__name__
-        self.parameters = _tensors(self.op, parameters)
-        self.lr = _number(self.op, "lr", lr, 0, np.inf, open_end=True)
-        self.steps = 0
-        self.state: list[dict[str, np.ndarray]] = [
-            {name: np.zeros(p.shape, p.dtype) for name in self.names} for p in self.parameters
-        ]
+        self.param_groups = _groups(self.op, parameters, defaults)
+        for p in self.parameters:
+            if not p.is_leaf:
+                raise ValueError(f"{self.op}: parameters must be leaves of the graph, got the output of {p.grad_fn.name}")
+        self.state: dict[Tensor, dict[str, Any]] = {p: {"step": 0} for p in self.parameters}
+        self._complete()
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters of all groups, in order."""
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def _names(self, group: Group) -> tuple[str, ...]:
+        """Which arrays these options need for each parameter."""
+        raise NotImplementedError
+
+    def _initial(self, group: Group) -> float:
+        """What the arrays hold before the first step."""
+        return 0.0
+
+    def _complete(self) -> None:
+        """Make the arrays that are not there: at first all, later those that a changed option needs."""
+        for group in self.param_groups:
+            for name in self._names(group):
+                for p in group["params"]:
+                    if name not in self.state[p]:
+                        self.state[p][name] = np.full(p.shape, self._initial(group), p.dtype)
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
@@ -64,50 +162,98 @@ class Optimizer:
 
     def step(self) -> None:
         """Change each parameter by its gradient."""
-        self.steps += 1
+        for i, group in enumerate(self.param_groups):
+            options = {name: value for name, value in group.items() if name != "params"}
+            group.update(_checked(self.op if len(self.param_groups) == 1 else f"{self.op}: group {i}", options))
+        self._complete()
         with no_grad():
-            for p, state in zip(self.parameters, self.state, strict=True):
-                if p.grad is not None:
-                    p[...] = self._update(p.numpy(), p.grad.numpy(), state)
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        state = self.state[p]
+                        g = -p.grad.numpy() if group["maximize"] else p.grad.numpy()
+                        p[...] = self._update(p.numpy(), g, state, state["step"] + 1, group)
+                        state["step"] += 1
 
-    def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
+    def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], t: int, group: Group) -> np.ndarray:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Copies of all that a later run needs to go on with the same bits: {"steps": int, "lr": float, "0.m": array, ...}."""
-        arrays = {f"{i}.{name}": a.copy() for i, state in enumerate(self.state) for name, a in state.items()}
-        return {"steps": self.steps, "lr": self.lr, **arrays}
+        """Copies of all that a later run needs to go on with the same bits: {"param_groups": [{"lr": 0.1, ..., "params": [0,
+        1]}], "steps": [7, 7], "0.m": array, ...}. Parameters are numbered through all groups. What is no array fits into JSON."""
+        groups, steps, arrays = [], [], {}
+        for group in self.param_groups:
+            options = {name: list(value) if isinstance(value, tuple) else value for name, value in group.items()}
+            groups.append(options | {"params": list(range(len(steps), len(steps) + len(group["params"])))})
+            for p in group["params"]:
+                arrays |= {f"{len(steps)}.{name}": self.state[p][name].copy()
+                           for name in self._names(group) if name in self.state[p]}
+                steps.append(self.state[p]["step"])
+        return {"param_groups": groups, "steps": steps, **arrays}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state_dict; all that does not fit is one ValueError, and then nothing has changed."""
+        """Go on from a state_dict, with its options; all that does not fit is one ValueError, and then nothing has changed."""
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: state must be a dict, got {type(state).__name__}")
-        own = self.state_dict()
-        wrong = [f"missing: {k}" for k in own if k not in state] + [f"unexpected: {k}" for k in state if k not in own]
-        for k in own:
-            if k not in state or k in ("steps", "lr"):
-                continue
-            array = np.asarray(state[k])
-            if array.shape != own[k].shape or array.dtype != own[k].dtype:
-                wrong.append(f"{k} must have shape {own[k].shape} and dtype {own[k].dtype}, got {array.shape} and {array.dtype}")
-        steps, lr = state.get("steps", 0), state.get("lr", 0.0)
-        if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 0:
-            wrong.append(f"steps must be an int of at least 0, got {steps!r}")
-        if isinstance(lr, bool) or not isinstance(lr, (int, float, np.integer, np.floating)) or not 0 <= lr < np.inf:
-            wrong.append(f"lr must be a number from 0 below inf, got {lr!r}")
+        wrong: list[str] = []
+        options = self._loaded_options(state, wrong)
+        own, expected = self.parameters, {}
+        for i, (p, group) in enumerate(zip(own, [g for g in options for _ in g["params"]], strict=True)):
+            expected |= {f"{i}.{name}": p for name in self._names(group)}
+        wrong += [f"missing: {k}" for k in ("steps", *expected) if k not in state]
+        wrong += [f"unexpected: {k}" for k in state if k not in expected and k not in ("param_groups", "steps")]
+        for k, p in expected.items():
+            array = state.get(k)
+            if k in state and not (isinstance(array, np.ndarray) and array.shape == p.shape and array.dtype == p.dtype):
+                got = f"{array.shape} and {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+                wrong.append(f"{k} must be an array of shape {p.shape} and dtype {p.dtype}, got {got}")
+        steps = state.get("steps", [])
+        if "steps" in state and not (isinstance(steps, list) and len(steps) == len(own) and
+                                     all(type(n) is int and n >= 0 for n in steps)):
+            wrong.append(f"steps must be a list of {len(own)} ints of at least 0, got {steps!r}")
         if wrong:
             raise ValueError(f"load_state_dict: {self.op} does not fit the state: " + "; ".join(wrong))
-        self.steps, self.lr = int(steps), float(lr)
-        for i, arrays in enumerate(self.state):
-            for name in arrays:
-                arrays[name] = np.array(state[f"{i}.{name}"])
+        arrays = {k: np.array(state[k]) for k in expected}
+        for group, loaded in zip(self.param_groups, options, strict=True):
+            group.update(loaded)
+        for i, p in enumerate(own):
+            self.state[p] = {"step": steps[i]}
+        for k, p in expected.items():
+            self.state[p][k.partition(".")[2]] = arrays[k]
+
+    def _loaded_options(self, state: Mapping[str, Any], wrong: list[str]) -> list[Group]:
+        """The groups of a state with this optimiser's parameters; where they do not fit `wrong` grows, and they are our own."""
+        saved = state.get("param_groups")
+        if "param_groups" not in state:
+            wrong.append("missing: param_groups")
+        elif not (isinstance(saved, list) and len(saved) == len(self.param_groups)
+                  and all(isinstance(group, Mapping) for group in saved)):
+            wrong.append(f"param_groups must be a list of {len(self.param_groups)} dicts, got {saved!r}")
+            saved = None
+        groups, first = [], 0
+        for i, group in enumerate(self.param_groups):
+            options, before = dict(saved[i]) if saved else {}, len(wrong)
+            end = first + len(group["params"])
+            if saved:
+                wrong += [f"param_groups[{i}] misses {k!r}" for k in group if k not in options and k != "initial_lr"]
+                wrong += [f"param_groups[{i}] has the unexpected {k!r}" for k in options if k not in group and k != "initial_lr"]
+                if options.pop("params", None) != list(range(first, end)):
+                    wrong.append(f"param_groups[{i}] must hold the parameters {first} to {end - 1}")
+            if len(wrong) == before:
+                try:
+                    options = _checked(f"param_groups[{i}]", options)
+                except (TypeError, ValueError) as error:
+                    wrong.append(str(error))
+            groups.append(group | options if len(wrong) == before else group)
+            first = end
+        return groups
 
 
 class SGD(Optimizer):
     """Gradient descent: v = momentum v + (1 - dampening) g, p = p - lr v; with nesterov, p = p - lr (g + momentum v). The first
     v is g.
 
-    SGD(parameters, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False); g includes weight_decay * p.
+    SGD(parameters, lr=0.001, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False).
 
     >>> import minigrad as mg
     >>> p = mg.Tensor([1.0], requires_grad=True)
@@ -120,43 +266,84 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[Tensor],
-        lr: float,
+        parameters: Parameters,
+        lr: float = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        maximize: bool = False,
     ) -> None:
-        self.momentum = _number("SGD", "momentum", momentum, 0, np.inf, open_end=True)
-        self.dampening = _number("SGD", "dampening", dampening, 0, 1)
-        self.weight_decay = _number("SGD", "weight_decay", weight_decay, 0, np.inf, open_end=True)
-        if not isinstance(nesterov, bool):
-            raise TypeError(f"SGD: nesterov must be a bool, got {type(nesterov).__name__}")
-        if nesterov and (not self.momentum or self.dampening):
-            raise ValueError(f"SGD: nesterov needs a momentum and no dampening, got momentum={momentum}, dampening={dampening}")
-        self.nesterov = nesterov
-        self.names = ("v", "started") if self.momentum else ()
-        super().__init__(parameters, lr)
-        for state in self.state:
-            if "started" in state:
-                state["started"] = np.zeros((), np.int64)
+        super().__init__(parameters, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
+                                          nesterov=nesterov, maximize=maximize))
 
-    def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
-        if self.weight_decay:
-            g = g + self.weight_decay * p
-        if self.momentum:
+    def _names(self, group: Group) -> tuple[str, ...]:
+        return ("v",) if group["momentum"] else ()
+
+    def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], t: int, group: Group) -> np.ndarray:
+        if group["weight_decay"]:
+            g = g + group["weight_decay"] * p
+        if group["momentum"]:
             v = state["v"]
-            v[...] = self.momentum * v + (1 - self.dampening) * g if state["started"] else g
-            state["started"] = np.ones((), np.int64)
-            g = g + self.momentum * v if self.nesterov else v
-        return p - self.lr * g
+            v[...] = g if t == 1 else group["momentum"] * v + (1 - group["dampening"]) * g
+            g = g + group["momentum"] * v if group["nesterov"] else v
+        return p - group["lr"] * g
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Hinton 2012, lecture 6e): v = alpha v + (1 - alpha) g^2, p = p - lr g / (sqrt(v) + eps).
+
+    RMSprop(parameters, lr=0.01, alpha=0.99, eps=1e-8, weight_decay=0, momentum=0, centered=False, maximize=False).
+    centered: with m = alpha m + (1 - alpha) g, the root is that of the variance v - m^2 (Graves 2013, equation 40).
+    momentum: b = momentum b + g / (sqrt(v) + eps), p = p - lr b.
+
+    >>> import minigrad as mg
+    >>> p = mg.Tensor([1.0], requires_grad=True)
+    >>> optimizer = mg.optim.RMSprop([p], lr=0.01, alpha=0.75)
+    >>> (p * p).sum().backward()
+    >>> optimizer.step()
+    >>> p
+    Tensor([0.98], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(parameters, dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum,
+                                          centered=centered, maximize=maximize))
+
+    def _names(self, group: Group) -> tuple[str, ...]:
+        return ("v",) + (("m",) if group["centered"] else ()) + (("b",) if group["momentum"] else ())
+
+    def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], t: int, group: Group) -> np.ndarray:
+        alpha, v, variance = group["alpha"], state["v"], state["v"]
+        if group["weight_decay"]:
+            g = g + group["weight_decay"] * p
+        v[...] = alpha * v + (1 - alpha) * (g * g)
+        if group["centered"]:
+            m = state["m"]
+            m += (1 - alpha) * (g - m)
+            variance = np.maximum(v - m * m, 0)         # below 0 by rounding where the gradient does not change
+        step = g / (np.sqrt(variance) + group["eps"])
+        if group["momentum"]:
+            state["b"][...] = group["momentum"] * state["b"] + step
+            step = state["b"]
+        return p - group["lr"] * step
 
 
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015, algorithm 1): m and v are running means of g and g^2, p = p - lr (m / (1 - b1^t)) / (sqrt(v /
     (1 - b2^t)) + eps).
 
-    Adam(parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False); g includes weight_decay * p.
+    Adam(parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False, maximize=False).
     amsgrad: v is the largest so far (Reddi, Kale and Kumar 2018).
 
     >>> import minigrad as mg
@@ -172,56 +359,41 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[Tensor],
+        parameters: Parameters,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
+        maximize: bool = False,
     ) -> None:
-        op = type(self).__name__
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise TypeError(f"{op}: betas must be a pair of numbers, got {betas!r}")
-        self.betas = tuple(_number(op, f"betas[{i}]", beta, 0, 1, open_end=True) for i, beta in enumerate(betas))
-        self.eps = _number(op, "eps", eps, 0, np.inf, open_end=True)
-        self.weight_decay = _number(op, "weight_decay", weight_decay, 0, np.inf, open_end=True)
-        if not isinstance(amsgrad, bool):
-            raise TypeError(f"{op}: amsgrad must be a bool, got {type(amsgrad).__name__}")
-        self.names = ("m", "v", "t") + (("v_max",) if amsgrad else ())
-        super().__init__(parameters, lr)
-        for state in self.state:
-            state["t"] = np.zeros((), np.int64)
+        super().__init__(parameters, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
+                                          maximize=maximize))
 
-    def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
-        b1, b2 = self.betas
+    def _names(self, group: Group) -> tuple[str, ...]:
+        return ("m", "v", "v_max") if group["amsgrad"] else ("m", "v")
+
+    def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], t: int, group: Group) -> np.ndarray:
+        b1, b2 = group["betas"]
         m, v = state["m"], state["v"]
-        state["t"] += 1
-        t = int(state["t"])
-        if self.weight_decay and self.decoupled:
-            p = p * (1 - self.lr * self.weight_decay)
-        elif self.weight_decay:
-            g = g + self.weight_decay * p
-        m *= b1
-        m += (1 - b1) * g
-        v *= b2
-        v += (1 - b2) * (g * g)
-        if "v_max" in state:
+        if group["weight_decay"] and self.decoupled:
+            p = p * (1 - group["lr"] * group["weight_decay"])
+        elif group["weight_decay"]:
+            g = g + group["weight_decay"] * p
+        m += (1 - b1) * (g - m)
+        v[...] = b2 * v + (1 - b2) * (g * g)
+        if group["amsgrad"]:
             v = np.maximum(state["v_max"], v, out=state["v_max"])
-        step = np.sqrt(v, out=np.empty_like(v))      # an array also where v is 0-d
-        step /= np.sqrt(1 - b2**t)
-        step += self.eps
-        np.divide(m, step, out=step)
-        step *= self.lr / (1 - b1**t)
-        return p - step
+        return p - group["lr"] / (1 - _power(b1, t)) * (m / (np.sqrt(v) / math.sqrt(1 - _power(b2, t)) + group["eps"]))
 
 
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019): p shrinks by lr * weight_decay * p beside Adam's step.
 
-    AdamW(parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, amsgrad=False).
+    AdamW(parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, amsgrad=False, maximize=False).
 
     >>> import minigrad as mg
-    >>> mg.optim.AdamW([mg.Tensor([1.0], requires_grad=True)]).weight_decay
+    >>> mg.optim.AdamW([mg.Tensor([1.0], requires_grad=True)]).param_groups[0]["weight_decay"]
     0.01
     """
 
@@ -229,32 +401,97 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        parameters: Iterable[Tensor],
+        parameters: Parameters,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
         amsgrad: bool = False,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(parameters, lr, betas, eps, weight_decay, amsgrad)
+        super().__init__(parameters, lr, betas, eps, weight_decay, amsgrad, maximize)
+
+
+class Adagrad(Optimizer):
+    """Adagrad (Duchi, Hazan and Singer 2011): s = s + g^2, p = p - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps).
+
+    Adagrad(parameters, lr=0.01, lr_decay=0, weight_decay=0, initial_accumulator_value=0, eps=1e-10, maximize=False); s starts
+    at initial_accumulator_value.
+
+    >>> import minigrad as mg
+    >>> p = mg.Tensor([1.0], requires_grad=True)
+    >>> optimizer = mg.optim.Adagrad([p], lr=0.1)
+    >>> (p * p).sum().backward()
+    >>> optimizer.step()
+    >>> p
+    Tensor([0.9], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float = 1e-2,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(parameters, dict(lr=lr, lr_decay=lr_decay, weight_decay=weight_decay,
+                                          initial_accumulator_value=initial_accumulator_value, eps=eps, maximize=maximize))
+
+    def _names(self, group: Group) -> tuple[str, ...]:
+        return ("s",)
+
+    def _initial(self, group: Group) -> float:
+        return group["initial_accumulator_value"]
+
+    def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], t: int, group: Group) -> np.ndarray:
+        if group["weight_decay"]:
+            g = g + group["weight_decay"] * p
+        s = state["s"]
+        s += g * g
+        return p - group["lr"] / (1 + (t - 1) * group["lr_decay"]) * (g / (np.sqrt(s) + group["eps"]))
+
+
+# ---------------------------------------------------------------- clipping
+
+def _named(op: str, parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """(what to call it in a message, parameter) for Tensors, or for pairs (name, Tensor) as named_parameters gives them."""
+    if isinstance(parameters, Iterator):
+        parameters = list(parameters)
+    pairs = isinstance(parameters, (list, tuple)) and all(isinstance(p, tuple) and len(p) == 2 for p in parameters)
+    if pairs and parameters:
+        tensors = _tensors(op, [p for _, p in parameters])
+        return [(repr(name), p) for (name, _), p in zip(parameters, tensors, strict=True)]
+    return [(f"parameter {i}, shape {p.shape},", p) for i, p in enumerate(_tensors(op, parameters))]
 
 
 def _norm(gradients: list[Tensor], p: float) -> float:
-    """(the sum of |g|^p over all elements)^(1/p), in float64. By minigrad's own kernels: BLAS sums in another order on another
-    CPU or number of threads, and the bits of a whole training would follow."""
+    """(the sum of |g|^p over all elements)^(1/p), in float64, of gradients that are finite. The largest is scaled to about 1, by
+    a power of two, so that nothing overflows. By minigrad's own kernels: BLAS sums in another order on another CPU or number of
+    threads, and the bits of a whole training would follow."""
     with no_grad():
         sizes = [abs(g.astype(np.float64)) for g in gradients if g.size]
-        if p == np.inf:
-            return float(np.max([size.max().item() for size in sizes], initial=0.0))
-        return float(sum((size**p).sum().item() for size in sizes) ** (1 / p))
+        largest = float(np.max([size.max().item() for size in sizes], initial=0.0))       # NaN if any is
+        if p == math.inf or not 0 < largest < math.inf:
+            return largest
+        scale = math.ldexp(1.0, min(-math.frexp(largest)[1], 1000))
+        total = math.fsum(((size * scale)**p).sum().item() for size in sizes) ** (1 / p)
+    return total / scale
 
 
 def clip_grad_norm_(
-    parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+    parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = True,
 ) -> float:
     """Scale all gradients together so that their norm is at most `max_norm`; return the norm that they had.
 
-    norm_type: the p of the p-norm, or inf. error_if_nonfinite: a norm that is not finite is a RuntimeError, and nothing changes.
+    The norm is computed in float64 and does not overflow. A gradient that is infinite or NaN is a RuntimeError that names the
+    parameter (by its name if `parameters` are named_parameters(), else by its number), and nothing changes; with
+    error_if_nonfinite=False the gradients are scaled all the same. norm_type: the p of the p-norm, or inf.
 
     >>> import minigrad as mg
     >>> p = mg.Tensor([3.0, 4.0], requires_grad=True)
@@ -262,24 +499,30 @@ def clip_grad_norm_(
     >>> mg.optim.clip_grad_norm_([p], 1.0)
     10.0
     >>> p.grad
-    Tensor([0.5999999, 0.7999999])
+    Tensor([0.59999996, 0.7999999 ])
     """
     op = "clip_grad_norm_"
-    gradients = [p.grad for p in _tensors(op, parameters) if p.grad is not None]
-    max_norm, norm_type = _number(op, "max_norm", max_norm, 0, np.inf), _number(op, "norm_type", norm_type, 0, np.inf)
-    if not norm_type:
-        raise ValueError(f"{op}: norm_type must be above 0, got {norm_type}")
-    total = _norm(gradients, norm_type)
-    if error_if_nonfinite and not np.isfinite(total):
-        raise RuntimeError(f"{op}: the norm of the gradients is {total}")
+    named = [(name, p.grad) for name, p in _named(op, parameters) if p.grad is not None]
+    max_norm, norm_type = _number(op, "max_norm", max_norm, ends="[]"), _number(op, "norm_type", norm_type, ends="(]")
+    _flag(op, "error_if_nonfinite", error_if_nonfinite)
+    for name, g in named:
+        finite = np.isfinite(g.numpy())
+        if error_if_nonfinite and not finite.all():
+            place = tuple(int(i) for i in np.unravel_index(np.argmin(finite), g.shape))
+            raise RuntimeError(f"{op}: the gradient of {name} is not finite: {g.numpy()[place]} at {place}")
+    total = _norm([g for _, g in named], norm_type)
+    if error_if_nonfinite and total == math.inf:
+        raise RuntimeError(f"{op}: the norm of the gradients is above the largest float64")
     scale = max_norm / (total + 1e-6)
-    if scale < 1:
-        for g in gradients:
-            g[...] = g.numpy() * g.dtype.type(scale)
+    if not scale >= 1:
+        with no_grad():
+            for g in {id(g): g for _, g in named}.values():
+                with np.errstate(invalid="ignore"):
+                    g[...] = (g.numpy() * np.float64(scale)).astype(g.dtype)
     return total
 
 
-def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
+def clip_grad_value_(parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]], clip_value: float) -> None:
     """Replace what is above `clip_value` or below its negative in the gradients by that bound (the slide's clipping).
 
     >>> import minigrad as mg
@@ -289,7 +532,9 @@ def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
     >>> p.grad
     Tensor([ 6., -7.])
     """
-    bound = _number("clip_grad_value_", "clip_value", clip_value, 0, np.inf)
-    for p in _tensors("clip_grad_value_", parameters):
+    op = "clip_grad_value_"
+    bound = _number(op, "clip_value", clip_value, ends="[]")
+    for _, p in _named(op, parameters):
         if p.grad is not None:
-            p.grad[...] = np.clip(p.grad.numpy(), -bound, bound)
+            with no_grad():
+                p.grad[...] = np.clip(p.grad.numpy(), -bound, bound)

@@ -507,7 +507,7 @@ TRAIN = """
         state = optimizer.state_dict()
         arrays = {f"net.{k}": v for k, v in net.state_dict().items()}
         arrays |= {f"adam.{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
-        mg.save(path, arrays, {"adam": {k: state[k] for k in ("steps", "lr")}, "generator": mg.default_generator.state})
+        mg.save(path, arrays, {"adam": {k: state[k] for k in ("param_groups", "steps")}, "generator": mg.default_generator.state})
 
     def read(path, net, optimizer):
         arrays, extra = mg.load(path)

@@ -1,4 +1,4 @@
-"""The optimisers and gradient clipping: PyTorch's numbers over 12 steps, states that go on with the same bits, bad input.
+"""The optimisers and gradient clipping: PyTorch's numbers over 12 steps, groups, states that go on with the same bits, bad input.
 
 Fixtures are looked for in ../shared (or $MINIGRAD_SHARED) and skipped where absent.
 """
@@ -18,7 +18,7 @@ FOLDER = Path(os.environ.get("MINIGRAD_SHARED", Path(__file__).parents[2] / "sha
 TORCH = np.load(FOLDER / "torch_optim.npz") if FOLDER.is_dir() else None
 CASES = json.loads((FOLDER / "torch_optim.json").read_text())["cases"] if TORCH else []
 needs_fixtures = pytest.mark.skipif(TORCH is None, reason="skipped: no ../shared/fixtures/optim here (set MINIGRAD_SHARED)")
-OFFERED = {"SGD": optim.SGD, "Adam": optim.Adam, "AdamW": optim.AdamW}
+OFFERED = {c.__name__: c for c in (optim.SGD, optim.RMSprop, optim.Adam, optim.AdamW, optim.Adagrad)}
 SHAPES = ((3, 4), (5,), ())
 
 MAKERS = {
@@ -28,6 +28,11 @@ MAKERS = {
     "Adam": lambda p: optim.Adam(p, 0.01, weight_decay=0.01),
     "Adam amsgrad": lambda p: optim.Adam(p, 0.01, amsgrad=True),
     "AdamW": lambda p: optim.AdamW(p, 0.01),
+    "RMSprop": lambda p: optim.RMSprop(p, 0.01, weight_decay=0.01),
+    "RMSprop centered": lambda p: optim.RMSprop(p, 0.01, momentum=0.9, centered=True),
+    "Adagrad": lambda p: optim.Adagrad(p, 0.01, lr_decay=0.1, initial_accumulator_value=0.1),
+    "maximize": lambda p: optim.Adam(p, 0.01, maximize=True, weight_decay=0.01),
+    "groups": lambda p: optim.Adam([{"params": p[:1], "lr": 0.02, "betas": [0.8, 0.9]}, {"params": p[1:], "amsgrad": True}]),
 }
 each_optimizer = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
@@ -64,13 +69,20 @@ def bits(parameters):
 
 
 def same_state(a, b):
-    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) and np.result_type(a[k]) == np.result_type(b[k]) for k in a)
+    """Equal keys, options and counts, arrays of the same dtype and bits."""
+    def fixed(state):
+        return {k: (v.dtype, v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v for k, v in state.items()}
+    return fixed(a) == fixed(b)
+
+
+def snapshot(state):
+    return {k: v.copy() if isinstance(v, np.ndarray) else json.loads(json.dumps(v)) for k, v in state.items()}
 
 
 # ---------------------------------------------------------------- PyTorch's numbers
 
 @needs_fixtures
-@pytest.mark.parametrize("case", [c for c in CASES if c.get("cls") in OFFERED and not c["kwargs"].get("maximize")],
+@pytest.mark.parametrize("case", [c for c in CASES if c.get("cls") in OFFERED],
                          ids=lambda c: f"{c['cls']} {c['kwargs']}")
 def test_torch_steps(case):
     parameters = leaves(fixture("p0_"))
@@ -155,7 +167,9 @@ def test_no_gradient_no_change(make):
     parameters[1].grad = None
     optimizer.step()
     assert np.array_equal(parameters[1].numpy(), draw(0)[1]) and not np.array_equal(parameters[0].numpy(), draw(0)[0])
-    assert not any(a.any() for a in optimizer.state[1].values())
+    kept = optimizer.state[parameters[1]]
+    assert kept["step"] == 0 and optimizer.state[parameters[0]]["step"] == 1
+    assert not any(np.any(a != a.flat[0]) for name, a in kept.items() if name != "step")
 
 
 def test_shared_gradients_are_one_step():
@@ -233,26 +247,43 @@ def test_a_state_dict_is_a_copy(make):
     optimizer = make(leaves(draw(0)))
     steps(optimizer, 0, 3)
     saved = optimizer.state_dict()
-    assert all(isinstance(v, np.ndarray) == (k not in ("steps", "lr")) for k, v in saved.items())
-    kept = {k: np.array(v) for k, v in saved.items()}
+    assert all(isinstance(v, np.ndarray) == (k not in ("steps", "param_groups")) for k, v in saved.items())
+    kept = snapshot(saved)                      # through JSON: what is no array must come back equal
     steps(optimizer, 3, 5)
-    assert all(np.array_equal(saved[k], kept[k]) for k in kept)
+    optimizer.param_groups[0]["lr"] = 0.5
+    assert same_state(saved, kept)
     optimizer.load_state_dict(saved)
+    assert same_state(optimizer.state_dict(), kept)
     steps(optimizer, 5, 7)
-    assert all(np.array_equal(saved[k], kept[k]) for k in kept)
+    assert same_state(saved, kept)
+
+
+def option(name, value):
+    return lambda state: state["param_groups"][0].update({name: value})
 
 
 BAD_STATES = {
     "missing": (lambda s: s.pop("0.m"), "missing: 0.m"),
     "unexpected": (lambda s: s.update(other=np.zeros(2)), "unexpected: other"),
+    "v_max": (lambda s: s.update({"0.v_max": np.zeros((3, 4), np.float32)}), "unexpected: 0.v_max"),
     "no steps": (lambda s: s.pop("steps"), "missing: steps"),
-    "shape": (lambda s: s.update({"1.v": np.zeros(4, np.float32)}), r"1\.v must have shape \(5,\) and dtype float32, got \(4,\)"),
-    "dtype": (lambda s: s.update({"1.v": np.zeros(5)}), r"1\.v must have shape \(5,\) and dtype float32, got \(5,\) and float64"),
-    "steps": (lambda s: s.update(steps=-1), "steps must be"),
-    "steps str": (lambda s: s.update(steps="3"), "steps must be"),
-    "lr": (lambda s: s.update(lr=float("nan")), "lr must be"),
-    "lr None": (lambda s: s.update(lr=None), "lr must be"),
-    "lr array": (lambda s: s.update(lr=np.zeros(3)), "lr must be"),
+    "shape": (lambda s: s.update({"1.v": np.zeros(4, np.float32)}), r"1\.v must be an array of shape \(5,\) and .* got \(4,\)"),
+    "dtype": (lambda s: s.update({"1.v": np.zeros(5)}), r"1\.v must be .* and dtype float32, got \(5,\) and float64"),
+    "list": (lambda s: s.update({"1.v": [0.0] * 5}), r"1\.v must be an array .* got list"),
+    "steps": (lambda s: s.update(steps=[1, -1, 1]), "steps must be a list of 3 ints of at least 0"),
+    "steps str": (lambda s: s.update(steps="3"), "steps must be a list of 3 ints"),
+    "steps bool": (lambda s: s.update(steps=[True, 1, 1]), "steps must be a list of 3 ints"),
+    "lr": (option("lr", float("nan")), r"param_groups\[0\]: lr must be at least 0.* got nan"),
+    "lr None": (option("lr", None), r"param_groups\[0\]: lr must be a number, got NoneType"),
+    "lr array": (option("lr", np.zeros(3)), r"param_groups\[0\]: lr must be a number, got ndarray"),
+    "betas": (option("betas", [0.9, 1.0]), r"param_groups\[0\]: betas\[1\] must be at least 0"),
+    "amsgrad": (option("amsgrad", True), r"missing: 0\.v_max"),
+    "option": (option("momentum", 0.9), r"param_groups\[0\] has the unexpected 'momentum'"),
+    "no option": (lambda s: s["param_groups"][0].pop("eps"), r"param_groups\[0\] misses 'eps'"),
+    "params": (option("params", [0, 1]), r"param_groups\[0\] must hold the parameters 0 to 2"),
+    "groups": (lambda s: s["param_groups"].append({}), "param_groups must be a list of 1 dicts"),
+    "groups dict": (lambda s: s.update(param_groups={}), "param_groups must be a list of 1 dicts"),
+    "no groups": (lambda s: s.pop("param_groups"), "missing: param_groups"),
 }
 
 
@@ -261,7 +292,7 @@ def test_a_state_that_does_not_fit_changes_nothing(spoil, message):
     optimizer = optim.Adam(leaves(draw(0)))
     steps(optimizer, 0, 3)
     before, parameters = optimizer.state_dict(), bits(optimizer.parameters)
-    state = {k: v + 1 for k, v in before.items()}
+    state = snapshot({k: np.array(v + 1) if isinstance(v, np.ndarray) else v for k, v in before.items()})
     spoil(state)
     with pytest.raises(ValueError, match="load_state_dict: Adam does not fit the state: .*" + message):
         optimizer.load_state_dict(state)
@@ -272,14 +303,75 @@ def test_all_that_does_not_fit_is_named_at_once():
     optimizer = optim.Adam(leaves(draw(0)))
     state = optimizer.state_dict() | {"1.v": np.zeros(4, np.float32), "other": 1}
     del state["0.m"]
-    with pytest.raises(ValueError, match=r"missing: 0\.m; unexpected: other; 1\.v must have shape"):
+    state["param_groups"][0]["lr"] = -1
+    with pytest.raises(ValueError, match=r"lr must be at least 0.*; missing: 0\.m; unexpected: other; 1\.v must be an array"):
         optimizer.load_state_dict(state)
+
+
+def test_a_state_of_another_optimiser_does_not_fit():
+    state = optim.SGD(leaves(draw(0)), 0.1, momentum=0.9).state_dict()
+    with pytest.raises(ValueError, match="RMSprop does not fit the state: .*misses 'alpha'.*has the unexpected 'dampening'"):
+        optim.RMSprop(leaves(draw(0))).load_state_dict(state)
 
 
 def test_a_state_is_a_dict():
     for state in (None, [], "state", 3):
         with pytest.raises(TypeError, match=f"load_state_dict: state must be a dict, got {type(state).__name__}"):
             optim.Adam(leaves(draw(0))).load_state_dict(state)
+
+
+def test_a_state_brings_its_options():
+    first = optim.SGD(leaves(draw(0)), 0.1, momentum=0.9)
+    steps(first, 0, 2)
+    second = optim.SGD(leaves(draw(0)), 0.5)
+    second.load_state_dict(first.state_dict())
+    assert second.param_groups[0]["lr"] == 0.1 and second.param_groups[0]["momentum"] == 0.9
+    assert same_state(first.state_dict(), second.state_dict())
+
+
+# ---------------------------------------------------------------- groups
+
+def test_each_group_has_its_options():
+    """As if each group were an optimiser of its own."""
+    parameters, alone = leaves(draw(0)), leaves(draw(0))
+    rest = {"params": iter(parameters[1:]), "weight_decay": 0}
+    both = optim.AdamW([{"params": parameters[:1], "lr": 0.1}, rest], lr=0.01)
+    apart = [optim.AdamW(alone[:1], lr=0.1), optim.AdamW(alone[1:], lr=0.01, weight_decay=0)]
+    for k in range(3):
+        set_gradients(parameters, draw(k))
+        set_gradients(alone, draw(k))
+        both.step()
+        for optimizer in apart:
+            optimizer.step()
+    assert bits(parameters) == bits(alone)
+    assert [group["lr"] for group in both.param_groups] == [0.1, 0.01] and both.parameters == parameters
+
+
+def test_an_option_may_change_at_any_time():
+    parameters = leaves(draw(0))
+    optimizer = optim.SGD(parameters, 0.1)
+    steps(optimizer, 0, 1)
+    optimizer.param_groups[0].update(lr=0.0, momentum=0.9)      # needs an array that was not there
+    before = bits(parameters)
+    steps(optimizer, 2, 3)
+    assert bits(parameters) == before and set(optimizer.state_dict()) == {"param_groups", "steps", "0.v", "1.v", "2.v"}
+    optimizer.param_groups[0]["lr"] = 0.5
+    steps(optimizer, 3, 4)
+    assert bits(parameters) != before
+
+
+@pytest.mark.parametrize("name, value, error", [("lr", float("nan"), ValueError), ("lr", -1, ValueError), ("lr", "1", TypeError),
+                                                ("betas", (0.9, 1), ValueError), ("eps", None, TypeError)])
+def test_an_option_that_became_bad_is_an_error_and_nothing_changes(name, value, error):
+    parameters = leaves(draw(0))
+    optimizer = optim.Adam([{"params": parameters[:1]}, {"params": parameters[1:]}])
+    steps(optimizer, 0, 1)
+    before, state = bits(parameters), optimizer.state_dict()
+    optimizer.param_groups[1][name] = value
+    with pytest.raises(error, match=rf"Adam: group 1: {name}(\[1\])? must be"):
+        steps(optimizer, 2, 3)
+    optimizer.param_groups[1][name] = optimizer.param_groups[0][name]
+    assert bits(parameters) == before and same_state(optimizer.state_dict(), state)
 
 
 # ---------------------------------------------------------------- bad input
@@ -295,32 +387,54 @@ def twice():
 
 NAN, INF = float("nan"), float("inf")
 BAD = {
-    "lr -1": (lambda: optim.SGD(p(), -1), ValueError, "SGD: lr must be from 0 .* got -1"),
-    "lr NaN": (lambda: optim.Adam(p(), NAN), ValueError, "Adam: lr must be from 0 .* got nan"),
-    "lr inf": (lambda: optim.AdamW(p(), INF), ValueError, "AdamW: lr must be from 0 .* got inf"),
+    "lr -1": (lambda: optim.SGD(p(), -1), ValueError, "SGD: lr must be at least 0 .* got -1"),
+    "lr NaN": (lambda: optim.Adam(p(), NAN), ValueError, "Adam: lr must be at least 0 .* got nan"),
+    "lr inf": (lambda: optim.AdamW(p(), INF), ValueError, "AdamW: lr must be at least 0 .* got inf"),
     "lr str": (lambda: optim.SGD(p(), "0.1"), TypeError, "SGD: lr must be a number, got str"),
     "lr bool": (lambda: optim.SGD(p(), True), TypeError, "SGD: lr must be a number, got bool"),
     "lr None": (lambda: optim.Adam(p(), None), TypeError, "Adam: lr must be a number, got NoneType"),
-    "no lr": (lambda: optim.SGD(p()), TypeError, "lr"),
     "empty": (lambda: optim.SGD([], 0.1), ValueError, "SGD: parameters must hold at least one Tensor, got none"),
     "empty generator": (lambda: optim.Adam(iter(())), ValueError, "Adam: parameters must hold at least one Tensor, got none"),
-    "one tensor": (lambda: optim.Adam(p()[0]), TypeError, "Adam: parameters must be an iterable of Tensors, got Tensor"),
-    "None": (lambda: optim.Adam(None), TypeError, "Adam: parameters must be an iterable of Tensors, got NoneType"),
+    "one tensor": (lambda: optim.Adam(p()[0]), TypeError,
+                   "Adam: parameters must be an iterable of Tensors in a fixed order, got Tensor"),
+    "None": (lambda: optim.Adam(None), TypeError,
+             "Adam: parameters must be an iterable of Tensors in a fixed order, got NoneType"),
     "arrays": (lambda: optim.Adam([np.ones(2)]), TypeError, "Adam: parameters must be Tensors, got ndarray"),
     "names": (lambda: optim.Adam("ab"), TypeError, "Adam: parameters must be Tensors, got str"),
     "twice": (lambda: optim.Adam(twice()), ValueError, "Adam: parameters must not hold a Tensor twice"),
-    "beta 1": (lambda: optim.Adam(p(), betas=(1.0, 0.9)), ValueError, r"Adam: betas\[0\] must be from 0 below 1, got 1.0"),
-    "beta2 1": (lambda: optim.AdamW(p(), betas=(0.9, 1.0)), ValueError, r"AdamW: betas\[1\] must be from 0 below 1, got 1.0"),
-    "beta -1": (lambda: optim.Adam(p(), betas=(-1, 0.9)), ValueError, r"Adam: betas\[0\] must be from 0 below 1, got -1"),
+    "set": (lambda: optim.Adam(set(p())), TypeError, "Adam: parameters must be an iterable of Tensors in a fixed order, got set"),
+    "a dict": (lambda: optim.Adam({"params": p()}), TypeError, "Adam: parameters must be Tensors, got str"),
+    "not a leaf": (lambda: optim.SGD([p()[0] * 2], 0.1), ValueError, "SGD: parameters must be leaves .* the output of mul"),
+    "group twice": (lambda: optim.SGD([{"params": g} for g in [twice()[:1]] * 2]), ValueError,
+                    "SGD: parameters must not hold a Tensor twice, in one group or in several"),
+    "group empty": (lambda: optim.SGD([{"params": p()}, {"params": []}]), ValueError,
+                    "SGD: group 1: parameters must hold at least one Tensor"),
+    "group lr": (lambda: optim.SGD([{"params": p(), "lr": -1}]), ValueError, "SGD: group 0: lr must be at least 0 .* got -1"),
+    "group typo": (lambda: optim.SGD([{"params": p(), "Lr": 1}]), TypeError,
+                   "SGD: group 0 has the unknown option 'Lr'; the options are lr, momentum"),
+    "group without params": (lambda: optim.SGD([{"lr": 1}]), ValueError, "SGD: group 0 must have 'params', got 'lr'"),
+    "mixed": (lambda: optim.SGD([{"params": p()}, p()[0]]), TypeError,
+              "SGD: group 1 must be a dict as the others are, got Tensor"),
+    "alpha": (lambda: optim.RMSprop(p(), alpha=1), ValueError, "RMSprop: alpha must be at least 0 and below 1, got 1"),
+    "centered": (lambda: optim.RMSprop(p(), centered=1), TypeError, "RMSprop: centered must be a bool, got int"),
+    "lr_decay": (lambda: optim.Adagrad(p(), lr_decay=-1), ValueError, "Adagrad: lr_decay must be at least 0 .* got -1"),
+    "start": (lambda: optim.Adagrad(p(), initial_accumulator_value=NAN), ValueError,
+              "Adagrad: initial_accumulator_value must be"),
+    "beta 1": (lambda: optim.Adam(p(), betas=(1.0, 0.9)), ValueError,
+               r"Adam: betas\[0\] must be at least 0 and below 1, got 1.0"),
+    "beta2 1": (lambda: optim.AdamW(p(), betas=(0.9, 1.0)), ValueError,
+                r"AdamW: betas\[1\] must be at least 0 and below 1, got 1.0"),
+    "beta -1": (lambda: optim.Adam(p(), betas=(-1, 0.9)), ValueError, r"Adam: betas\[0\] must be at least 0 and below 1, got -1"),
     "one beta": (lambda: optim.Adam(p(), betas=(0.9,)), TypeError, r"Adam: betas must be a pair of numbers, got \(0.9,\)"),
     "betas number": (lambda: optim.Adam(p(), betas=0.9), TypeError, "Adam: betas must be a pair of numbers, got 0.9"),
     "beta str": (lambda: optim.Adam(p(), betas=("a", 0.9)), TypeError, r"Adam: betas\[0\] must be a number, got str"),
-    "eps": (lambda: optim.Adam(p(), eps=-1e-8), ValueError, "Adam: eps must be from 0 .* got -1e-08"),
-    "weight decay": (lambda: optim.AdamW(p(), weight_decay=-0.1), ValueError, "AdamW: weight_decay must be from 0 .* got -0.1"),
+    "eps": (lambda: optim.Adam(p(), eps=-1e-8), ValueError, "Adam: eps must be at least 0 .* got -1e-08"),
+    "weight decay": (lambda: optim.AdamW(p(), weight_decay=-0.1), ValueError,
+                     "AdamW: weight_decay must be at least 0 .* got -0.1"),
     "amsgrad": (lambda: optim.Adam(p(), amsgrad="yes"), TypeError, "Adam: amsgrad must be a bool, got str"),
-    "momentum": (lambda: optim.SGD(p(), 0.1, momentum=-0.5), ValueError, "SGD: momentum must be from 0 .* got -0.5"),
+    "momentum": (lambda: optim.SGD(p(), 0.1, momentum=-0.5), ValueError, "SGD: momentum must be at least 0 .* got -0.5"),
     "dampening": (lambda: optim.SGD(p(), 0.1, momentum=0.5, dampening=2), ValueError,
-                  "SGD: dampening must be from 0 to 1, got 2"),
+                  "SGD: dampening must be at least 0 and at most 1, got 2"),
     "nesterov": (lambda: optim.SGD(p(), 0.1, nesterov=True), ValueError,
                  "SGD: nesterov needs a momentum and no dampening, got momentum=0.0, dampening=0.0"),
     "nesterov int": (lambda: optim.SGD(p(), 0.1, momentum=0.9, nesterov=1), TypeError, "SGD: nesterov must be a bool, got int"),
@@ -329,15 +443,15 @@ BAD = {
                    "clip_grad_norm_: parameters must hold at least one Tensor"),
     "clip twice": (lambda: optim.clip_grad_norm_(twice(), 1.0), ValueError,
                    "clip_grad_norm_: parameters must not hold a Tensor twice"),
-    "max_norm": (lambda: optim.clip_grad_norm_(p(), -1), ValueError, "clip_grad_norm_: max_norm must be from 0 to inf, got -1"),
+    "max_norm": (lambda: optim.clip_grad_norm_(p(), -1), ValueError, "clip_grad_norm_: max_norm must be at least 0, got -1"),
     "max_norm NaN": (lambda: optim.clip_grad_norm_(p(), NAN), ValueError,
-                     "clip_grad_norm_: max_norm must be from 0 to inf, got nan"),
+                     "clip_grad_norm_: max_norm must be at least 0, got nan"),
     "norm_type": (lambda: optim.clip_grad_norm_(p(), 1, -2), ValueError, "clip_grad_norm_: norm_type must be .* got -2"),
     "norm_type 0": (lambda: optim.clip_grad_norm_(p(), 1, 0), ValueError, "clip_grad_norm_: norm_type must be .* got 0"),
     "norm_type str": (lambda: optim.clip_grad_norm_(p(), 1, "inf"), TypeError,
                       "clip_grad_norm_: norm_type must be a number, got str"),
     "clip_value": (lambda: optim.clip_grad_value_(p(), -1), ValueError,
-                   "clip_grad_value_: clip_value must be from 0 to inf, got -1"),
+                   "clip_grad_value_: clip_value must be at least 0, got -1"),
     "value empty": (lambda: optim.clip_grad_value_([], 1), ValueError,
                     "clip_grad_value_: parameters must hold at least one Tensor"),
 }
@@ -349,14 +463,87 @@ def test_bad_input(call, error, message):
         call()
 
 
-@pytest.mark.parametrize("value", [NAN, INF])
-def test_gradients_that_are_not_finite(value):
-    """With error_if_nonfinite a RuntimeError, and nothing has changed."""
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("norm_type", [1, 2, INF])
+def test_gradients_that_are_not_finite(value, norm_type):
+    """A RuntimeError that names the parameter and the place, and nothing has changed."""
     parameters = leaves(draw(0))
     gradients = draw(1)
     gradients[0][1, 2] = value
     set_gradients(parameters, gradients)
-    with pytest.raises(RuntimeError, match=f"clip_grad_norm_: the norm of the gradients is {value}"):
-        optim.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
+    with pytest.raises(RuntimeError, match=rf"the gradient of parameter 0, shape \(3, 4\), is not finite: {value} at \(1, 2\)"):
+        optim.clip_grad_norm_(parameters, 1.0, norm_type)
+    with pytest.raises(RuntimeError, match="clip_grad_norm_: the gradient of 'a' is not finite"):
+        optim.clip_grad_norm_(zip("abc", parameters, strict=True), 1.0, norm_type)
     assert all(np.array_equal(p.grad.numpy(), g, equal_nan=True) for p, g in zip(parameters, gradients, strict=True))
     assert bits(parameters) == [a.tobytes() for a in draw(0)]
+    total = optim.clip_grad_norm_(parameters, 1.0, norm_type, error_if_nonfinite=False)
+    assert np.isnan(total) if np.isnan(value) else total == INF
+
+
+@pytest.mark.parametrize("dtype, size", [(np.float32, 1e30), (np.float64, 1e200), (np.float64, 1e308), (np.float32, 1e-42),
+                                         (np.float64, 1e-200), (np.float64, 5e-324)])
+@pytest.mark.parametrize("norm_type", [1, 2, 3, INF])
+def test_the_norm_neither_overflows_nor_vanishes(dtype, size, norm_type):
+    g = np.array([3, -4, 0], np.float64)[:, None] * np.full((1, 2), dtype(size) / 8 if size == 1e308 else dtype(size), np.float64)
+    p, = leaves([np.zeros((3, 2), dtype)])
+    set_gradients([p], [g.astype(dtype)])
+    exact = g.astype(dtype).astype(np.float64)
+    unit = exact.max()
+    expected = np.linalg.norm((exact / unit).ravel(), norm_type) * unit
+    np.testing.assert_allclose(optim.clip_grad_norm_([p], 2.5, norm_type), expected, rtol=1e-12)
+    if size > 1:
+        after = p.grad.numpy().astype(np.float64).ravel()
+        np.testing.assert_allclose(np.linalg.norm(after, norm_type), 2.5, rtol=1e-6 if dtype == np.float32 else 1e-12)
+    else:
+        assert np.array_equal(p.grad.numpy(), g.astype(dtype))
+
+
+def test_a_norm_that_float64_cannot_hold_is_an_error():
+    p, = leaves([np.zeros(100)])
+    set_gradients([p], [np.full(100, 1e308)])
+    with pytest.raises(RuntimeError, match="clip_grad_norm_: the norm of the gradients is above the largest float64"):
+        optim.clip_grad_norm_([p], 1.0)
+    assert (p.grad.numpy() == 1e308).all()
+
+
+def test_clipping_takes_named_parameters():
+    net = mg.nn.Linear(2, 2)
+    for p in net.parameters():
+        p.grad = mg.Tensor(np.full(p.shape, 2.0, np.float32))
+    assert optim.clip_grad_norm_(net.named_parameters(), 1e9) == optim.clip_grad_norm_(net.parameters(), 1e9)
+    optim.clip_grad_value_(net.named_parameters(), 0.5)
+    assert all((p.grad.numpy() == 0.5).all() for p in net.parameters())
+
+
+def test_a_gradient_that_parameters_share_is_scaled_once():
+    parameters = leaves([np.zeros(2), np.zeros(2)])
+    shared = mg.Tensor(np.array([3.0, 4.0]))
+    for p in parameters:
+        p.grad = shared
+    np.testing.assert_allclose(optim.clip_grad_norm_(parameters, 1.0), 50**0.5, rtol=1e-12)
+    np.testing.assert_allclose(shared.numpy(), np.array([3, 4]) / 50**0.5, rtol=1e-6)
+
+
+# ---------------------------------------------------------------- the tape
+
+@each_optimizer
+def test_the_tape_notices_a_step(make):
+    """Backward through a graph that read the old parameter is an error, as after an assignment."""
+    parameters = leaves(draw(0))
+    optimizer = make(parameters)
+    loss = (parameters[0] * parameters[0]).sum()
+    set_gradients(parameters, draw(1))
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an in-place operation"):
+        loss.backward()
+
+
+def test_the_tape_notices_clipping():
+    for clip in (lambda q: optim.clip_grad_norm_([q], 0.1), lambda q: optim.clip_grad_value_([q], 0.1)):
+        p, = leaves(draw(0)[:1])
+        (p * p).sum().backward(create_graph=True)
+        square = (p.grad * p.grad).sum()
+        clip(p)
+        with pytest.raises(RuntimeError, match="modified by an in-place operation"):
+            square.backward()
