@@ -25,6 +25,6 @@ from minigrad.losses import binary_cross_entropy_with_logits, cross_entropy, hub
 from minigrad.random import Generator, default_generator, dropout, dropout_mask, manual_seed  # isort: skip
 from minigrad.gradcheck import GradcheckError, gradcheck, gradgradcheck  # isort: skip
 from minigrad.checkpoint import CheckpointError, load, save  # isort: skip
-from minigrad import data, metrics, nn, optim, schedule  # isort: skip
+from minigrad import data, metrics, nn, optim, schedule, training  # isort: skip
 
 __version__ = "0.1.0"

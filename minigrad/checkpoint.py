@@ -5,10 +5,12 @@ holds a CRC-32 of every array and of the header itself: any flipped bit is found
 in it is never used as a path.
 """
 import contextlib
+import errno
 import json
 import os
 import stat
 import tempfile
+import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ MAX_HEADER = 8 << 20
 DTYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 FORMAT = "minigrad 1"
+PREFIX, SUFFIX = ".minigrad-", ".tmp"       # of temporary files
 
 
 class CheckpointError(ValueError):
@@ -36,7 +39,8 @@ def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) 
     """Write arrays by name (float32, float64, int64, int32, uint8, bool), and `extra`, anything JSON can hold, to one file.
 
     The file is written beside its place, flushed to the disk and then moved there: at any moment, power cuts and kill -9
-    included, the place holds the old file or the whole new one.
+    included, the place holds the old file or the whole new one. The mode of an old file is kept; a symbolic link is replaced, not
+    followed. What a killed save has left behind is removed by the next one, an hour later.
 
     >>> import minigrad as mg, numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -107,9 +111,32 @@ def _check_keys(value: Any) -> None:
             _check_keys(inner)
 
 
+def check_place(path: str | os.PathLike) -> None:
+    """Raise now the OSError that a `save` to this place would raise: the folder is missing or closed, or it is a folder."""
+    path = _checked_path(path, "save")
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=PREFIX, suffix=SUFFIX)
+        os.close(handle)
+        os.unlink(temporary)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def _replace(path: Path, parts: list[bytes]) -> None:
-    """Put a new file in place of `path`, whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".minigrad-", suffix=".tmp")
+    """Put a new file in place of `path`, whole or not at all. An OSError names `path`."""
+    try:
+        _write(path, parts)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+    _remove_orphans(path.parent)
+
+
+def _write(path: Path, parts: list[bytes]) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=PREFIX, suffix=SUFFIX)
     try:
         with open(handle, "wb") as file:
             for part in parts:
@@ -134,6 +161,18 @@ def _replace(path: Path, parts: list[bytes]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _remove_orphans(folder: Path) -> None:
+    """Remove what a save left behind that was killed: our temporary files of our user, older than an hour, so that none is in
+    use."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:       # the save itself is done
+        for entry in entries:
+            if entry.name.startswith(PREFIX) and entry.name.endswith(SUFFIX) and entry.is_file(follow_symlinks=False):
+                status = entry.stat(follow_symlinks=False)
+                ours = os.name != "posix" or status.st_uid == os.geteuid()
+                if ours and time.time() - status.st_mtime > 3600:
+                    os.unlink(entry.path)
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Any]:

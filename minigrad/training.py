@@ -1,0 +1,459 @@
+"""From a loss to trained weights: truncated backpropagation through time, gradients over several batches, the training loop,
+and checkpoints of all that a training consists of. What a step does to the weights is in optim.py, files are in checkpoint.py.
+"""
+import contextlib
+import itertools
+import reprlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from minigrad.checkpoint import CheckpointError, check_place, load
+from minigrad.checkpoint import save as save_arrays
+from minigrad.module import Module, size
+from minigrad.optim import clip_grad_norm_
+from minigrad.random import default_generator
+from minigrad.shape import concatenate
+from minigrad.tensor import Tensor, no_grad
+
+# ---------------------------------------------------------------- truncated backpropagation through time
+
+
+class TruncatedBPTT:
+    """Truncated backpropagation through time over a sequence of any length: every k1 steps, back through the last k2 steps.
+
+    TruncatedBPTT(model, loss, k1, k2=k1). `model(x, state)` returns (out, new state), as the recurrent layers do; the state is
+    a Tensor or a tuple of states. Call the object with the next k1 steps, x and y of shape (k1, B, ...) (the last call may hold
+    fewer); the loss it returns reaches back k2 steps:
+
+        window n = steps s .. e - 1,   e = min(n k1, T),   s = max(0, e - k2),   from the state before s, which is a constant
+        loss n   = loss(out[(n - 1) k1 .. e - 1], y[(n - 1) k1 .. e - 1]),   so that each step's loss counts once
+
+    This is BPTT(h = k2; h' = k1) of Williams and Peng 1990, with the pseudocode of Sutskever's thesis (2013), section 2.8.6. With
+    k2 = k1 windows are the chunks themselves, the last one too; with k2 >= T nothing is cut. For k2 > k1 the steps before the
+    chunk are computed again, with the weights of now: the gradient is that of the window as it stands, also when the weights
+    change after every chunk. The state that goes on is that of the first computation that reached it.
+
+    >>> import numpy as np, minigrad as mg
+    >>> x, y = np.ones((6, 2, 3), np.float32), np.zeros((6, 2, 4), np.float32)
+    >>> layer = mg.nn.GRU(3, 4)
+    >>> bptt = mg.training.TruncatedBPTT(layer, mg.mse, k1=2, k2=4)
+    >>> for loss in bptt.over(mg.Tensor(x), mg.Tensor(y)):
+    ...     loss.backward()                 # here would follow clipping, optimizer.step() and optimizer.zero_grad()
+    """
+
+    def __init__(self, model: Callable, loss: Callable[[Tensor, Any], Tensor], k1: int, k2: int | None = None) -> None:
+        op = "TruncatedBPTT"
+        self.model, self.loss, self.k1 = model, loss, size(op, "k1", k1)
+        self.k2 = self.k1 if k2 is None else size(op, "k2", k2)
+        if self.k2 < self.k1:
+            raise ValueError(f"{op}: k2 must be at least k1 = {k1}, or the losses of some steps would have no gradient, got {k2}")
+        self.form: str | None = None        # shapes and dtypes of the state, once one was computed
+        self.reset()
+
+    def reset(self) -> None:
+        """A new sequence begins: the state is None again, which the model takes for zeros."""
+        self.state: Any = None      # before the first of the remembered steps
+        self.past: Any = None       # x of the steps that the next window begins with
+
+    def __call__(self, x: Any, y: Any, ahead: int | None = None) -> Tensor:
+        """The loss of the next steps, x (k1, B, ...) with y (k1, B, ...); its backward goes through the last k2 steps. ahead: how
+        many steps the next call will bring, if not k1: the state is kept where that call's window begins."""
+        if not (1 <= len(x) <= self.k1 and len(y) == len(x)):
+            raise ValueError(f"TruncatedBPTT: x and y must both have 1 to k1 = {self.k1} steps, got {len(x)} and {len(y)}")
+        if self.past is not None and self.past.shape[1:] != x.shape[1:]:
+            raise ValueError(f"TruncatedBPTT: x must have steps of shape {self.past.shape[1:]} as before, got {x.shape[1:]}; "
+                             "reset() begins a new sequence")
+        window = x if self.past is None else _joined(self.past, x)
+        ahead = self.k1 if ahead is None or self.k1 == self.k2 else ahead
+        later = max(0, len(window) + ahead - self.k2)               # where the next window begins
+        outputs, kept = [], self.state
+        if later:
+            out, kept = self.model(window[:later], self.state)
+            outputs.append(out)
+        if later < len(window):
+            out, _ = self.model(window[later:], kept)
+            outputs.append(out)
+        out = outputs[0] if len(outputs) == 1 else concatenate(outputs, 0)
+        loss = self.loss(out[len(window) - len(x):], y)
+        past = window[later:] if later < len(window) else None
+        self.state, self.past = _detached(kept), past.detach() if isinstance(past, Tensor) else past
+        if kept is not None:
+            self.form = _form(kept)
+        return loss
+
+    def over(self, x: Any, y: Any) -> Iterator[Tensor]:
+        """The losses of a long sequence, x (T, B, ...) with y (T, B, ...), k1 steps at a time; the state carries on."""
+        for start in range(0, len(x), self.k1):
+            end = start + self.k1
+            yield self(x[start:end], y[start:end], min(self.k1, len(x) - end) if end < len(x) else None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of what is carried on: the state and the remembered steps."""
+        return {"state": _arrays(self.state), "past": _arrays(self.past), "tensor": isinstance(self.past, Tensor)}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a state_dict. Where this object has computed a state, the new one must have its shapes and dtypes."""
+        state, past = _tensors(saved["state"]), saved["past"]
+        if state is not None and self.form is not None and _form(state) != self.form:
+            raise ValueError(f"TruncatedBPTT: state must be {self.form}, got {_form(state)}")
+        if not (past is None or isinstance(past, np.ndarray)):
+            raise ValueError(f"TruncatedBPTT: past must be an array or None, got {type(past).__name__}")
+        self.state, self.past = state, Tensor(past) if saved["tensor"] and past is not None else past
+
+
+def _joined(past: Any, x: Any) -> Any:
+    return concatenate([past, x], 0) if isinstance(x, Tensor) else np.concatenate([past, x])
+
+
+def _detached(state: Any) -> Any:
+    """A state, a Tensor or a (named) tuple of states, cut from the graph."""
+    if isinstance(state, tuple):
+        parts = [_detached(part) for part in state]
+        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+    return state if state is None else state.detach()
+
+
+def _arrays(state: Any) -> Any:
+    if isinstance(state, tuple):
+        return [_arrays(part) for part in state]
+    return state if state is None else np.array(state.numpy() if isinstance(state, Tensor) else state)
+
+
+def _tensors(state: Any) -> Any:
+    if isinstance(state, (list, tuple)):
+        return tuple(_tensors(part) for part in state)
+    return state if state is None else Tensor(state)
+
+
+def _form(state: Any) -> str:
+    """Shapes and dtypes of a state, to compare and to print."""
+    if isinstance(state, tuple):
+        return f"({', '.join(map(_form, state))})"
+    return "None" if state is None else f"{state.dtype}{list(state.shape)}"
+
+
+# ---------------------------------------------------------------- gradients over several batches
+
+
+def accumulate(losses: Iterable[Tensor], count: float) -> float:
+    """Backward of (sum of the losses) / count, one after another; return that mean.
+
+    Each loss is a sum over its own rows, and count is the number of rows of all: then the gradients are those of the mean over
+    the whole batch, whatever the sizes of its parts, while only one part's graph is in memory. A generator makes them.
+
+    >>> import minigrad as mg
+    >>> x, w = mg.Tensor([1.0, 2.0, 6.0]), mg.Tensor(2.0, requires_grad=True)
+    >>> mg.training.accumulate(((part * w).sum() for part in (x[:2], x[2:])), count=3)
+    6.0
+    >>> w.grad                                          # that of (x * w).mean()
+    Tensor(3.)
+    """
+    if not count > 0:
+        raise ValueError(f"accumulate: count must be above 0, got {count}")
+    total = 0.0
+    for loss in losses:
+        (loss / count).backward()
+        total += loss.item()
+    return total / count
+
+
+# ---------------------------------------------------------------- checkpoints of a whole training
+
+
+def save_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
+    """Write all that a training consists of to one file, atomically: then a resumed run equals the uninterrupted one to the bit.
+
+    parts: what has a state_dict, by name: the model, the optimizer, a schedule, the data, a TruncatedBPTT. The default generator
+    goes with them. config: what JSON can hold and `load_training` must find again. The arrays of a part lie in the file under its
+    name, so that ``mg.load(path)[0]["model.head.weight"]`` is a weight.
+
+    >>> import minigrad as mg, tempfile
+    >>> net = mg.nn.Linear(2, 1)
+    >>> parts = {"model": net, "optimizer": mg.optim.Adam(net.parameters())}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     mg.training.save_training(f"{folder}/t.safetensors", parts, config={"hidden": 2})
+    ...     mg.training.load_training(f"{folder}/t.safetensors", parts, config={"hidden": 2})
+    """
+    arrays: dict[str, np.ndarray] = {}
+    states = {name: _packed(part.state_dict(), name, arrays) for name, part in parts.items()}
+    save_arrays(path, arrays, {"training": states, "generator": default_generator.state, "config": config})
+
+
+def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
+    """Set the parts and the default generator to what `save_training` wrote; the parts and config must be those of the file.
+
+    What does not fit is a CheckpointError that names the part, and then nothing has changed. A file that cannot be opened is an
+    OSError.
+
+    >>> import minigrad as mg
+    >>> mg.training.load_training(mg.__file__, {})      # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    minigrad.checkpoint.CheckpointError: load: ...
+    """
+    arrays, extra = load(path)
+    keys = {"training", "generator", "config"}
+    if not isinstance(extra, dict) or set(extra) != keys or not isinstance(extra["training"], dict):
+        raise CheckpointError(f"load_training: {path} holds no training")
+    if extra["config"] != config:
+        raise CheckpointError(f"load_training: {path} belongs to another training: {_difference(extra['config'], config)}")
+    if set(extra["training"]) != set(parts):
+        raise CheckpointError(f"load_training: {path} has the parts {', '.join(extra['training'])}, not {', '.join(parts)}")
+    states, before = {}, {name: part.state_dict() for name, part in parts.items()}
+    name = "generator"
+    generator = default_generator.state
+    try:
+        default_generator.state = extra["generator"]
+        for name in parts:
+            states[name] = _unpacked(extra["training"][name], arrays)
+        if arrays:
+            raise ValueError(f"no part has the arrays {', '.join(arrays)}")
+        for name, part in parts.items():
+            part.load_state_dict(states[name])
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        for changed in parts:
+            parts[changed].load_state_dict(before[changed])
+            if changed == name:
+                break
+        default_generator.state = generator
+        text = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"load_training: {path}: {name}: {text}") from None
+
+
+def _difference(found: Any, expected: Any) -> str:
+    if not (isinstance(found, dict) and isinstance(expected, dict)):
+        found, expected = {"config": found}, {"config": expected}
+    names = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
+    return "; ".join(f"{name} is {reprlib.repr(found.get(name))}, not {reprlib.repr(expected.get(name))}" for name in names)
+
+
+def _packed(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """`value` as JSON can hold it: arrays go to `arrays`, and {"@array": name} stands in their place; so does what JSON lacks."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        if name in arrays:
+            raise ValueError(f"save_training: two arrays have the name {name}")
+        arrays[name] = np.asarray(value)
+        return {"@array": name}
+    if isinstance(value, float) and not np.isfinite(value):
+        return {"@float": repr(value)}
+    if isinstance(value, Mapping):
+        if any(not isinstance(key, str) or key.startswith("@") for key in value):
+            raise ValueError(f"save_training: {name} must have keys that are str and do not begin with @, got {list(value)}")
+        return {key: _packed(inner, f"{name}.{key}", arrays) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return {"@tuple": _packed(list(value), name, arrays)}
+    if isinstance(value, list):
+        return [_packed(inner, f"{name}.{i}", arrays) for i, inner in enumerate(value)]
+    return value
+
+
+def _unpacked(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """What `_packed` was given; takes the arrays out of `arrays`."""
+    if isinstance(value, list):
+        return [_unpacked(inner, arrays) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    if "@array" in value:
+        return arrays.pop(value["@array"])
+    if "@float" in value:
+        return float(value["@float"])
+    if "@tuple" in value:
+        return tuple(_unpacked(value["@tuple"], arrays))
+    return {key: _unpacked(inner, arrays) for key, inner in value.items()}
+
+
+# ---------------------------------------------------------------- the loop
+
+
+class History:
+    """What `fit` has done so far: loss and norm (of the gradient before clipping), one number a step; validation, one an epoch.
+
+    step, epoch: how many are over. best: the epoch, from 0, with the lowest validation. interrupted: whether Ctrl-C ended it.
+
+    >>> import minigrad as mg
+    >>> history = mg.training.History()
+    >>> history.step, history.epoch, history.best
+    (0, 0, None)
+    """
+
+    def __init__(self) -> None:
+        self.loss: list[float] = []
+        self.norm: list[float] = []
+        self.validation: list[float] = []
+        self.epoch = self.batch = 0                 # batch: of the running epoch, so many are over
+        self.weights: dict[str, np.ndarray] | None = None       # of the best epoch
+        self.interrupted, self.speed = False, 0.0   # speed: steps per second of this run
+
+    @property
+    def step(self) -> int:
+        """The number of steps so far."""
+        return len(self.loss)
+
+    @property
+    def recent(self) -> float:
+        """The mean of the last 20 losses."""
+        return float(np.mean(self.loss[-20:]))
+
+    @property
+    def best(self) -> int | None:
+        """The epoch with the lowest validation, the first of equals; None before the first that is a number."""
+        numbers = [(value, k) for k, value in enumerate(self.validation) if value == value]
+        return min(numbers)[1] if numbers else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but what belongs to this run alone."""
+        numbers = {name: np.array(getattr(self, name), np.float64) for name in ("loss", "norm", "validation")}
+        return numbers | {"epoch": self.epoch, "batch": self.batch, "weights": self.weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state_dict."""
+        numbers = [state[name] for name in ("loss", "norm", "validation")]
+        if any(not isinstance(a, np.ndarray) or a.dtype != np.float64 or a.ndim != 1 for a in numbers):
+            raise ValueError("History: loss, norm and validation must be float64 arrays of one dimension")
+        if len(numbers[0]) != len(numbers[1]) or any(type(state[k]) is not int or state[k] < 0 for k in ("epoch", "batch")):
+            raise ValueError("History: loss and norm must have one number a step, epoch and batch must be ints of at least 0")
+        self.loss, self.norm, self.validation = (a.tolist() for a in numbers)
+        self.epoch, self.batch, self.weights = state["epoch"], state["batch"], state["weights"]
+
+
+def fit(model: Module, optimizer: Any, loss: Callable[..., Any], batches: Iterable[tuple], *, epochs: int | None = None,
+        steps: int | None = None, clip: float = np.inf, validate: Callable[[], float] | None = None, patience: int | None = None,
+        after_step: Iterable[Callable[[History], Any]] = (), after_epoch: Iterable[Callable[[History], Any]] = (),
+        line: Callable[[History], str] | None = None, save: Any = None, resume: Any = None, config: Any = None,
+        parts: Mapping[str, Any] | None = None) -> History:
+    """Train: for each batch the gradient of `loss(*batch)`, clipped to the norm `clip`, and a step; return the History.
+
+    An epoch is one iteration over `batches`; `epochs` and `steps` are the totals at which the training ends, whichever is first.
+    `validate()`: called after each epoch and at the end, without dropout and without recording. patience: the training ends when
+    validate's value has not fallen for so many epochs. In the end, after Ctrl-C too, the model has the weights that were best.
+    after_step, after_epoch: functions of the History that are called then, to step a schedule for instance. line: makes the text
+    of the progress line out of the History. save: a file for `save_training`, written after each epoch and at the end. resume:
+    such a file, to go on from. config: see there. parts: what else is saved, by name, besides model, optimizer, history and,
+    where they have a state_dict, the batches. `loss` may also go backward itself and return a float (see `accumulate`).
+
+    >>> import numpy as np, minigrad as mg
+    >>> x = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
+    >>> net, batches = mg.nn.Linear(1, 1), [(mg.Tensor(x[i::4]), mg.Tensor(3 * x[i::4])) for i in range(4)]
+    >>> adam = mg.optim.Adam(net.parameters(), lr=0.3)
+    >>> history = mg.training.fit(net, adam, lambda x, y: mg.mse(net(x), y), batches, epochs=20)        # doctest: +ELLIPSIS
+    step ...
+    >>> history.step, bool(history.loss[-1] < 0.01)
+    (80, True)
+    """
+    if epochs is None and steps is None:
+        raise ValueError("fit: epochs or steps must say when the training ends, got neither")
+    epochs, steps = np.inf if epochs is None else epochs, np.inf if steps is None else steps
+    history, stateful = History(), hasattr(batches, "state_dict")
+    everything = {"model": model, "optimizer": optimizer, "history": history} | ({"batches": batches} if stateful else {})
+    everything |= parts or {}
+    if save is not None:
+        check_place(save)
+    if resume is not None:
+        load_training(resume, everything, config)
+    first, start = history.step, time.perf_counter()
+    total = min(steps, epochs * len(batches) if hasattr(batches, "__len__") else np.inf)
+
+    def judge() -> None:
+        model.eval()
+        with no_grad():
+            history.validation.append(float(validate()))
+        model.train()
+        if history.best == len(history.validation) - 1:
+            history.weights = model.state_dict()
+
+    def late() -> bool:
+        return patience is not None and history.best is not None and history.epoch - 1 - history.best >= patience
+
+    with _interrupts() as stop, _progress(first, total) as show:
+        while history.epoch < epochs and history.step < steps and not late() and not stop:
+            # batches without a state: the first ones of an epoch that was broken off are over
+            for batch in itertools.islice(batches, 0 if stateful else history.batch, None):
+                optimizer.zero_grad()
+                value = loss(*batch)
+                if isinstance(value, Tensor):
+                    value.backward()
+                    value = value.item()
+                history.norm.append(clip_grad_norm_(model.named_parameters(), clip))
+                optimizer.step()
+                history.loss.append(value)
+                history.batch += 1
+                history.speed = (history.step - first) / (time.perf_counter() - start)
+                for function in after_step:
+                    function(history)
+                show(history, line or _line)
+                if stop or history.step >= steps:
+                    break
+            else:
+                if not history.batch:
+                    raise ValueError(f"fit: batches gave none in epoch {history.epoch}; a generator is used up after one epoch")
+                history.epoch, history.batch = history.epoch + 1, 0
+                if validate is not None:
+                    judge()
+                for function in after_epoch:
+                    function(history)
+                if save is not None:
+                    save_training(save, everything, config)
+    history.interrupted = bool(stop)
+    if save is not None:
+        save_training(save, everything, config)
+    if validate is not None and history.batch and not stop:
+        judge()                     # the end of `steps` within an epoch; not in the file, where that epoch goes on
+    if history.weights is not None:
+        model.load_state_dict(history.weights)
+    return history
+
+
+def _line(history: History) -> str:
+    text = f"loss {history.recent:.4g}  gradient {history.norm[-1]:.3g}"
+    return text + (f"  validation {history.validation[-1]:.4g}" if history.validation else "")
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list]:
+    """A list that the first Ctrl-C fills, so that a step is never broken off; the second one is a KeyboardInterrupt."""
+    stop: list[int] = []
+    if threading.current_thread() is not threading.main_thread():       # Python delivers signals to the main thread alone
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, _: Any) -> None:
+        stop.append(number)
+        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _progress(first: int, total: float) -> Iterator[Callable]:
+    """Shows the steps: tqdm's bar where it is installed and stderr is a terminal, else at most one line a second."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        tqdm = None
+    bar, shown = None, -np.inf
+    if tqdm is not None and sys.stderr.isatty():
+        bar = tqdm(total=None if total == np.inf else total, initial=first, unit="step")
+
+    def show(history: History, line: Callable[[History], str]) -> None:
+        nonlocal shown
+        if bar is not None:
+            bar.set_postfix_str(line(history), refresh=False)
+            bar.update()
+        elif time.perf_counter() - shown >= 1 or history.step == total:
+            shown = time.perf_counter()
+            of, left = (f"/{total}", f"  {(total - history.step) / history.speed:.0f} s left") if total < np.inf else ("", "")
+            print(f"step {history.step}{of}  {line(history)}{left}", flush=True)
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
