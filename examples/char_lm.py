@@ -1,9 +1,8 @@
 """Trains a character LSTM on a text and prints samples of what it has learnt.
 
     python examples/char_lm.py                          on prose that every Python ships, about two minutes
-    python examples/char_lm.py --text FILE              on any UTF-8 text
+    python examples/char_lm.py --text FILE              on any UTF-8 text; --help lists all options
     python examples/char_lm.py --save m.safetensors     and later: --resume m.safetensors --steps 3000
-    python examples/char_lm.py --steps 50               a short look; --help lists all options
 
 It prints the speed of the network op by op and fused, then, once a second, the loss in nats and bits per character, characters
 per second, the norm of the gradient and the time left. The last tenth of the text is held out: its first half chooses the
@@ -32,7 +31,7 @@ OPTIONS = {                                         # default, lowest, below, wh
     "lr": (3e-3, 0, math.inf, "Adam's learning rate"),
     "clip": (1.0, 0, math.inf, "largest norm of the gradient"),
     "temperature": (0.7, 1e-3, math.inf, "of the samples: a low one prefers the likely characters"),
-    "seed": (0, 0, 2**64, "of weights, dropout and samples"),
+    "seed": (0, 0, 2**128, "of weights, dropout and samples"),
 }
 
 
@@ -54,7 +53,6 @@ class CharLM(mg.nn.Module):
 
 
 def fail(message: str) -> None:
-    """One clear line, exit status 2."""
     print(f"char_lm: {message}", file=sys.stderr)
     sys.exit(2)
 
@@ -78,7 +76,7 @@ def sample(model: CharLM, characters: str, prompt: np.ndarray, temperature: floa
     return text
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", metavar="FILE", help="UTF-8 text to learn (default: the help topics of Python)")
     parser.add_argument("--save", metavar="FILE", help="write a checkpoint here after each pass, at the end and at Ctrl-C")
@@ -91,7 +89,6 @@ def main() -> int:
         if not low <= getattr(o, name) < high:
             fail(f"--{name} must be at least {low} and below {high}, got {getattr(o, name)}")
     sys.stdout.reconfigure(errors="replace")        # a terminal may lack some of the text's characters
-
     try:
         text = Path(o.text).read_text("utf-8") if o.text else "\n".join(topics[key] for key in sorted(topics))
     except (OSError, UnicodeDecodeError) as error:
@@ -111,7 +108,6 @@ def main() -> int:
         start = time.perf_counter()
         loss().backward()
         print(f"{name}: {x.size / (time.perf_counter() - start):,.0f} characters per second, without the optimiser")
-
     bptt.reset()
     try:
         history = mg.training.fit(
@@ -127,20 +123,20 @@ def main() -> int:
         print(f"saved {o.save} at step {history.step}")
     if history.interrupted:
         raise KeyboardInterrupt
+    if o.plot:
+        try:
+            from matplotlib.figure import Figure
+            axes = Figure().add_subplot(xlabel="step", ylabel="training loss, nats per character")
+            axes.plot(history.loss)[0].figure.savefig(o.plot)
+            print(f"the losses are drawn in {o.plot}")
+        except (ImportError, OSError) as error:
+            print(f"no picture: {error} (it takes matplotlib: pip install matplotlib)")
     loss = nats(model, held_out)
     print(f"\nheld out: {loss:.3f} nats per character, {loss / math.log(2):.3f} bits\n\nsamples at temperature {o.temperature}:")
     for k in range(3):
         prompt = held_out[k * len(held_out) // 3:][:40]
         print(f"--- {''.join(characters[i] for i in prompt)!r} goes on:")
         print(sample(model, characters, prompt, o.temperature, np.random.default_rng([o.seed, k])))
-    try:
-        from matplotlib.figure import Figure
-        axes = Figure().add_subplot(xlabel="step", ylabel="training loss, nats per character")
-        axes.plot(history.loss)
-        axes.figure.savefig(o.plot)
-        print(f"the losses are drawn in {o.plot}")
-    except (ImportError, OSError) as error:
-        print(f"no picture: {error} (it takes matplotlib: pip install matplotlib)")
 
 
 if __name__ == "__main__":

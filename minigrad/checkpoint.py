@@ -121,8 +121,7 @@ def check_place(path: str | os.PathLike) -> None:
         os.close(handle)
         os.unlink(temporary)
     except OSError as error:
-        error.filename = str(path)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _replace(path: Path, parts: list[bytes]) -> None:
@@ -130,8 +129,7 @@ def _replace(path: Path, parts: list[bytes]) -> None:
     try:
         _write(path, parts)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
     _remove_orphans(path.parent)
 
 

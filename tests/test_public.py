@@ -13,7 +13,8 @@ PACKAGE = Path(mg.__file__).parent
 STUBS = sorted(path.stem for path in PACKAGE.glob("*.pyx"))
 
 
-ROOMS = (mg.data, mg.metrics, mg.optim, mg.schedule, mg.training)         # offer what is written in them; mg and mg.nn offer what they import
+# These offer what is written in them; mg and mg.nn offer what they import.
+ROOMS = (mg.data, mg.metrics, mg.optim, mg.schedule, mg.training)
 
 
 def public(module):
