@@ -23,6 +23,9 @@
 #define MG_MAPS2(X) \
     X(add) X(sub) X(mul) X(div) X(pow) X(maximum) X(minimum) X(tanh_grad) X(sigmoid_grad) X(relu_grad) X(softplus_grad)
 
+/* One pass of an optimiser's step over the elements [first, first + n) of a parameter: see optim.h. */
+#define MG_STEPS(X) X(sgd) X(rmsprop) X(adam) X(adagrad)
+
 #define MG_KERNELS(X) \
     /* y[i] += x[i*sx] */ \
     X(void, accumulate, (size_t n, const void *x, ptrdiff_t sx, void *y)) \
@@ -65,6 +68,9 @@
                           const void *packed, void *c, ptrdiff_t rsc, ptrdiff_t csc)) \
     /* The index of the first value that is infinite or NaN, or n. */ \
     X(size_t, nonfinite, (size_t n, const void *x)) \
+    /* The sum of (scale x[i])^2, in double, and x[i] *= scale with the product in double. */ \
+    X(double, sum_squares, (size_t n, double scale, const void *x)) \
+    X(void, scale, (size_t n, double scale, void *x)) \
     /* The parts of a recurrent layer, for recurrent.c: see recurrent.h. Packs those of the weights that have a place; \
      * takes a thread's rows through the steps [first, end) in the order of processing; takes them back through a block; \
      * dx = da W_x^T for n rows of da and dx. */ \
@@ -76,6 +82,7 @@
     /* n rounds of independent FMAs on the one real at y, for measuring the peak; returns the number of flops. */ \
     X(size_t, fma_rounds, (size_t n, void *y))
 
+struct mg_update;
 struct mg_recurrent;
 struct mg_recurrent_packed;
 struct mg_recurrent_rows;
@@ -87,15 +94,21 @@ enum { MG_MAPS(MG_ID) mg_map_count };
 #define MG_ID(name) mg_map2_##name,
 enum { MG_MAPS2(MG_ID) mg_map2_count };
 #undef MG_ID
+#define MG_ID(name) mg_step_##name,
+enum { MG_STEPS(MG_ID) mg_step_count };
+#undef MG_ID
 
 typedef void mg_map(size_t n, const void *x, ptrdiff_t sx, void *y);
 typedef void mg_map2(size_t n, const void *a, ptrdiff_t sa, const void *b, ptrdiff_t sb, void *y);
+
+typedef void mg_step(const struct mg_update *u, size_t first, size_t n);
 
 typedef struct mg_kernels {
     const char *isa;     /* "scalar", "avx2", "avx512", "neon" */
     size_t itemsize;     /* of real */
     mg_map *map[mg_map_count];
     mg_map2 *map2[mg_map2_count];
+    mg_step *step[mg_step_count];
 #define MG_FIELD(type, name, arguments) type (*name) arguments;
     MG_KERNELS(MG_FIELD)
 #undef MG_FIELD

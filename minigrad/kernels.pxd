@@ -10,14 +10,17 @@ cdef extern from "kernels.h" nogil:
         mg_map_relu, mg_map_softplus
         mg_map2_add, mg_map2_sub, mg_map2_mul, mg_map2_div, mg_map2_pow, mg_map2_maximum, mg_map2_minimum
         mg_map2_tanh_grad, mg_map2_sigmoid_grad, mg_map2_relu_grad, mg_map2_softplus_grad
+        mg_step_sgd, mg_step_rmsprop, mg_step_adam, mg_step_adagrad
     ctypedef void mg_map(size_t n, const void *x, ptrdiff_t sx, void *y) noexcept nogil
     ctypedef void mg_map2(size_t n, const void *a, ptrdiff_t sa, const void *b, ptrdiff_t sb, void *y) noexcept nogil
     ctypedef void mg_reduce(size_t outer, size_t n, size_t inner, const void *x, void *y) noexcept nogil
+    ctypedef void mg_step(const mg_update *u, size_t first, size_t n) noexcept nogil
     ctypedef struct mg_kernels:
         const char *isa
         size_t itemsize
         mg_map **map
         mg_map2 **map2
+        mg_step **step
         void (*accumulate)(size_t n, const void *x, ptrdiff_t sx, void *y) noexcept nogil
         void (*add_rows)(size_t rows, size_t cols, const void *x, ptrdiff_t row_stride, void *y) noexcept nogil
         mg_reduce *sum
@@ -40,6 +43,20 @@ cdef extern from "kernels.h" nogil:
         void (*gemm_packed)(size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
                             const void *packed, void *c, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil
         size_t (*fma_rounds)(size_t n, void *y) noexcept nogil
+
+cdef extern from "optim.h" nogil:
+    enum:
+        MG_PIECE
+    ctypedef struct mg_update:
+        mg_step *step
+        size_t n, itemsize
+        void *p
+        const void *g
+        void *m
+        void *v
+        void *extra
+        double lr, weight_decay, shrink, momentum, dampening, beta1, beta2, eps, root
+        int maximize, nesterov, first
 
 cdef extern from "recurrent.h" nogil:
     ctypedef enum mg_cell:
@@ -106,6 +123,10 @@ cdef void products(const mg_kernels *K, size_t count, size_t m, size_t n, size_t
                    const void *a, ptrdiff_t bsa, ptrdiff_t rsa, ptrdiff_t csa,
                    const void *b, ptrdiff_t bsb, ptrdiff_t rsb, ptrdiff_t csb,
                    void *c, ptrdiff_t bsc, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil
+# csrc/optim.h
+cdef void step_all(size_t count, mg_update *updates) noexcept nogil
+cdef void sum_of_squares(const mg_kernels *K, size_t n, double scale, const void *x, double *parts) noexcept nogil
+cdef void scale_in_place(const mg_kernels *K, size_t n, double scale, void *x) noexcept nogil
 # csrc/recurrent.h
 cdef int recurrent_forward(const mg_kernels *K, const mg_recurrent *r) noexcept nogil
 cdef int recurrent_backward(const mg_kernels *K, const mg_recurrent *r, const mg_recurrent_grads *g) noexcept nogil

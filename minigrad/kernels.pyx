@@ -31,6 +31,11 @@ cdef extern from "product.h" nogil:
                          const void *b, ptrdiff_t bsb, ptrdiff_t rsb, ptrdiff_t csb,
                          void *c, ptrdiff_t bsc, ptrdiff_t rsc, ptrdiff_t csc)
 
+cdef extern from "optim.h" nogil:
+    void mg_step_all(size_t count, mg_update *updates)
+    void mg_sum_squares(const mg_kernels *K, size_t n, double scale, const void *x, double *parts)
+    void mg_scale(const mg_kernels *K, size_t n, double scale, void *x)
+
 cdef extern from "recurrent.h" nogil:
     int mg_recurrent_forward(const mg_kernels *k, const mg_recurrent *r)
     int mg_recurrent_backward(const mg_kernels *k, const mg_recurrent *r, const mg_recurrent_grads *g)
@@ -157,6 +162,15 @@ cdef void products(const mg_kernels *K, size_t count, size_t m, size_t n, size_t
                    const void *b, ptrdiff_t bsb, ptrdiff_t rsb, ptrdiff_t csb,
                    void *c, ptrdiff_t bsc, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil:
     mg_gemm_batched(K, count, m, n, k, a, bsa, rsa, csa, b, bsb, rsb, csb, c, bsc, rsc, csc)
+
+cdef void step_all(size_t count, mg_update *updates) noexcept nogil:
+    mg_step_all(count, updates)
+
+cdef void sum_of_squares(const mg_kernels *K, size_t n, double scale, const void *x, double *parts) noexcept nogil:
+    mg_sum_squares(K, n, scale, x, parts)
+
+cdef void scale_in_place(const mg_kernels *K, size_t n, double scale, void *x) noexcept nogil:
+    mg_scale(K, n, scale, x)
 
 cdef int recurrent_forward(const mg_kernels *K, const mg_recurrent *r) noexcept nogil:
     return mg_recurrent_forward(K, r)

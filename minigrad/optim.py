@@ -3,13 +3,18 @@ clipping). Schedules of the learning rate are in schedule.py.
 
 Formulas, options and defaults are PyTorch's. A step changes the parameters in place; where a gradient is None the parameter and
 its state are left alone. In all formulas g is the gradient, first negated if `maximize`, then with weight_decay * p added.
+
+Here are the options, the states and what is computed once in a step; one pass in C over each parameter does the rest, see
+csrc/optim.inc. Its bits depend neither on the number of threads nor on the instruction set.
 """
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from minigrad import update
 from minigrad.tensor import Tensor, no_grad
 
 Group = dict[str, Any]
@@ -97,6 +102,7 @@ def _groups(op: str, parameters: Any, defaults: Group) -> list[Group]:
     return groups
 
 
+@functools.lru_cache(maxsize=64)
 def _power(base: float, n: int) -> float:
     """base^n for n >= 0, by squaring: pow of the C library has other last bits on other machines."""
     result = 1.0
@@ -166,16 +172,17 @@ class Optimizer:
             options = {name: value for name, value in group.items() if name != "params"}
             group.update(_checked(self.op if len(self.param_groups) == 1 else f"{self.op}: group {i}", options))
         self._complete()
-        with no_grad():
-            for group in self.param_groups:
-                for p in group["params"]:
-                    if p.grad is not None:
-                        state = self.state[p]
-                        g = -p.grad.numpy() if group["maximize"] else p.grad.numpy()
-                        p[...] = self._update(p.numpy(), g, state, state["step"] + 1, group)
-                        state["step"] += 1
+        due = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        updates = update.Updates(self.op, len(due))
+        for p, group in due:
+            state = self.state[p]
+            self._add(updates, p, state, state["step"] + 1, group)
+        updates.run()
+        for p, _ in due:
+            self.state[p]["step"] += 1
 
-    def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], t: int, group: Group) -> np.ndarray:
+    def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
+        """Add p's step, its t-th, with the options o."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -280,14 +287,9 @@ class SGD(Optimizer):
     def _names(self, group: Group) -> tuple[str, ...]:
         return ("v",) if group["momentum"] else ()
 
-    def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], t: int, group: Group) -> np.ndarray:
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * p
-        if group["momentum"]:
-            v = state["v"]
-            v[...] = g if t == 1 else group["momentum"] * v + (1 - group["dampening"]) * g
-            g = g + group["momentum"] * v if group["nesterov"] else v
-        return p - group["lr"] * g
+    def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
+        updates.sgd(p, state["v"] if o["momentum"] else None, o["lr"], o["weight_decay"], o["momentum"], o["dampening"],
+                    o["nesterov"], o["maximize"], t == 1)
 
 
 class RMSprop(Optimizer):
@@ -323,20 +325,9 @@ class RMSprop(Optimizer):
     def _names(self, group: Group) -> tuple[str, ...]:
         return ("v",) + (("m",) if group["centered"] else ()) + (("b",) if group["momentum"] else ())
 
-    def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], t: int, group: Group) -> np.ndarray:
-        alpha, v, variance = group["alpha"], state["v"], state["v"]
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * p
-        v[...] = alpha * v + (1 - alpha) * (g * g)
-        if group["centered"]:
-            m = state["m"]
-            m += (1 - alpha) * (g - m)
-            variance = np.maximum(v - m * m, 0)         # below 0 by rounding where the gradient does not change
-        step = g / (np.sqrt(variance) + group["eps"])
-        if group["momentum"]:
-            state["b"][...] = group["momentum"] * state["b"] + step
-            step = state["b"]
-        return p - group["lr"] * step
+    def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
+        updates.rmsprop(p, state["v"], state["m"] if o["centered"] else None, state["b"] if o["momentum"] else None,
+                        o["lr"], o["weight_decay"], o["alpha"], o["eps"], o["momentum"], o["maximize"])
 
 
 class Adam(Optimizer):
@@ -352,7 +343,7 @@ class Adam(Optimizer):
     >>> (p * p).sum().backward()
     >>> optimizer.step()
     >>> p
-    Tensor([0.90000004], requires_grad=True)
+    Tensor([0.9], requires_grad=True)
     """
 
     decoupled = False
@@ -373,18 +364,12 @@ class Adam(Optimizer):
     def _names(self, group: Group) -> tuple[str, ...]:
         return ("m", "v", "v_max") if group["amsgrad"] else ("m", "v")
 
-    def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], t: int, group: Group) -> np.ndarray:
-        b1, b2 = group["betas"]
-        m, v = state["m"], state["v"]
-        if group["weight_decay"] and self.decoupled:
-            p = p * (1 - group["lr"] * group["weight_decay"])
-        elif group["weight_decay"]:
-            g = g + group["weight_decay"] * p
-        m += (1 - b1) * (g - m)
-        v[...] = b2 * v + (1 - b2) * (g * g)
-        if group["amsgrad"]:
-            v = np.maximum(state["v_max"], v, out=state["v_max"])
-        return p - group["lr"] / (1 - _power(b1, t)) * (m / (np.sqrt(v) / math.sqrt(1 - _power(b2, t)) + group["eps"]))
+    def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
+        b1, b2 = o["betas"]
+        lr, root = o["lr"] / (1 - _power(b1, t)), 1 / math.sqrt(1 - _power(b2, t))
+        decay, shrink = (0.0, 1 - o["lr"] * o["weight_decay"]) if self.decoupled else (o["weight_decay"], 1.0)
+        updates.adam(p, state["m"], state["v"], state["v_max"] if o["amsgrad"] else None,
+                     lr, decay, shrink, b1, b2, o["eps"], root, o["maximize"])
 
 
 class AdamW(Adam):
@@ -446,12 +431,8 @@ class Adagrad(Optimizer):
     def _initial(self, group: Group) -> float:
         return group["initial_accumulator_value"]
 
-    def _update(self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], t: int, group: Group) -> np.ndarray:
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * p
-        s = state["s"]
-        s += g * g
-        return p - group["lr"] / (1 + (t - 1) * group["lr_decay"]) * (g / (np.sqrt(s) + group["eps"]))
+    def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
+        updates.adagrad(p, state["s"], o["lr"] / (1 + (t - 1) * o["lr_decay"]), o["weight_decay"], o["eps"], o["maximize"])
 
 
 # ---------------------------------------------------------------- clipping
@@ -468,17 +449,28 @@ def _named(op: str, parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]])
 
 
 def _norm(gradients: list[Tensor], p: float) -> float:
-    """(the sum of |g|^p over all elements)^(1/p), in float64, of gradients that are finite. The largest is scaled to about 1, by
-    a power of two, so that nothing overflows. By minigrad's own kernels: BLAS sums in another order on another CPU or number of
-    threads, and the bits of a whole training would follow."""
+    """(the sum of |g|^p over all elements)^(1/p), in float64. By minigrad's own kernels: BLAS sums in another order on another
+    CPU or number of threads, and the bits of a whole training would follow."""
+    if p == 2:
+        total = _sum(part for g in gradients for part in update.squares(g, 1.0))
+        if 1e-200 < total < math.inf:
+            return math.sqrt(total)
     with no_grad():
         sizes = [abs(g.astype(np.float64)) for g in gradients if g.size]
-        largest = float(np.max([size.max().item() for size in sizes], initial=0.0))       # NaN if any is
+        largest = float(np.max([size.max().item() for size in sizes], initial=0.0))         # NaN if any is
         if p == math.inf or not 0 < largest < math.inf:
             return largest
+        # The largest becomes about 1, by a power of two: no power of it overflows.
         scale = math.ldexp(1.0, min(-math.frexp(largest)[1], 1000))
-        total = math.fsum(((size * scale)**p).sum().item() for size in sizes) ** (1 / p)
-    return total / scale
+        return _sum(((size * scale)**p).sum().item() for size in sizes) ** (1 / p) / scale
+
+
+def _sum(numbers: Iterable[float]) -> float:
+    """The sum, rounded once; inf where it overflows."""
+    try:
+        return math.fsum(numbers)
+    except OverflowError:
+        return math.inf
 
 
 def clip_grad_norm_(
@@ -505,21 +497,24 @@ def clip_grad_norm_(
     named = [(name, p.grad) for name, p in _named(op, parameters) if p.grad is not None]
     max_norm, norm_type = _number(op, "max_norm", max_norm, ends="[]"), _number(op, "norm_type", norm_type, ends="(]")
     _flag(op, "error_if_nonfinite", error_if_nonfinite)
-    for name, g in named:
-        finite = np.isfinite(g.numpy())
-        if error_if_nonfinite and not finite.all():
-            place = tuple(int(i) for i in np.unravel_index(np.argmin(finite), g.shape))
-            raise RuntimeError(f"{op}: the gradient of {name} is not finite: {g.numpy()[place]} at {place}")
-    total = _norm([g for _, g in named], norm_type)
-    if error_if_nonfinite and total == math.inf:
+    gradients = [g for _, g in named]
+    total = _norm(gradients, norm_type)
+    if error_if_nonfinite and not math.isfinite(total):
+        for name, g in named:
+            finite = np.isfinite(g.numpy())
+            if not finite.all():
+                place = tuple(int(i) for i in np.unravel_index(np.argmin(finite), g.shape))
+                raise RuntimeError(f"{op}: the gradient of {name} is not finite: {g.numpy()[place]} at {place}")
         raise RuntimeError(f"{op}: the norm of the gradients is above the largest float64")
     scale = max_norm / (total + 1e-6)
     if not scale >= 1:
-        with no_grad():
-            for g in {id(g): g for _, g in named}.values():
-                with np.errstate(invalid="ignore"):
-                    g[...] = (g.numpy() * np.float64(scale)).astype(g.dtype)
+        update.scale_(_distinct(gradients), scale, op)
     return total
+
+
+def _distinct(gradients: Iterable[Tensor]) -> list[Tensor]:
+    """The gradients, one that parameters share only once."""
+    return list({id(g): g for g in gradients}.values())
 
 
 def clip_grad_value_(parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]], clip_value: float) -> None:
@@ -534,7 +529,4 @@ def clip_grad_value_(parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]]
     """
     op = "clip_grad_value_"
     bound = _number(op, "clip_value", clip_value, ends="[]")
-    for _, p in _named(op, parameters):
-        if p.grad is not None:
-            with no_grad():
-                p.grad[...] = np.clip(p.grad.numpy(), -bound, bound)
+    update.clamp_(_distinct(p.grad for _, p in _named(op, parameters) if p.grad is not None), bound, op)

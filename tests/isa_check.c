@@ -1,8 +1,10 @@
-/* Compares every instruction set of this CPU with the scalar one, to the bit: all elementwise functions, products, sums, for both float types.
+/* Compares every instruction set of this CPU with the scalar one, to the bit: all elementwise functions, products, sums,
+ * steps of optimisers, for both float types.
  *
  *     make isa        on this machine          make neon       the NEON kernels, under qemu (aarch64-linux-gnu-gcc, qemu-user)
  */
 #include "../csrc/kernels.h"
+#include "../csrc/optim.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +31,35 @@ static int differ(const char *what, const char *isa, int id, const void *x, cons
     for (int i = 0; i < n; i++)
         bad += memcmp((const char *)x + (size_t)i * itemsize, (const char *)y + (size_t)i * itemsize, itemsize) && !(is_nan(x, i) && is_nan(y, i));
     if (bad) printf("%s float%d %s %d: %d of %d elements differ from scalar\n", isa, (int)itemsize * 8, what, id, bad, n);
+    return bad;
+}
+
+/* A step of each optimiser with all that it can have, from the same parameter, gradient and state: the parameter and what is kept. */
+static int differ_in_a_step(const char *isa, int id, const mg_kernels *k, const mg_kernels *scalar) {
+    static double p[2][N], g[N], m[2][N], v[2][N], extra[2][N];
+    int bad = 0;
+    for (int all = 0; all < 2; all++) {
+        fill(g, N);
+        fill(p[0], N);
+        fill(m[0], N);
+        k->map[mg_map_abs](N, g, 1, v[0]);
+        k->map[mg_map_abs](N, p[0], 1, extra[0]);
+        memcpy(p[1], p[0], sizeof p[0]);
+        memcpy(m[1], m[0], sizeof m[0]);
+        memcpy(v[1], v[0], sizeof v[0]);
+        memcpy(extra[1], extra[0], sizeof extra[0]);
+        for (int i = 0; i < 2; i++) {
+            mg_update u = {.n = N, .p = p[i], .g = g, .v = v[i], .lr = 0.1, .shrink = 1 - 0.01 * all, .weight_decay = 0.03 * all,
+                           .momentum = 0.9, .dampening = 0.2 * all, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .root = 3.3,
+                           .maximize = all, .nesterov = all};
+            if (all || id == mg_step_adam) u.m = m[i];
+            if (all) u.extra = extra[i];
+            (i ? scalar : k)->step[id](&u, 0, N - 1);
+            (i ? scalar : k)->step[id](&u, N - 1, 1);
+        }
+        bad += differ("step p", isa, id, p[0], p[1], N) + differ("step m", isa, id, m[0], m[1], N);
+        bad += differ("step v", isa, id, v[0], v[1], N) + differ("step extra", isa, id, extra[0], extra[1], N);
+    }
     return bad;
 }
 
@@ -65,6 +96,17 @@ int main(void) {
             k->softmax(17, N / 17, a, x);
             scalar->softmax(17, N / 17, a, y);
             bad += differ("softmax", *isa, 0, x, y, N);
+            for (int id = 0; id < mg_step_count; id++) bad += differ_in_a_step(*isa, id, k, scalar);
+            memcpy(x, a, sizeof x);
+            memcpy(y, a, sizeof y);
+            k->scale(N, 1 / 3.0, x);
+            scalar->scale(N, 1 / 3.0, y);
+            bad += differ("scale", *isa, 0, x, y, N);
+            for (int n = 0; n < N; n += n < 70 ? 1 : 100)
+                if (k->sum_squares((size_t)n, 0.3, a) != scalar->sum_squares((size_t)n, 0.3, a)) {
+                    printf("%s float%d sum_squares of %d elements differs from scalar\n", *isa, (int)itemsize * 8, n);
+                    bad++;
+                }
             printf("%s float%d compared\n", *isa, (int)itemsize * 8);
         }
     printf(bad ? "DIFFERENT BITS\n" : "the same bits\n");
