@@ -51,6 +51,7 @@
  *                S = d * z, then the chain goes on: + [da_r, da_z, da_u] W_h^T
  *   with a mask  the chains begin at 0 (in GRU at v * r), and S = chain * mask, in both GRUs S = (d * z) + (chain * mask)
  *   reset[t, b]  S = U = 0 for the previous step (and for the initial state)
+ *   with clip    S = max(min(S, clip), -clip), U likewise: what the step hands to the one before it (slide: gradient clipping)
  *   dx_t         = da W_x^T                          from 0, one chain over the columns of W_x ascending
  *   dW_x, dW_h, db, dp   continue from their present values: the last processed step first, b ascending within a step, rows past
  *                their length left out; one FMA chain for each weight; for db a chain of additions; for dp a chain of
@@ -111,6 +112,7 @@ typedef struct mg_recurrent_grads {
     void *dx;                  /* (T, B, I), or NULL if not wanted; overwritten */
     void *dh0, *dc0;           /* (B, H), or NULL; overwritten */
     void *dwx, *dwh, *dbias, *dpeephole;   /* as the weights, or NULL; added to */
+    double clip;               /* the largest element of S and U that a step hands on; 0: as they are */
     /* Telemetry, or NULL; squares of the norms over rows and units of the total gradients d and e of each step. */
     double *dh_norm2, *dc_norm2;           /* (T); dc_norm2 for the LSTM only */
     /* Or NULL: receives the first gate gradient in the order of the sweep that is not finite; step is T if there is none.

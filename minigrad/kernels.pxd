@@ -97,6 +97,7 @@ cdef extern from "recurrent.h" nogil:
         void *dwh
         void *dbias
         void *dpeephole
+        double clip
         double *dh_norm2
         double *dc_norm2
         mg_nonfinite *nonfinite

@@ -70,6 +70,7 @@ cdef class Sequence:
     cdef list starts            # checkpointing: the first step of each chunk, and the state before it
     cdef object telemetry
     cdef object composed
+    cdef double clip
     cdef object dtype
 
     cdef int fill(self, Py_ssize_t first, Py_ssize_t last) except -1:
@@ -121,7 +122,7 @@ cdef class Sequence:
         """The same call for the steps of one chunk, with the state before it given."""
         cdef Sequence s = Sequence.__new__(Sequence)
         first, last = span
-        s.cell, s.dtype, s.call.reverse = self.cell, self.dtype, self.call.reverse
+        s.cell, s.dtype, s.call.reverse, s.clip = self.cell, self.dtype, self.call.reverse, self.clip
         s.x, s.wx, s.wh, s.bias, s.peephole, s.mask = self.x[first:last], self.wx, self.wh, self.bias, self.peephole, self.mask
         s.h0, s.c0 = h0, c0
         s.lengths = None if self.lengths is None else np.clip(self.lengths - first, 0, last - first)
@@ -197,6 +198,7 @@ cdef class Sequence:
         dc0 = np.empty_like(self.h_T) if wants_state and self.cell == "lstm" else None
         g.dh, g.dc, g.dh_T, g.dc_T, g.dx, g.dh0, g.dc0 = data(dh), NULL, data(dh_T), data(dc_T), data(dx), data(dh0), data(dc0)
         g.dwx, g.dwh, g.dbias, g.dpeephole = data(buffers[0]), data(buffers[1]), data(buffers[2]), data(buffers[3])
+        g.clip = self.clip
         g.dh_norm2, g.nonfinite = <double *>cnp.PyArray_DATA(dh_norm2), &where
         g.dc_norm2 = <double *>cnp.PyArray_DATA(dc_norm2) if self.cell == "lstm" else NULL
         where.step = T
@@ -221,11 +223,11 @@ cdef cnp.ndarray array_of(object tensor):
 
 def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor wx not None, Tensor wh not None, Tensor bias,
              Tensor peephole, *, mask=None, lengths=None, reset=None, bint reverse=False, bint checkpoint=False,
-             telemetry=None, composed=None, bint trace=False):
+             double clip=0, telemetry=None, composed=None, bint trace=False):
     """Run x (T, B, I) through one layer in one direction; return h (T, B, H), h_T (B, H), and for the LSTM c_T (B, H).
 
     cell: a key of CELLS. h0, c0 (B, H) or None for zeros; wx (I, G H), wh (H, G H), bias, peephole (3, H) or None, as in csrc/recurrent.h. mask:
-    ndarray (B, H) or None. lengths: int64 (B,) or None. reset: bool (T, B) or None. composed: the same computation made of ops, as a function
+    ndarray (B, H) or None. lengths: int64 (B,) or None. reset: bool (T, B) or None. clip: bound of the state's gradient, 0 for none. composed: the same computation made of ops, as a function
     of the eight tensors, for second order. With trace=True the last value returned is a dict of arrays over time: the gates by name, and "c".
     The caller has checked the shapes.
     """
@@ -233,7 +235,7 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
     cdef Node node
     T, B, H = x.shape[0], x.shape[1], wh.shape[0]
     inputs = (x, h0, c0, wx, wh, bias, peephole)
-    s.cell, s.dtype, s.call.reverse = cell, x.dtype, reverse
+    s.cell, s.dtype, s.call.reverse, s.clip = cell, x.dtype, reverse, clip
     s.x, s.wx, s.wh, s.bias, s.peephole = array_of(x), array_of(wx), array_of(wh), array_of(bias), array_of(peephole)
     s.h0, s.c0 = array_of(h0), array_of(c0)
     s.mask = None if mask is None else np.ascontiguousarray(mask, x.dtype)

@@ -57,7 +57,8 @@ class _Recurrent(Module):
     State: ClassVar[type] = HiddenState
 
     def __init__(self, make_cell: Callable[[int], Cell], input_size: int, hidden_size: int, num_layers: int, bidirectional: bool,
-                 merge: Any, dropout: float, recurrent_dropout: float, checkpoint: str | None) -> None:
+                 merge: Any, dropout: float, recurrent_dropout: float, checkpoint: str | None,
+                 clip_state_grad: float | None) -> None:
         self.op = op = type(self).__name__.lower()
         self.input_size, self.hidden_size = size(op, "input_size", input_size), size(op, "hidden_size", hidden_size)
         self.num_layers = size(op, "num_layers", num_layers)
@@ -72,6 +73,12 @@ class _Recurrent(Module):
         if checkpoint not in (None, "sqrt"):
             raise ValueError(f"{op}: checkpoint must be None or 'sqrt', got {checkpoint!r}")
         self.checkpoint = checkpoint
+        if clip_state_grad is not None:
+            if isinstance(clip_state_grad, bool) or not isinstance(clip_state_grad, (int, float, np.integer, np.floating)):
+                raise TypeError(f"{op}: clip_state_grad must be a number or None, got {type(clip_state_grad).__name__}")
+            if not clip_state_grad > 0:
+                raise ValueError(f"{op}: clip_state_grad must be above 0, got {clip_state_grad}")
+        self.clip_state_grad = clip_state_grad
         self.directions = ("forward", "backward") if self.bidirectional else ("forward",)
         self.cells: list[Cell] = []
         features = self.input_size
@@ -215,11 +222,13 @@ class _Recurrent(Module):
         def composed(x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None) -> tuple:
             state = None if h0 is None else (h0, c0) if self.State is CellState else h0
             out, state = unroll(
-                cell, x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask, weights=Weights(*weights)
+                cell, x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask, weights=Weights(*weights),
+                clip_state_grad=self.clip_state_grad
             )
             return (out, *(state if isinstance(state, tuple) else (state,)))
         return sequence(cell.kind, x, h0, c0, *cell.weights(), mask=mask, lengths=lengths, reset=reset, reverse=reverse,
-                        checkpoint=self.checkpoint == "sqrt", telemetry=self.telemetry[-1], composed=composed, trace=trace)
+                        checkpoint=self.checkpoint == "sqrt", clip=self.clip_state_grad or 0.0,
+                        telemetry=self.telemetry[-1], composed=composed, trace=trace)
 
     def first_nonfinite(self) -> dict | None:
         """Where the first value that is not finite arose in the last forward and backward pass: pass, layer, direction, step,
@@ -233,10 +242,11 @@ class RNN(_Recurrent):
     """h_t = tanh(h_{t-1} U + x_t W + b) over a whole sequence (slide: the hidden state).
 
     (input_size, hidden_size, num_layers=1, bidirectional=False, merge="concat", bias=True, dropout=0.0, recurrent_dropout=0.0,
-    nonlinearity="tanh" or "relu", checkpoint=None or "sqrt", dtype=float32, rng=None). merge: "concat", "sum", "mean", "mul",
-    None (a pair of outputs) or a function of the two directions' outputs. dropout acts between layers, recurrent_dropout on
-    h_{t-1} with one mask for the whole sequence. checkpoint="sqrt" keeps O(sqrt T) of what backward needs and computes the rest
-    again, with the same bits.
+    nonlinearity="tanh" or "relu", checkpoint=None or "sqrt", clip_state_grad=None, dtype=float32, rng=None). merge: "concat",
+    "sum", "mean", "mul", None (a pair of outputs) or a function of the two directions' outputs. dropout acts between layers,
+    recurrent_dropout on h_{t-1} with one mask for the whole sequence. checkpoint="sqrt" keeps O(sqrt T) of what backward
+    needs and computes the rest again, with the same bits. clip_state_grad: at every step back in time each element of the
+    gradient that the step hands to the state before it is clipped to this bound (slide: gradient clipping).
 
     >>> import numpy as np, minigrad as mg
     >>> layer = mg.nn.RNN(3, 4)
@@ -247,16 +257,18 @@ class RNN(_Recurrent):
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bidirectional: bool = False, merge: Any = "concat",
                  bias: bool = True, dropout: float = 0.0, recurrent_dropout: float = 0.0, *, nonlinearity: str = "tanh",
-                 checkpoint: str | None = None, dtype: Any = np.float32, rng: Any = None) -> None:
+                 checkpoint: str | None = None, clip_state_grad: float | None = None, dtype: Any = np.float32,
+                 rng: Any = None) -> None:
         super().__init__(lambda size: RNNCell(size, hidden_size, bias=bias, nonlinearity=nonlinearity, dtype=dtype, rng=rng),
-                         input_size, hidden_size, num_layers, bidirectional, merge, dropout, recurrent_dropout, checkpoint)
+                         input_size, hidden_size, num_layers, bidirectional, merge, dropout, recurrent_dropout, checkpoint,
+                         clip_state_grad)
 
 
 class LSTM(_Recurrent):
     """Long short-term memory over a whole sequence (slides: LSTM): i, f, o = sigmoid, g = tanh, c' = f c + i g, h' = o tanh c'.
 
     (input_size, hidden_size, num_layers=1, bidirectional=False, merge="concat", bias=True, dropout=0.0, recurrent_dropout=0.0,
-    peepholes=False, checkpoint=None, dtype=float32, rng=None): as for RNN.
+    peepholes=False, checkpoint=None, clip_state_grad=None, dtype=float32, rng=None): as for RNN.
 
     >>> import numpy as np, minigrad as mg
     >>> layer = mg.nn.LSTM(3, 4, bidirectional=True)
@@ -269,9 +281,11 @@ class LSTM(_Recurrent):
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bidirectional: bool = False, merge: Any = "concat",
                  bias: bool = True, dropout: float = 0.0, recurrent_dropout: float = 0.0, *, peepholes: bool = False,
-                 checkpoint: str | None = None, dtype: Any = np.float32, rng: Any = None) -> None:
+                 checkpoint: str | None = None, clip_state_grad: float | None = None, dtype: Any = np.float32,
+                 rng: Any = None) -> None:
         super().__init__(lambda size: LSTMCell(size, hidden_size, bias=bias, peepholes=peepholes, dtype=dtype, rng=rng),
-                         input_size, hidden_size, num_layers, bidirectional, merge, dropout, recurrent_dropout, checkpoint)
+                         input_size, hidden_size, num_layers, bidirectional, merge, dropout, recurrent_dropout, checkpoint,
+                         clip_state_grad)
 
 
 class GRU(_Recurrent):
@@ -289,6 +303,8 @@ class GRU(_Recurrent):
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bidirectional: bool = False, merge: Any = "concat",
                  bias: bool = True, dropout: float = 0.0, recurrent_dropout: float = 0.0, *, reset_after: bool = False,
-                 checkpoint: str | None = None, dtype: Any = np.float32, rng: Any = None) -> None:
+                 checkpoint: str | None = None, clip_state_grad: float | None = None, dtype: Any = np.float32,
+                 rng: Any = None) -> None:
         super().__init__(lambda size: GRUCell(size, hidden_size, bias=bias, reset_after=reset_after, dtype=dtype, rng=rng),
-                         input_size, hidden_size, num_layers, bidirectional, merge, dropout, recurrent_dropout, checkpoint)
+                         input_size, hidden_size, num_layers, bidirectional, merge, dropout, recurrent_dropout, checkpoint,
+                         clip_state_grad)

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.cells import Cell, LSTMCell, Weights
-from minigrad.elementwise import where
+from minigrad.elementwise import clip, where
 from minigrad.shape import concatenate, stack
-from minigrad.tensor import Tensor, zeros
+from minigrad.tensor import Tensor, record, zeros
 
 
 def unroll(
@@ -20,6 +20,7 @@ def unroll(
     reverse: bool = False,
     mask: Any = None,
     weights: Weights | None = None,
+    clip_state_grad: float | None = None,
 ) -> tuple:
     """Run x (T, B, I) through a cell, step by step; return out (T, B, H) and the state at each row's own end: h, or (h, c) for
     an LSTMCell.
@@ -27,7 +28,9 @@ def unroll(
     state: the initial h, or (h, c); None for zeros. lengths: (B,) ints from 0 to T: past its length a row's state stands still,
     its output is 0, and whatever x holds there, even NaN, changes nothing. reset: bool (T, B): where true the row starts anew
     from zeros before the step, and no gradient passes. reverse: from the last step to the first, each row from its own end.
-    mask: (B, H), multiplies h before the recurrent product at every step. weights: in place of the cell's own.
+    mask: (B, H), multiplies h before the recurrent product at every step. weights: in place of the cell's own. clip_state_grad:
+    at every step the gradients that it hands to the state before it, of h and of c, are clipped to this bound, each element by
+    itself (slide: gradient clipping).
 
     >>> import minigrad as mg
     >>> out, (h, c) = mg.nn.unroll(mg.nn.LSTMCell(3, 4), mg.ones((5, 2, 3)), lengths=[5, 2])
@@ -48,7 +51,8 @@ def unroll(
         if reset is not None:
             anew = np.asarray(reset)[t][:, None] if alive is None else np.asarray(reset)[t][:, None] & alive
             h, c = where(anew, 0.0, h), where(anew, 0.0, c) if two else None
-        new = cell.step(parts, x_t, h, c, h if mask is None else h * Tensor(mask, copy=False))
+        h_in, c_in = (h, c) if clip_state_grad is None else (clip_grad(h, clip_state_grad), clip_grad(c, clip_state_grad))
+        new = cell.step(parts, x_t, h_in, c_in, h_in if mask is None else h_in * Tensor(mask, copy=False))
         new_h, new_c = new if two else (new, None)
         if lengths is None:
             h, c = new_h, new_c
@@ -63,6 +67,11 @@ def unroll(
 def carry(h: Tensor) -> Tensor:
     """h itself, through a node of its own."""
     return h.reshape(h.shape)
+
+
+def clip_grad(h: Tensor | None, bound: float) -> Tensor | None:
+    """h itself; its gradient is clipped to the bound."""
+    return None if h is None else record("clip_grad", h._array, (h,), lambda dy: clip(dy, -bound, bound))
 
 
 def merge_directions(forward: Tensor, backward: Tensor, merge: str | Callable[[Tensor, Tensor], Any] | None) -> Any:

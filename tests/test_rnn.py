@@ -46,7 +46,7 @@ def inputs(layer, T, B, dtype=np.float64, seed=1, scale=1.0):
     return x, state, draw(T, B, features), [draw(K, B, H) for _ in state]
 
 
-def composed(layer, x, state, lengths=None, reset=None):
+def composed(layer, x, state, lengths=None, reset=None, clip_state_grad=None):
     """The layer op by op: cells in loops."""
     finals = []
     for level in range(layer.num_layers):
@@ -54,7 +54,8 @@ def composed(layer, x, state, lengths=None, reset=None):
         for d, direction in enumerate(layer.directions):
             k = level * len(layer.directions) + d
             initial = None if state is None else (state.h[k], state.c[k]) if layer.State is nn.CellState else state.h[k]
-            out, final = nn.unroll(layer.cells[k], x, initial, lengths=lengths, reset=reset, reverse=direction == "backward")
+            out, final = nn.unroll(layer.cells[k], x, initial, lengths=lengths, reset=reset, reverse=direction == "backward",
+                                   clip_state_grad=clip_state_grad)
             outs.append(out)
             finals.append(final if isinstance(final, tuple) else (final,))
         x = layer._merge(*outs, last=level == layer.num_layers - 1) if layer.bidirectional else outs[0]
@@ -124,6 +125,64 @@ def test_fused_is_op_by_op_in_every_form(name, bidirectional, merge, num_layers,
     if with_lengths:
         for b, n in enumerate(lengths):
             assert not fused["out0"][n:, b].any() and not fused["dx"][n:, b].any()
+
+
+@each_layer
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("mask", [False, True])
+def test_the_clipped_state_gradient_is_that_of_the_loop(name, dtype, mask):
+    """With lengths, reset, a mask: the same bits; the clipping bites, and infinity clips nothing."""
+    T, B, bound = 7, 4, 0.3
+    found = {}
+    for clip in (None, bound, np.inf):
+        layer = make(name, 3, 5, dtype, bidirectional=True, num_layers=2, clip_state_grad=clip, recurrent_dropout=0.4 * mask)
+        x, state, dout, dstate = inputs(layer, T, B, dtype)
+        lengths, reset = np.array([7, 0, 3, 5]), np.random.default_rng(3).random((T, B)) < 0.2
+        mg.manual_seed(3)
+        found[clip] = run(layer, lambda x, s: layer(x, s, lengths, reset), x, state, dout, dstate)  # noqa: B023
+        if not mask:
+            same(found[clip], run(layer, lambda x, s: composed(layer, x, s, lengths, reset, clip), x, state, dout, dstate))  # noqa: B023
+    same(found[None], found[np.inf])
+    assert np.abs(found[bound]["dh0"][:, [0, 2, 3]]).max() == dtype(bound) < np.abs(found[None]["dh0"][:, [0, 2, 3]]).max()
+    assert np.array_equal(found[bound]["dh0"][:, 1], np.stack(dstate[0])[:, 1])        # no step: nothing to clip
+
+
+@each_layer
+def test_the_clipped_state_gradient_checkpointed_and_in_chunks(name):
+    plain, saving = (make(name, 3, 5, np.float32, clip_state_grad=0.5, checkpoint=c) for c in (None, "sqrt"))
+    x, state, dout, dstate = inputs(plain, 9, 4, np.float32)
+
+    def chunks(x, state):
+        first, state = plain(x[:4], state)
+        second, state = plain(x[4:], state)
+        return mg.concatenate([first, second]), state
+    whole = run(plain, plain, x, state, dout, dstate)
+    same(whole, run(saving, saving, x, state, dout, dstate))
+    same(whole, run(plain, chunks, x, state, dout, dstate))
+
+
+def test_a_clipped_state_gradient_passes_nan_on_and_has_a_second_order():
+    layer = make("gru", 2, 3, clip_state_grad=0.1)
+    x, _, dout, dstate = inputs(layer, 4, 2)
+    dout[3, 0, 0] = np.nan
+    assert np.isnan(run(layer, layer, x, None, dout, dstate)["dx"][0, 0]).all()
+
+    def second_order(call):
+        out, _ = call(x, None)
+        (dx,) = mg.grad([out], [x], [mg.Tensor(dout)], create_graph=True)
+        return mg.grad([dx], [x], [mg.Tensor(cotangent)])[0].numpy()
+    dout[3, 0, 0], cotangent = 1.0, np.random.default_rng(0).standard_normal(x.shape)
+    clipped = second_order(layer)
+    np.testing.assert_allclose(clipped, second_order(lambda x, s: composed(layer, x, s, clip_state_grad=0.1)), rtol=1e-12)
+    assert not np.array_equal(clipped, second_order(lambda x, s: composed(layer, x, s)))
+
+
+@pytest.mark.parametrize(
+    "bound, error", [(0, ValueError), (-1.0, ValueError), (np.nan, ValueError), ("1", TypeError), (True, TypeError)]
+)
+def test_a_bad_bound_of_the_state_gradient(bound, error):
+    with pytest.raises(error, match=r"gru: clip_state_grad must be .* got"):
+        nn.GRU(2, 3, clip_state_grad=bound)
 
 
 @each_layer
@@ -244,11 +303,13 @@ def test_checkpointing_has_the_same_bits(name, T):
 
 
 @each_layer
-def test_float32_is_close_to_float64(name):
-    double, single = make(name, 16, 32, np.float64, scale=0.2), make(name, 16, 32, np.float32, scale=0.2)
+@pytest.mark.parametrize("seed", range(5))
+def test_float32_is_close_to_float64(name, seed):
+    """Weights of the size that layers start with: larger ones make rounding errors grow along a sequence, whatever the kernels."""
+    double, single = (make(name, 16, 32, dtype, scale=0.1, seed=seed) for dtype in (np.float64, np.float32))
     single.load_state_dict({n: a.astype(np.float32) for n, a in double.state_dict().items()})
     double.load_state_dict({n: a.astype(np.float64) for n, a in single.state_dict().items()})
-    x, state, dout, dstate = inputs(single, 20, 8, np.float32)
+    x, state, dout, dstate = inputs(single, 20, 8, np.float32, seed=seed + 100)
     a = run(single, single, x, state, dout, dstate)
     x64, state64 = mg.Tensor(x.numpy().astype(np.float64), requires_grad=True), double.State(
         *(mg.Tensor(s.numpy().astype(np.float64), requires_grad=True) for s in state))
