@@ -357,6 +357,8 @@ static void look_for_nonfinite(const plan *p) {
     mg_nonfinite *where = p->g->nonfinite;
     size_t D = p->block.D, n = p->block.entries * D, at;
     if (where->step != p->r->T) return;
+    /* A gradient that is not finite makes its column's sum so. */
+    if (p->g->dbias && p->k->nonfinite(p->block.D, p->g->dbias) == p->block.D) return;
     at = p->k->nonfinite(n, p->block.da);
     if (at < n) *where = (mg_nonfinite){p->t[at / D], p->b[at / D], at % D / p->r->H};
 }

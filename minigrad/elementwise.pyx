@@ -8,8 +8,8 @@ differentiated again.
 cimport numpy as cnp
 from libc.stddef cimport ptrdiff_t
 from minigrad.kernels cimport *
-from minigrad.tensor cimport (Node, Operators, Rule, Tensor, as_input, as_operand, empty, kernels_of, operators, record1, record2,
-                              recordn, save0, save1, save_output, tracked, tracked2, wrap)
+from minigrad.tensor cimport (Node, Operators, Rule, Tensor, add_into, as_input, as_operand, empty, kernels_of, operators, record1,
+                              record2, recordn, save0, save1, save_output, tracked, tracked2, wrap)
 
 import numpy as np
 
@@ -193,6 +193,11 @@ cpdef Tensor mul(a, b):
     return z
 
 cdef int mul_rule(Node node, Tensor dz) except -1:
+    cdef Tensor dx
+    if node.slots[0] is node.slots[1] and not node.run.create_graph:    # x * x: the two gradients are one and the same
+        dx = mul(dz, node.get0())
+        add_into(dx._array, dx._array)
+        return deliver(node, 0, dx, True)
     if node.wants(0):
         deliver(node, 0, mul(dz, node.get1()), True)
     if node.wants(1):
