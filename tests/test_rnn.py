@@ -305,7 +305,7 @@ def test_checkpointing_has_the_same_bits(name, T):
 @each_layer
 @pytest.mark.parametrize("seed", range(5))
 def test_float32_is_close_to_float64(name, seed):
-    """Weights of the size that layers start with: larger ones make rounding errors grow along a sequence, whatever the kernels."""
+    """Weights of the size that layers start with: larger ones make rounding errors grow along a sequence, in any library."""
     double, single = (make(name, 16, 32, dtype, scale=0.1, seed=seed) for dtype in (np.float64, np.float32))
     single.load_state_dict({n: a.astype(np.float32) for n, a in double.state_dict().items()})
     double.load_state_dict({n: a.astype(np.float64) for n, a in single.state_dict().items()})
