@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-MAX_HEADER = 8 << 20
+MAX_HEADER = 2 << 20        # bytes; some 14,000 arrays
+MAX_PARTS = 1 << 17         # commas and brackets in a header, so that a small file cannot fill the memory with empty lists
 DTYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 FORMAT = "minigrad 1"
@@ -76,7 +77,9 @@ def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) 
     text = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
-        raise ValueError(f"save: the header has {len(text)} bytes, more than {MAX_HEADER}: save fewer arrays in one file")
+        raise ValueError(f"save: the header has {len(text)} bytes, more than {MAX_HEADER}: put less of extra in it")
+    if _parts(text) > MAX_PARTS:
+        raise ValueError(f"save: the header has {_parts(text)} entries, more than {MAX_PARTS}: put long lists in arrays")
     place = text.rindex(b'"header_crc32":"00000000"') + len(b'"header_crc32":"')
     text = text[:place] + b"%08x" % zlib.crc32(text) + text[place + 8:]
     _replace(path, [len(text).to_bytes(8, "little"), text, *parts])
@@ -219,6 +222,10 @@ def _json(text: str, what: str) -> Any:
         raise CheckpointError(f"{what} is not JSON: {error}") from None
 
 
+def _parts(header: bytes) -> int:
+    return sum(header.count(mark) for mark in (b",", b"[", b"{"))
+
+
 def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
     _need(size >= 8, f"the file is cut off: {size} bytes")
     length = int.from_bytes(file.read(8), "little")
@@ -226,10 +233,11 @@ def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
     _need(length <= size - 8, f"the file is cut off: the header would have {length} bytes, {size - 8} follow")
     raw = file.read(length)
     _need(len(raw) == length, "the file is cut off in its header")
+    _need(_parts(raw) <= MAX_PARTS, f"the header has {_parts(raw)} entries, at most {MAX_PARTS} are allowed")
     try:
-        header = _json(raw.decode("utf-8"), "the header")
+        header = _json(raw.decode("ascii"), "the header")
     except UnicodeDecodeError:
-        raise CheckpointError("the header is not UTF-8") from None
+        raise CheckpointError("the header is not ASCII, which JSON can always be") from None
     _need(isinstance(header, dict), "the header is not an object")
     metadata = header.pop("__metadata__", None)
     _need(isinstance(metadata, dict) and metadata.get("format") == FORMAT and
