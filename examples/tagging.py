@@ -1,0 +1,148 @@
+"""Tags every word of a sentence: many-to-many, one direction against both, whose outputs are joined in three ways.
+
+    python examples/tagging.py                                              sentences that the script makes itself
+    python examples/tagging.py --train train.conllu --test test.conllu      Universal Dependencies: words and their UPOS
+    python examples/tagging.py --train train.txt --test test.txt            word and tag; an empty line ends a sentence
+
+The sentences of the script are made of clauses as "( la la la ?": an opening bracket, ( or [, one to six "la", and a mark, one of
+. ? ! The tag of a la is the bracket and the mark of its clause, "(?". The mark is drawn independently of all that stands before
+it: no network that reads from left to right, however large, can expect more than a third of the la right. Reading both ways, all
+can be right. Printed are the accuracies on test sentences and a report by tag; tagging.png shows the F1 of each tag.
+
+A full run, 5 s on one core of an AMD EPYC: of the la one direction has 32.7 % right; concat, mean and sum all of them.
+"""
+import argparse
+import sys
+from collections import Counter
+
+import numpy as np
+
+import minigrad as mg
+
+
+class Tagger(mg.nn.Module):
+    """Words, endings (T, B, 2) -> logits of the tags (T, B, tags). One direction has twice the units, and so no fewer weights."""
+
+    def __init__(self, network, words, endings, tags):
+        one = network == "one direction"
+        self.word, self.ending = mg.nn.Embedding(words, 32), mg.nn.Embedding(endings, 16)
+        self.lstm = mg.nn.LSTM(48, 96 if one else 48, bidirectional=not one, merge="concat" if one else network)
+        self.head = mg.nn.Linear(48 if network in ("mean", "sum") else 96, tags)
+
+    def forward(self, x, lengths):
+        embedded = mg.concatenate([self.word(x[..., 0]), self.ending(x[..., 1])], -1)
+        out, _ = self.lstm(mg.dropout(embedded, 0.3, self.training), lengths=lengths)
+        return self.head(out)
+
+
+def fail(message):
+    """One clear line, exit status 2."""
+    print(f"tagging: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def make_sentences(count, rng):
+    """Sentences of one to four clauses as in the docstring, each a list of (word, tag)."""
+    sentences = [[] for _ in range(count)]
+    for sentence in sentences:
+        for _ in range(rng.integers(1, 5)):
+            opening, mark = rng.choice(list("([")), rng.choice(list(".?!"))
+            sentence += [(opening, "opening"), *[("la", opening + mark)] * rng.integers(1, 7), (mark, "mark")]
+    return sentences
+
+
+def read_sentences(path):
+    """Sentences, each a list of (word, tag): columns 2 and 4 of a CoNLL-U file, else the two columns."""
+    sentences = [[]]
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = file.read().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"cannot read {path}: {error}")
+    conllu = any(line.count("\t") == 9 for line in lines)
+    for number, line in enumerate(lines, 1):
+        columns = line.strip().split("\t") if conllu else line.split()
+        if not line.strip():
+            sentences.append([])
+        elif len(columns) == (10 if conllu else 2):
+            if not conllu or columns[0].isdigit():      # 3-4 is written as one word, 5.1 is not written
+                sentences[-1].append((columns[1], columns[3]) if conllu else tuple(columns))
+        elif not (conllu and line.startswith("#")):
+            fail(f"{path}, line {number}: expected {10 if conllu else 2} columns, got {len(columns)}")
+    if not any(sentences):
+        fail(f"{path} holds no sentences")
+    return [s for s in sentences if s]
+
+
+def train_and_tag(network, train, tests, sizes, epochs):
+    """The tags that a network predicts for each test sentence, and its number of parameters."""
+    model = Tagger(network, *sizes)
+    optimizer = mg.optim.Adam(model.parameters(), lr=3e-3)
+    batches = mg.data.Batches(*train, batch_size=32, shuffle=True, bucket=True)
+    for _ in range(epochs):
+        for x, lengths, y in batches:
+            loss = mg.cross_entropy(model(x, lengths), y)       # leaves out -100, with which y is padded
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    model.eval()
+    with mg.no_grad():
+        tags = [model(x, lengths).argmax(-1).T[n, :length] for x, lengths in mg.data.Batches(tests, batch_size=64)
+                for n, length in enumerate(lengths)]
+    return np.concatenate(tags), sum(p.size for p in model.parameters())
+
+
+def draw(path, tags, f1):
+    try:
+        from matplotlib.figure import Figure
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        axes = figure.subplots()
+        for k, (network, values) in enumerate(f1.items()):
+            axes.bar(np.arange(len(tags)) + 0.2 * k, values, 0.2, label=network)
+        axes.set(ylabel="F1 on the test sentences", xticks=np.arange(len(tags)) + 0.3, xticklabels=tags)
+        figure.legend(loc="outside upper center", ncols=4)
+        figure.savefig(path, dpi=120)
+    except ImportError:
+        print("no picture without matplotlib: pip install matplotlib")
+    except (OSError, ValueError) as error:      # ValueError: an ending that matplotlib does not know
+        fail(f"--plot: cannot write {path}: {error}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", metavar="FILE", help="CoNLL-U, or two columns (default: the script's own sentences)")
+    parser.add_argument("--test", metavar="FILE", help="the same kind of file")
+    parser.add_argument("--epochs", type=int, default=8, help="default 8")
+    parser.add_argument("--seed", type=int, default=0, help="default 0")
+    parser.add_argument("--plot", metavar="FILE", default="tagging.png", help="the picture (default tagging.png)")
+    o = parser.parse_args()
+    if o.epochs < 1 or o.seed < 0 or bool(o.train) != bool(o.test):
+        fail("--epochs must be at least 1, --seed at least 0, and --train and --test come together")
+    rng = np.random.default_rng(o.seed)
+    train, test = [read_sentences(p) for p in (o.train, o.test)] if o.train else [make_sentences(n, rng) for n in (2000, 1000)]
+    counts = [Counter(w[at:].lower() for s in train for w, _ in s).most_common() for at in (0, -3)]
+    words, endings = ({item: k for k, (item, n) in enumerate(c, 1) if n > 1} for c in counts)   # the others are 0, the unknown
+    tags = sorted({t for s in train + test for _, t in s})
+    x, tests = ([np.array([(words.get(w.lower(), 0), endings.get(w[-3:].lower(), 0)) for w, _ in s]) for s in part]
+                for part in (train, test))
+    y, truth = [np.array([tags.index(t) for _, t in s]) for s in train], np.array([tags.index(t) for s in test for _, t in s])
+    print(f"{len(train)} sentences to learn from; {len(test)} with {len(truth)} words to test; {len(tags)} tags")
+    f1 = {}
+    for network in ("one direction", "mean", "sum", "concat"):
+        mg.manual_seed(o.seed)
+        confusion = np.zeros((len(tags), len(tags)), int)
+        got, parameters = train_and_tag(network, (x, y), tests, (len(words) + 1, len(endings) + 1, len(tags)), o.epochs)
+        np.add.at(confusion, (truth, got), 1)
+        hits, guessed, there = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
+        f1[network] = 2 * hits / np.maximum(guessed + there, 1)
+        la = "" if o.train else f", of the la {hits[:6].sum() / there[:6].sum():.2%}"
+        print(f"{network:14} accuracy {np.mean(got == truth):.2%}{la}; {parameters} parameters", flush=True)
+    print("\ntag (concat) precision  recall      F1  F1 of one direction  words")
+    for k, tag in enumerate(tags):
+        print(f"{tag:12} {hits[k] / max(guessed[k], 1):9.2%} {hits[k] / max(there[k], 1):7.2%} {f1[network][k]:7.2%} "
+              f"{f1['one direction'][k]:20.2%} {there[k]:6}")
+    draw(o.plot, tags, f1)
+
+
+if __name__ == "__main__":
+    main()

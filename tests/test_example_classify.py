@@ -1,0 +1,154 @@
+"""examples/classify.py as a user runs it: it learns, reads .ts files, refuses bad ones in one line."""
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "examples" / "classify.py"
+SHARED = Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JapaneseVowels"
+HEADER = "# a comment\n@problemName waves\n@dimensions 2\n@classLabel true slow fast\n@data\n"
+
+
+def run(*arguments, folder, without=None):
+    """The script in a process of its own; without: a package that is not installed."""
+    path = [str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    if without:
+        (folder / "blocked").mkdir(exist_ok=True)
+        (folder / "blocked" / f"{without}.py").write_text(f"raise ImportError('No module named {without}')")
+        path.insert(0, str(folder / "blocked"))
+    command = [sys.executable, "-X", "dev", "-W", "error", str(SCRIPT), *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(command, env=environment, cwd=folder, timeout=240, capture_output=True, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def classify():
+    spec = importlib.util.spec_from_file_location("classify", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def accuracies(out):
+    return [float(found) / 100 for found in re.findall(r"test accuracy ([\d.]+)%", out)]
+
+
+def waves(path, count, seed):
+    """Slow and fast waves of 8 to 20 steps with noise, a sine and a cosine."""
+    rng, lines = np.random.default_rng(seed), []
+    for k in range(count):
+        t = np.arange(rng.integers(8, 21)) * (0.4, 0.9)[k % 2] + rng.uniform(0, 6)
+        rows = [np.sin(t) + rng.normal(0, 0.2, len(t)), np.cos(t) + rng.normal(0, 0.2, len(t))]
+        lines.append(":".join([*(",".join(f"{v:.4f}" for v in row) for row in rows), ("slow", "fast")[k % 2]]))
+    path.write_text(HEADER + "\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_it_learns_a_file(tmp_path):
+    train, test = waves(tmp_path / "w_TRAIN.ts", 120, 0), waves(tmp_path / "w_TEST.ts", 100, 1)
+    done = run("--train", train, "--test", test, "--epochs", 6, "--seed", 0, 1, folder=tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "120 sequences of 2 numbers a step; 100 to test; 2 classes" in done.stdout
+    assert len(accuracies(done.stdout)) == 2 and min(accuracies(done.stdout)) >= 0.95, done.stdout
+    again = run("--train", train, "--test", test, "--epochs", 6, "--seed", 1, folder=tmp_path)
+    assert accuracies(again.stdout) == accuracies(done.stdout)[1:]
+
+
+def test_japanese_vowels(tmp_path):
+    if not SHARED.is_dir():
+        pytest.skip("skipped: JapaneseVowels is not there (MINIGRAD_SHARED)")
+    files = [SHARED / f"JapaneseVowels_{part}.ts" for part in ("TRAIN", "TEST")]
+    done = run("--train", files[0], "--test", files[1], "--epochs", 25, "--seed", 0, 1, folder=tmp_path)
+    assert "270 sequences of 12 numbers a step; 370 to test; 9 classes" in done.stdout, done.stderr
+    assert len(accuracies(done.stdout)) == 2 and min(accuracies(done.stdout)) >= 0.95, done.stdout
+
+
+def test_digits_and_the_picture(tmp_path):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    done = run("--epochs", 4, "--seed", 3, "--plot", "digits.png", folder=tmp_path)
+    assert done.returncode == 0 and accuracies(done.stdout)[0] > 0.9, done.stdout + done.stderr
+    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_the_optional_packages(tmp_path):
+    done = run(folder=tmp_path, without="sklearn")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "classify: the digits need scikit-learn: pip install scikit-learn (or give --train and --test)\n"
+    file = waves(tmp_path / "w.ts", 20, 0)
+    done = run("--train", file, "--test", file, "--epochs", 1, "--seed", 0, folder=tmp_path, without="matplotlib")
+    assert done.returncode == 0 and "no picture without matplotlib: pip install matplotlib" in done.stdout, done.stderr
+
+
+def test_reading(classify, tmp_path):
+    file = tmp_path / "a.ts"
+    file.write_text(HEADER + "1,2,3:4,5,6:fast\n\n 7:8:slow \n", encoding="utf-8")
+    sequences, labels, classes = classify.read_ts(file)
+    assert [s.tolist() for s in sequences] == [[[1, 4], [2, 5], [3, 6]], [[7, 8]]] and sequences[0].dtype == np.float32
+    assert labels.tolist() == [1, 0] and classes == ["slow", "fast"]
+    assert classify.read_ts(file, ["fast", "slow"], 2)[1].tolist() == [0, 1]
+
+
+BAD = {
+    "word": (HEADER + "1,x:2,3:slow\n", "line 6: could not convert string to float: 'x'"),
+    "missing value": (HEADER + "1,2:3,4:slow\n1,?:2,3:slow\n", "line 7: could not convert string to float: '?'"),
+    "NaN": (HEADER + "1,NaN:2,3:slow\n", "line 6: expected 2 dimensions of one length, finite numbers, got lengths [2, 2]"),
+    "other lengths": (HEADER + "1,2:3:slow\n", "line 6: expected 2 dimensions of one length, finite numbers, got lengths [2, 1]"),
+    "length 0": (HEADER + "::slow\n", "line 6: expected 2 dimensions of one length, finite numbers, got lengths []"),
+    "no dimension": (HEADER + "slow\n", "line 6: expected 1 dimensions of one length, finite numbers, got lengths []"),
+    "other dimensions": (HEADER + "1:2:slow\n1:2:3:slow\n", "line 7: expected 2 dimensions of one length, finite numbers, got"),
+    "label": (HEADER + "1:2:medium\n", "line 6: label 'medium', the line @classLabel true names slow fast"),
+    "no label": (HEADER + "1,2\n", "line 6: label '1,2', the line @classLabel true names slow fast"),
+    "no classes": ("@data\n1:2:slow\n", "line 2: label 'slow', the line @classLabel true names none"),
+    "time stamps": (HEADER + "(0,1),(1,2):(0,3),(1,4):slow\n", "line 6: could not convert string to float: '(0'"),
+    "no data": (HEADER, "holds no cases"),
+    "empty": ("", "holds no cases"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files(classify, case, tmp_path, capsys):
+    text, message = BAD[case]
+    file = tmp_path / "bad.ts"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit) as left:
+        classify.read_ts(file)
+    errors = capsys.readouterr().err
+    assert left.value.code == 2 and errors.count("\n") == 1
+    assert errors.startswith("classify: ") and str(file) in errors and message in errors, errors
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--train", "none.ts", "--test", "none.ts"), "cannot read none.ts: [Errno 2] No such file or directory"),
+    (("--train", ".", "--test", "."), "cannot read .: [Errno"),
+    (("--train", "bytes.ts", "--test", "bytes.ts"), "cannot read bytes.ts: 'utf-8' codec can't decode byte 0xff"),
+    (("--train", "w.ts"), "--train and --test come together"),
+    (("--test", "w.ts"), "--train and --test come together"),
+    (("--epochs", 0), "--epochs must be at least 1"),
+    (("--seed", 1, -1), "--seed at least 0"),
+    (("--train", "w.ts", "--test", "one.ts"), "one.ts, line 2: expected 2 dimensions of one length"),
+    (("--train", "w.ts", "--test", "w.ts", "--epochs", 1, "--plot", "none/p.png"), "--plot: cannot write none/p.png"),
+    (("--train", "w.ts", "--test", "w.ts", "--epochs", 1, "--plot", "p.xyz"), "--plot: cannot write p.xyz"),
+])
+def test_bad_arguments(tmp_path, arguments, message):
+    if "--plot" in arguments:
+        pytest.importorskip("matplotlib")
+    waves(tmp_path / "w.ts", 4, 0)
+    (tmp_path / "one.ts").write_text("@classLabel true slow\n1,2:slow\n")
+    (tmp_path / "bytes.ts").write_bytes(b"\xff\xfe")
+    done = run(*arguments, folder=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
+    assert done.stderr.startswith("classify: ")
+
+
+def test_help(tmp_path):
+    done = run("--help", folder=tmp_path)
+    assert done.returncode == 0 and "python examples/classify.py" in done.stdout and "--train" in done.stdout
