@@ -105,6 +105,7 @@ def main() -> None:
     print(f"{len(text):,} characters, {len(characters)} different ones; {len(data) - len(train):,} held out\n{model}")
     x, y = next(iter(stream))
     for name, loss in (("op by op", lambda: mg.cross_entropy(model.op_by_op(x), y)), ("fused", lambda: bptt(x, y))):
+        loss()
         start = time.perf_counter()
         loss().backward()
         print(f"{name}: {x.size / (time.perf_counter() - start):,.0f} characters per second, without the optimiser")
@@ -117,8 +118,8 @@ def main() -> None:
             after_step=[lambda h: optimizer.param_groups[0].update(lr=o.lr * min(1.0, 3.02 - 3 * h.step / o.steps))],   # falls
             after_epoch=[lambda h: bptt.reset()], save=o.save, resume=o.resume, parts={"bptt": bptt},
             config={"characters": characters, "hidden": o.hidden, "layers": o.layers, "batch": o.batch, "length": o.length})
-    except (mg.CheckpointError, OSError) as error:
-        fail(f"cannot resume or save: {error}")
+    except (mg.CheckpointError, OSError, RuntimeError) as error:        # RuntimeError: a gradient that is not finite
+        fail(f"the training ends: {error}")
     if o.save:
         print(f"saved {o.save} at step {history.step}")
     if history.interrupted:

@@ -332,9 +332,10 @@ def fit(model: Module, optimizer: Any, loss: Callable[..., Any], batches: Iterab
     `validate()`: called after each epoch and at the end, without dropout and without recording. patience: the training ends when
     validate's value has not fallen for so many epochs. In the end, after Ctrl-C too, the model has the weights that were best.
     after_step, after_epoch: functions of the History that are called then, to step a schedule for instance. line: makes the text
-    of the progress line out of the History. save: a file for `save_training`, written after each epoch and at the end. resume:
-    such a file, to go on from. config: see there. parts: what else is saved, by name, besides model, optimizer, history and,
-    where they have a state_dict, the batches. `loss` may also go backward itself and return a float (see `accumulate`).
+    of the progress line out of the History. save: a file for `save_training`, written after each epoch and at the end; its model
+    has the last weights, the best are in history.weights. resume: such a file, to go on from. config: see there. parts: what else
+    is saved, by name, besides model, optimizer, history and, where they have a state_dict, the batches. `loss` may also go
+    backward itself and return a float (see `accumulate`). A gradient that is not finite is a RuntimeError.
 
     >>> import numpy as np, minigrad as mg
     >>> x = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
@@ -420,7 +421,7 @@ def _interrupts() -> Iterator[list]:
     if threading.current_thread() is not threading.main_thread():       # Python delivers signals to the main thread alone
         yield stop
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
 
     def note(number: int, _: Any) -> None:
         stop.append(number)

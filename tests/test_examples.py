@@ -143,13 +143,14 @@ def test_options_that_cannot_be(tmp_path):
            "--lr": [-1, "nan", "inf"], "--clip": [-1, "nan"], "--seed": [-1, 2**128], "--dropout": [-0.1, 1, "nan"]}
     for option, value in ((option, value) for option, values in bad.items() for value in values):
         fails(option, "--text", text, *SMALL, option, value)
+    fails("the gradient of ", "--text", text, "--steps", "9", "--lr", "1e38", *SMALL)
     done = run("--text", text, "--steps", "many")
     assert done.returncode == 2 and "invalid int value: 'many'" in done.stderr
 
 
 def test_a_place_that_cannot_be_written_is_told_before_training(tmp_path):
     for place in (tmp_path / "missing" / "m", tmp_path):
-        fails("cannot resume or save: ", "--text", text_file(tmp_path), "--steps", "1", "--save", place, *SMALL)
+        fails("the training ends: ", "--text", text_file(tmp_path), "--steps", "1", "--save", place, *SMALL)
 
 
 def test_checkpoints_that_do_not_fit(tmp_path):
@@ -179,7 +180,7 @@ def test_checkpoints_that_do_not_fit(tmp_path):
     }
     for changed in foreign.values():
         mg.save(path, changed, extra)
-        refuses("cannot resume or save: load_training: ")
+        refuses("the training ends: load_training: ")
     path.write_bytes(good)
     works("--text", text, "--steps", "3", "--resume", path, *SMALL)
 
