@@ -1,8 +1,9 @@
-/* See blocks.h. */
+/* See blocks.h. Blocks are mapped, not malloced: one that is given up leaves no hole in the heap. */
+#define _GNU_SOURCE
 #include "blocks.h"
 #include <pthread.h>
 #include <stdint.h>
-#include <stdlib.h>
+#include <sys/mman.h>
 
 enum { KEPT_MOST = 64, PAGE = 4096 };
 static const size_t KEPT_BYTES_MOST = (size_t)512 << 20;
@@ -27,10 +28,20 @@ static void *take_out(int i) {
     return memory;
 }
 
-/* Frees the blocks that wait longest until there is room for `more` bytes. */
+static void *map_block(size_t size) {
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static void drop(int i) {
+    size_t size = kept[i].size;
+    munmap(take_out(i), size);
+}
+
+/* Gives up the blocks that wait longest until there is room for `more` bytes. */
 static void make_room(size_t more) {
     size_t most = used_most > used_bytes ? used_most : used_bytes;
-    while (count && (used_bytes + kept_bytes + more > most || kept_bytes + more > KEPT_BYTES_MOST || (more && count == KEPT_MOST))) free(take_out(0));
+    while (count && (used_bytes + kept_bytes + more > most || kept_bytes + more > KEPT_BYTES_MOST || (more && count == KEPT_MOST))) drop(0);
 }
 
 void *mg_block_get(size_t size) {
@@ -43,11 +54,11 @@ void *mg_block_get(size_t size) {
     used_bytes += size;
     if (!memory) {
         make_room(0);
-        memory = aligned_alloc(64, size);
+        memory = map_block(size);
     }
     if (!memory) {
-        while (count) free(take_out(count - 1));
-        memory = aligned_alloc(64, size);
+        while (count) drop(count - 1);
+        memory = map_block(size);
     }
     if (!memory) used_bytes -= size;
     else if (used_bytes > used_most) used_most = used_bytes;
@@ -66,5 +77,5 @@ void mg_block_put(void *memory, size_t size) {
         memory = NULL;
     }
     pthread_mutex_unlock(&lock);
-    free(memory);
+    if (memory) munmap(memory, size);
 }
