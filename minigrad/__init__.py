@@ -24,6 +24,7 @@ from minigrad.reduce import argmax, log_softmax, logsumexp, max, mean, min, prod
 from minigrad.losses import binary_cross_entropy_with_logits, cross_entropy, huber, mse, nll  # isort: skip
 from minigrad.random import Generator, default_generator, dropout, dropout_mask, manual_seed  # isort: skip
 from minigrad.gradcheck import GradcheckError, gradcheck, gradgradcheck  # isort: skip
+from minigrad.draw import draw  # isort: skip
 from minigrad.checkpoint import CheckpointError, load, save  # isort: skip
 from minigrad import data, metrics, nn, optim, schedule, training  # isort: skip
 

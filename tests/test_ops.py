@@ -17,7 +17,7 @@ DTYPES = [np.float32, np.float64]
 
 # Public functions and Tensor methods that are no ops of the table, each tested in a file of its own.
 NOT_OPS = {
-    "dropout_mask", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "is_grad_enabled", "jacobian", "load",
+    "draw", "dropout_mask", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "is_grad_enabled", "jacobian", "load",
     "manual_seed", "ones", "record", "save", "set_num_threads", "show_config", "vjp", "zeros",
 }
 NOT_METHODS = {"backward", "detach", "item", "numpy", "register_hook", "requires_grad_", "retain_grad", "tolist"}

@@ -1,0 +1,69 @@
+"""examples/adding.py as a user runs it: the task is the published one, gates learn it, refusals are one line."""
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "adding.py"
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+                            "PYTHONIOENCODING": "utf-8"}
+
+
+def run(*arguments, folder):
+    return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], env=ENVIRONMENT, capture_output=True,
+                          encoding="utf-8", timeout=240, cwd=folder)
+
+
+def test_the_task():
+    spec = importlib.util.spec_from_file_location("adding", SCRIPT)
+    adding = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(adding)
+    x, y = adding.sequences(np.random.default_rng(0), 50, 4000)
+    assert x.shape == (50, 4000, 2) and y.shape == (4000, 1) and x.dtype == y.dtype == np.float32
+    marks = x[:, :, 1]
+    assert (marks[:25].sum(0) == 1).all() and (marks[25:].sum(0) == 1).all() and set(np.unique(marks)) == {0, 1}
+    assert np.allclose((x[:, :, 0] * marks).sum(0), y[:, 0], atol=1e-6)
+    assert np.mean((y - 1) ** 2) == pytest.approx(1 / 6, rel=0.05)         # chance
+    assert (marks[:25].mean(1) > 0.02).all()                               # every step is marked now and then
+
+
+@pytest.mark.parametrize("T", [40])
+def test_gates_learn_it(tmp_path, T):
+    done = run("--length", T, "--cells", "GRU", "LSTM", "--hidden", 32, "--steps", 2500, "--lr", 0.01, folder=tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    result = next(line for line in done.stdout.splitlines() if line.startswith(f"T = {T} ") and "solved at" in line)
+    assert result.count("solved at") == 2, done.stdout
+
+
+def test_the_rnn_stays_at_chance(tmp_path):
+    done = run("--length", 100, "--cells", "RNN", "--steps", 300, folder=tmp_path)
+    result = next(line for line in done.stdout.splitlines() if "not solved" in line)
+    assert 0.1 < float(result.split()[3]) < 0.25, done.stdout
+
+
+def test_the_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    done = run("--length", 4, 6, "--steps", 3, "--hidden", 4, "--plot", "picture.png", folder=tmp_path)
+    assert done.returncode == 0 and (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG"), done.stderr
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--length", 1), "--length must be at least 2"),
+    (("--length", "long"), "argument --length: invalid int value: 'long'"),
+    (("--cells", "CNN"), "argument --cells: invalid choice: 'CNN'"),
+    (("--steps", 0), "--steps, --hidden and --batch at least 1"),
+    (("--batch", 0), "--steps, --hidden and --batch at least 1"),
+    (("--lr", "nan"), "--lr must be above 0 and finite"),
+    (("--lr", -1), "--lr must be above 0 and finite"),
+    (("--seed", -1), "--seed at least 0"),
+])
+def test_bad_arguments(tmp_path, arguments, message):
+    done = run(*arguments, folder=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("adding: ") and done.stderr.count("\n") == 1
+    assert message in done.stderr
