@@ -276,12 +276,13 @@ class History:
     step, epoch: how many are over. best: the epoch, from 0, with the lowest validation. interrupted: whether Ctrl-C ended it.
 
     >>> import minigrad as mg
-    >>> history = mg.training.History()
+    >>> history = mg.training.History()     # of a model, if its best weights are to be loaded
     >>> history.step, history.epoch, history.best
     (0, 0, None)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: Module | None = None) -> None:
+        self.form = {} if model is None else {name: _form(p) for name, p in model.named_parameters()}
         self.loss: list[float] = []
         self.norm: list[float] = []
         self.validation: list[float] = []
@@ -317,6 +318,8 @@ class History:
             raise ValueError("History: loss, norm and validation must be float64 arrays of one dimension")
         if len(numbers[0]) != len(numbers[1]) or any(type(state[k]) is not int or state[k] < 0 for k in ("epoch", "batch")):
             raise ValueError("History: loss and norm must have one number a step, epoch and batch must be ints of at least 0")
+        if state["weights"] is not None and {name: _form(a) for name, a in state["weights"].items()} != self.form:
+            raise ValueError("History: the best weights must be those of the model")
         self.loss, self.norm, self.validation = (a.tolist() for a in numbers)
         self.epoch, self.batch, self.weights = state["epoch"], state["batch"], state["weights"]
 
@@ -349,9 +352,12 @@ def fit(model: Module, optimizer: Any, loss: Callable[..., Any], batches: Iterab
     if epochs is None and steps is None:
         raise ValueError("fit: epochs or steps must say when the training ends, got neither")
     epochs, steps = np.inf if epochs is None else epochs, np.inf if steps is None else steps
-    history, stateful = History(), hasattr(batches, "state_dict")
+    history, stateful = History(model), hasattr(batches, "state_dict")
     everything = {"model": model, "optimizer": optimizer, "history": history} | ({"batches": batches} if stateful else {})
-    everything |= parts or {}
+    for name, part in (parts or {}).items():
+        if name in everything:
+            raise ValueError(f"fit: parts must have other names than {', '.join(everything)}, got {name}")
+        everything[name] = part
     if save is not None:
         check_place(save)
     if resume is not None:

@@ -427,6 +427,8 @@ def test_fit_refuses(tmp_path):
         net.run()
     with pytest.raises(ValueError, match="fit: batches gave none in epoch 1; a generator is used up after one epoch"):
         net.run(iter(BATCHES), epochs=2)
+    with pytest.raises(ValueError, match="fit: parts must have other names than model, optimizer, history, got model"):
+        net.run(epochs=1, parts={"model": net})
     steps = len(net.seen)
     for place, error in ((tmp_path / "missing" / "a", FileNotFoundError), (tmp_path, IsADirectoryError)):
         with pytest.raises(error) as caught:
@@ -486,10 +488,10 @@ def test_states_that_cannot_be_saved(tmp_path):
 def test_what_does_not_fit_changes_nothing(tmp_path):
     """Every way in which a file can be of another training, or be made by an enemy: CheckpointError, all parts as before."""
     net, path = Line(), tmp_path / "a"
-    net.run(steps=3, save=path, config={"h": 1}, parts={"schedule": mg.schedule.StepLR(net.optimizer, 2)})
+    net.run(steps=5, validate=lambda: 1.0, save=path, config={"h": 1}, parts={"schedule": mg.schedule.StepLR(net.optimizer, 2)})
     arrays, extra = mg.load(path)
     net.run(steps=2)
-    schedule, history = mg.schedule.StepLR(net.optimizer, 2), mg.training.History()
+    schedule, history = mg.schedule.StepLR(net.optimizer, 2), mg.training.History(net)
     parts = {"model": net, "optimizer": net.optimizer, "history": history, "schedule": schedule}
     mg.manual_seed(11)
 
@@ -520,8 +522,13 @@ def test_what_does_not_fit_changes_nothing(tmp_path):
         "lr text": (arrays, training(optimizer=json.loads(json.dumps(optimizer).replace("0.1", '"x"')))),
         "history null": (arrays, training(history=None)), "history of loss": (arrays | {"history.loss": np.ones(3, "f4")}, extra),
         "history of 2": (arrays | {"history.loss": np.ones(2)}, extra),
+        "history 2-D": (arrays | {"history.norm": np.ones((5, 1))}, extra),
         "epoch": (arrays, training(history=extra["training"]["history"] | {"epoch": -1})),
         "batch": (arrays, training(history=extra["training"]["history"] | {"batch": 1.5})),
+        "best weights list": (arrays, training(history=extra["training"]["history"] | {"weights": []})),
+        "best weights of another shape": (arrays | {"history.weights.linear.bias": np.ones(2, "f4")}, extra),
+        "best weights fewer": ({k: v for k, v in arrays.items() if k != "history.weights.linear.bias"}, training(
+            history=extra["training"]["history"] | {"weights": {"linear.weight": {"@array": "history.weights.linear.weight"}}})),
         "schedule null": (arrays, training(schedule=None)), "schedule empty": (arrays, training(schedule={})),
     }
     for name, (changed, more) in bad.items():
@@ -535,7 +542,7 @@ def test_what_does_not_fit_changes_nothing(tmp_path):
         with pytest.raises(mg.CheckpointError, match="has the parts model, optimizer, history, schedule, not"):
             load_training(path, fewer, {"h": 1})
     load_training(path, parts, {"h": 1})
-    assert everything() != before and history.step == 3
+    assert everything() != before and history.step == 5 and history.weights
 
 
 def test_another_config_is_told_by_name(tmp_path):
