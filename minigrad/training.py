@@ -218,8 +218,6 @@ def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> No
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         for changed in parts:
             parts[changed].load_state_dict(before[changed])
-            if changed == name:
-                break
         default_generator.state = generator
         text = f"it has no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"load_training: {path}: {name}: {text}") from None
