@@ -42,11 +42,14 @@ gemm_tsan:
 	$(CC) -fsanitize=thread -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) -O1 tests/gemm_check.c $(KERNELS) -o build/gemm_tsan -lpthread -lm
 	build/gemm_tsan 40
 
-# The pictures of docs/, by the examples that docs/slides.md tells of; some ten minutes on one core. Needs matplotlib.
+# The pictures of docs/, by the examples that docs/slides.md tells of; some ten minutes on one core. Needs what
+# `pip install '.[examples]'` installs.
 PYTHON ?= python
 .PHONY: figures
 figures:
 	mkdir -p docs/figures
 	$(PYTHON) examples/scratch.py --plot docs/figures/scratch.png --graph docs/figures/graph.svg
 	$(PYTHON) examples/vanishing.py --plot docs/figures/vanishing.png
+	$(PYTHON) examples/forecast.py --plot docs/figures/forecast.svg
+	$(PYTHON) examples/tagging.py --plot docs/figures/tagging.png
 	$(PYTHON) examples/adding.py --plot docs/figures/adding.png

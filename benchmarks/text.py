@@ -1,11 +1,12 @@
 """RNN, LSTM and GRU on the same text with the same number of weights: what each has learnt after the same number of steps.
 
-    python benchmarks/text.py                       on prose that every Python ships, two minutes
+    python benchmarks/text.py                       on prose that every Python ships, some five minutes
     python benchmarks/text.py --text FILE           on any UTF-8 text
 
 A network is an embedding of the characters, one recurrent layer and a linear layer. The LSTM has --hidden units; the others get
 as many as bring them nearest to its number of weights. Each learns by Adam, with the norm of the gradient clipped at 1, from the
-first nine tenths of the text. Printed is the loss on the last tenth, in nats and bits per character, and the seconds of training.
+first nine tenths of the text. Printed is the loss on the last tenth, in nats and bits per character, a mean over the seeds and
+its extremes, and the mean seconds of a training.
 """
 import argparse
 import math
@@ -36,14 +37,14 @@ def weights(kind, characters, H):
     return characters * EMBEDDING + gates * H * (EMBEDDING + H + 1) + (H + 1) * characters
 
 
-def train(kind, data, held_out, hidden, o):
+def train(kind, data, held_out, hidden, steps, seed):
     """Nats per character on held_out, and the seconds of the training."""
-    mg.manual_seed(o.seed)
+    mg.manual_seed(seed)
     network = Network(kind, int(max(data.max(), held_out.max())) + 1, hidden)
     optimizer, state = mg.optim.Adam(network.parameters(), lr=3e-3), None
     pieces = data[:len(data) // BATCH * BATCH].reshape(BATCH, -1).T            # column b is piece b of the text
     spans, start = (len(pieces) - 1) // LENGTH, time.perf_counter()
-    for step in range(o.steps):
+    for step in range(steps):
         at = step % spans * LENGTH
         logits, state = network(pieces[at:at + LENGTH], state if at else None)
         loss = mg.cross_entropy(logits, pieces[at + 1:at + LENGTH + 1])
@@ -62,7 +63,7 @@ def main():
     parser.add_argument("--text", metavar="FILE", help="UTF-8 text (default: the help topics of Python)")
     parser.add_argument("--hidden", type=int, default=128, help="units of the LSTM (default 128)")
     parser.add_argument("--steps", type=int, default=1500, help="training steps of each network (default 1500)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one training for each (default 0 1 2)")
     o = parser.parse_args()
     if o.text is None:
         from pydoc_data.topics import topics
@@ -81,9 +82,11 @@ def main():
     print(f"{len(text):,} characters, {len(characters)} different ones; {len(held_out):,} held out; {o.steps} steps")
     for kind in ("RNN", "LSTM", "GRU"):
         hidden = min(range(1, 8 * o.hidden), key=lambda H: abs(weights(kind, len(characters), H) - wanted))
-        loss, seconds = train(kind, data, held_out, hidden, o)
+        losses, seconds = zip(*(train(kind, data, held_out, hidden, o.steps, seed) for seed in o.seeds), strict=True)
+        loss = sum(losses) / len(losses)
         print(f"{kind:4}  {hidden:4} units  {weights(kind, len(characters), hidden):7,} weights  "
-              f"{loss:.3f} nats  {loss / math.log(2):.3f} bits per character  {seconds:.0f} s", flush=True)
+              f"{loss:.3f} nats ({min(losses):.3f} to {max(losses):.3f})  {loss / math.log(2):.3f} bits per character  "
+              f"{sum(seconds) / len(seconds):.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ is installed. The full run (9 minutes on one core of an AMD EPYC with AVX-512, w
     T = 400    RNN 0.170 after 4000     LSTM 0.0009 at 3000     GRU 0.0009 at 1400
 """
 import argparse
+import os
 import sys
 import time
 
@@ -104,6 +105,8 @@ def main() -> None:
         fail("--length must be at least 2, --steps, --hidden and --batch at least 1, --seed at least 0")
     if not 0 < o.lr < 1e3:
         fail(f"--lr must be above 0 and finite, got {o.lr}")
+    if os.path.isdir(o.plot) or not os.access(os.path.dirname(os.path.abspath(o.plot)), os.W_OK):
+        fail(f"cannot write {o.plot}: no file can be written there")
     curves = {(T, kind): train(kind, T, o) for T in o.length for kind in o.cells}
     print(f"\nchance is {1 / 6:.3f}   " + "".join(f"{kind:>24}" for kind in o.cells))
     for T in o.length:
@@ -130,10 +133,14 @@ def main() -> None:
     axes[0][0].legend(fontsize=8)
     try:
         figure.savefig(o.plot, dpi=80)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError) as error:          # no space left; an ending that matplotlib does not know
         fail(f"cannot write {o.plot}: {error}")
     print(f"picture: {o.plot}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted")
+        sys.exit(130)

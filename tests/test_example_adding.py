@@ -1,6 +1,7 @@
 """examples/adding.py as a user runs it: the task is the published one, gates learn it, refusals are one line."""
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -62,8 +63,25 @@ def test_the_picture(tmp_path):
     (("--lr", "nan"), "--lr must be above 0 and finite"),
     (("--lr", -1), "--lr must be above 0 and finite"),
     (("--seed", -1), "--seed at least 0"),
+    (("--plot", "no/such/folder.png"), "cannot write no/such/folder.png"),
 ])
 def test_bad_arguments(tmp_path, arguments, message):
     done = run(*arguments, folder=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("adding: ") and done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+def test_an_ending_that_is_no_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    done = run("--length", 4, "--steps", 1, "--hidden", 4, "--plot", "picture.xyz", folder=tmp_path)
+    assert done.returncode == 2 and "cannot write picture.xyz" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
+def test_ctrl_c(tmp_path):
+    child = subprocess.Popen([sys.executable, "-u", str(SCRIPT), "--length", "20", "--cells", "RNN", "--steps", "1000000"],
+                             env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", cwd=tmp_path)
+    child.stdout.readline()
+    child.send_signal(signal.SIGINT)
+    out, errors = child.communicate(timeout=60)
+    assert child.returncode == 130 and out.endswith("interrupted\n") and errors == "", errors

@@ -127,7 +127,7 @@ def test_text_comparison_has_equal_numbers_of_weights(tmp_path):
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 500, encoding="utf-8")
     paths = [str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "text.py"), "--text", "text.txt", "--steps", "60", "--hidden", "32"],
+        [sys.executable, ROOT / "benchmarks" / "text.py", *"--text text.txt --steps 60 --hidden 32 --seeds 0".split()],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, encoding="utf-8", timeout=120, cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     rows = [line.split() for line in done.stdout.splitlines()[1:]]
