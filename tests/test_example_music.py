@@ -1,0 +1,362 @@
+"""examples/music.py as a user runs it: it learns, reads every kind of file alike, refuses bad ones in one line."""
+import importlib.util
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "examples" / "music.py"
+SHARED = Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JSB_Chorales.npz"
+SPLITS = "train", "valid", "test"
+# Put in front of the import path, this hides packages as if they were not installed.
+HIDE = """import sys
+from importlib.machinery import PathFinder
+class Finder:
+    def find_spec(name, path=None, target=None):
+        return None if name in {hidden!r} else PathFinder.find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
+"""
+
+
+def run(*arguments, folder, without=()):
+    """The script in a process of its own, started in a folder; without: packages that are not installed."""
+    path = [str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    if without:
+        (folder / "hide").mkdir()
+        (folder / "hide" / "sitecustomize.py").write_text(HIDE.format(hidden=without))
+        path.insert(0, str(folder / "hide"))
+    command = [sys.executable, "-X", "dev", "-W", "error", str(SCRIPT), *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(command, env=environment, cwd=folder, timeout=240, capture_output=True, encoding="utf-8")
+
+
+def works(*arguments, folder, without=()):
+    done = run(*arguments, folder=folder, without=without)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout
+
+
+def refused(status, errors, message):
+    assert status == 2 and "Traceback" not in errors, errors
+    assert errors.startswith("music: ") and errors.count("\n") == 1 and message in errors, errors
+
+
+@pytest.fixture
+def fails(tmp_path, monkeypatch, capsys):
+    """Runs the script within this process, which is faster, and expects one line with the message."""
+    def check(message, *arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["music.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        refused(end.value.code, capsys.readouterr().err, message)
+    return check
+
+
+def results(out):
+    """name -> (validation, test), nats per frame."""
+    row = r"validation ([\d.]+)  test ([\d.]+) nats per frame  (\S+)"
+    return {name: (float(valid), float(test)) for valid, test, name in re.findall(row, out)}
+
+
+@pytest.fixture(scope="module")
+def music():
+    spec = importlib.util.spec_from_file_location("music", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rolls(seed=0):
+    """Per split a few pieces of 3 to 12 frames, random but for a key that always sounds, so that no frame is silent."""
+    rng = np.random.default_rng(seed)
+    made = {split: [(rng.random((rng.integers(3, 13), 88)) < 0.05).astype(np.uint8) for _ in range(count)]
+            for split, count in (("train", 9), ("valid", 3), ("test", 4))}
+    for pieces in made.values():
+        for roll in pieces:
+            roll[:, 40] = 1
+    return made
+
+
+def npz(path, data, **changes):
+    arrays = {f"{s}_roll": np.concatenate(pieces) if pieces else np.zeros((0, 88), np.uint8) for s, pieces in data.items()}
+    arrays |= {f"{s}_offset": np.cumsum([0, *map(len, pieces)]) for s, pieces in data.items()}
+    arrays = {name: array for name, array in (arrays | changes).items() if array is not None}
+    np.savez(path, **arrays)
+    return path
+
+
+# ---------------------------------------------------------------- learning
+
+def test_it_learns_the_set_that_it_makes(tmp_path, music):
+    """Better than the best guess that ignores the past, the frequency of each key, and that by a margin; with the published
+    sizes."""
+    out = works("--data", "synthetic", "--epochs", "40", folder=tmp_path)
+    pieces = [music.synthetic(np.random.default_rng(k)) for k in range(150)]
+    train, test = (np.concatenate([p for k, p in enumerate(pieces) if k % 5 in part]) for part in ((0, 1, 2), (4,)))
+    p = np.clip(train.mean(0), 1e-3, 1)
+    guess = -(test * np.log(p) + (1 - test) * np.log1p(-p)).sum(1).mean()
+    found = results(out)
+    assert list(found) == ["tanh-100", "GRU-46", "LSTM-36"]
+    assert all(value < guess - 2 for pair in found.values() for value in pair), (found, guess)
+    for parameters in ("27,788", "22,766", "21,256"):
+        assert f"{parameters} parameters" in out
+
+
+def test_a_seed_is_a_run(tmp_path):
+    path = npz(tmp_path / "small.npz", rolls())
+    a, b, c = (results(works("--data", path, "--epochs", "3", "--seed", seed, folder=tmp_path)) for seed in (1, 1, 2))
+    assert a == b != c
+
+
+def test_the_loss_is_the_metric(music):
+    """Nats per frame as metrics.frame_nll has it piece by piece, whatever stands in the padding."""
+    data = rolls()["train"]
+    model = music.Composer(mg.nn.GRU, 5).eval()
+    x, lengths = mg.data.pad([roll[:-1].astype(np.float32) for roll in data])
+    y, _ = mg.data.pad([roll[1:].astype(np.float32) for roll in data])
+    parts = []
+    for b, n in enumerate(lengths):
+        out, _ = model.rnn(x[:n, b:b + 1])
+        parts.append(mg.metrics.frame_nll(model.head(out), y[:n, b:b + 1]))
+        x[n:, b], y[n:, b] = np.nan, 7
+    assert model(x, lengths, y).item() == pytest.approx(np.average(parts, weights=lengths), rel=1e-5)
+
+
+def test_the_chorales_of_boulanger_lewandowski(tmp_path):
+    if not SHARED.exists():
+        pytest.skip(f"skipped: {SHARED} is not there")
+    found = results(works("--data", SHARED, "--epochs", "8", folder=tmp_path))
+    assert len(found) == 3 and all(test < 10.5 for _, test in found.values()), found
+
+
+def test_ctrl_c_ends_it(tmp_path):
+    if os.name != "posix":
+        pytest.skip("skipped: no POSIX signals here")
+    import signal
+    environment = os.environ | {"PYTHONPATH": str(Path(mg.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, str(SCRIPT), "--data", "synthetic", "--epochs", "100000"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    child = subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes)
+    try:
+        next(line for line in child.stdout if line.startswith("step "))
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert (child.returncode, errors) == (130, "")
+
+
+# ---------------------------------------------------------------- what it reads
+
+def midi_file(mido, path, roll):
+    """Each frame a quarter, each sounding key struck anew in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    track = mido.MidiTrack()
+    for frame in roll:
+        keys = [int(key) + 21 for key in np.flatnonzero(frame)]
+        track += [mido.Message("note_on", note=note, time=0) for note in keys]
+        track += [mido.Message("note_off", note=note, time=0 if k else 96) for k, note in enumerate(keys)]
+    mido.MidiFile(tracks=[track], ticks_per_beat=96).save(path)
+
+
+def test_npz(tmp_path):
+    """The numbers are those of the pieces: another test piece gives another test result and nothing else."""
+    data = rolls()
+    a = results(works("--data", npz(tmp_path / "a.npz", data), "--epochs", "2", folder=tmp_path))
+    data["test"][0] = 1 - data["test"][0]
+    b = results(works("--data", npz(tmp_path / "b.npz", data), "--epochs", "2", folder=tmp_path))
+    assert len(a) == len(b) == 3
+    for name in a:
+        assert a[name][0] == b[name][0] and a[name][1] < b[name][1]
+
+
+def test_mat_is_read_like_npz(tmp_path):
+    io = pytest.importorskip("scipy.io", reason="skipped: SciPy is not installed")
+    data, cells = rolls(), {}
+    for split, pieces in data.items():
+        cells[f"{split}data"] = np.empty((1, len(pieces)), object)
+        for k, roll in enumerate(pieces):
+            cells[f"{split}data"][0, k] = roll.astype(float)
+    io.savemat(tmp_path / "a.mat", cells)
+    npz(tmp_path / "a.npz", data)
+    a, b = (works("--data", path, "--epochs", "2", folder=tmp_path) for path in ("a.npz", "a.mat"))
+    assert results(a) == results(b) and len(results(a)) == 3
+
+
+def test_midi_is_read_like_npz(tmp_path):
+    mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
+    data = rolls()
+    for split, pieces in data.items():
+        for k, roll in enumerate(pieces):
+            midi_file(mido, tmp_path / "all" / split / f"{k}.mid", roll)
+    (tmp_path / "all" / "README").write_text("no music")
+    a, b = (works("--data", path, "--epochs", "2", folder=tmp_path) for path in (npz(tmp_path / "a.npz", data), tmp_path / "all"))
+    assert results(a) == results(b) and len(results(a)) == 3
+
+
+def test_midi_without_splits_is_split_up(tmp_path):
+    mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
+    pieces = rolls()["train"] + rolls()["valid"]
+    for k, roll in enumerate(pieces):
+        midi_file(mido, tmp_path / "all" / f"{k:02}.MID", roll)
+    parts = {"train": (0, 1, 2), "valid": (3,), "test": (4,)}
+    data = {split: [roll for k, roll in enumerate(pieces) if k % 5 in part] for split, part in parts.items()}
+    a, b = (works("--data", path, "--epochs", "2", folder=tmp_path) for path in (npz(tmp_path / "a.npz", data), tmp_path / "all"))
+    assert results(a) == results(b) and len(results(a)) == 3
+
+
+def test_what_sounds_when_a_quarter_begins(tmp_path, music):
+    """Two voices on one key, note_on of velocity 0, a note between two beats, a note_off too many."""
+    mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
+
+    def on(note, time):
+        return mido.Message("note_on", note=note, time=time)
+
+    def off(note, time):
+        return mido.Message("note_off", note=note, time=time)
+    one = mido.MidiTrack([off(60, 0), on(60, 0), off(60, 480), on(62, 100), off(62, 200), on(64, 180), off(64, 960)])
+    two = mido.MidiTrack([on(60, 0), mido.Message("note_on", note=60, velocity=0, time=960), on(21, 10), off(21, 480)])
+    mido.MidiFile(tracks=[one, two], ticks_per_beat=480).save(tmp_path / "a.mid")
+    roll = music.midi_roll(tmp_path / "a.mid")
+    assert [np.flatnonzero(frame).tolist() for frame in roll] == [[39], [39], [43], [0, 43]]
+
+
+def test_music21(tmp_path):
+    pytest.importorskip("music21", reason="skipped: music21 is not installed")
+    if os.environ.get("MINIGRAD_SLOW") is None:
+        pytest.skip("skipped: reading music21's chorales takes minutes, set MINIGRAD_SLOW=1")
+    assert all(test < 12 for _, test in results(works("--data", "music21", "--epochs", "2", folder=tmp_path)).values())
+
+
+# ---------------------------------------------------------------- what it writes
+
+def test_midi_and_picture(tmp_path, music):
+    """The piece begins with 8 frames of the first test piece and has 64."""
+    mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
+    pytest.importorskip("matplotlib", reason="skipped: matplotlib is not installed")
+    data = rolls()
+    data["test"][0] = np.eye(88, dtype=np.uint8)[40:43].repeat(4, axis=0)
+    out = works("--data", npz(tmp_path / "a.npz", data), "--epochs", "2", "--out", tmp_path / "new", folder=tmp_path)
+    assert f"wrote {tmp_path / 'new.mid'}" in out and f"wrote {tmp_path / 'new.png'}" in out
+    roll = music.midi_roll(tmp_path / "new.mid")
+    assert 8 < len(roll) <= 64 and np.array_equal(roll[:8], data["test"][0][:8]) and roll[8:].any()
+    assert len(mido.MidiFile(tmp_path / "new.mid").tracks) == 1
+    assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_mido_and_matplotlib_it_says_so(tmp_path):
+    out = works("--data", npz(tmp_path / "a.npz", rolls()), "--epochs", "1", folder=tmp_path, without=("mido", "matplotlib"))
+    assert "no music.mid, which needs mido: pip install mido" in out and "pip install matplotlib" in out
+    assert not (tmp_path / "music.mid").exists() and not (tmp_path / "music.png").exists() and len(results(out)) == 3
+
+
+def test_a_place_that_cannot_be_written(tmp_path, fails):
+    if importlib.util.find_spec("mido") is None and importlib.util.find_spec("matplotlib") is None:
+        pytest.skip("skipped: neither mido nor matplotlib is installed")
+    path = npz(tmp_path / "a.npz", rolls())
+    fails("No such file or directory", "--data", path, "--epochs", "1", "--out", tmp_path / "missing" / "x")
+
+
+# ---------------------------------------------------------------- what it refuses
+
+def test_files_that_cannot_be_used(tmp_path, fails):
+    data, path = rolls(), tmp_path / "a.npz"
+
+    def refuses(message, *more):
+        fails(message, "--data", path, "--epochs", "1", *more)
+    refuses("No such file")
+    for content in (b"", b"no archive", npz(path, data).read_bytes()[:-200]):
+        path.write_bytes(content)
+        refuses(f"cannot read {path}: ")
+    first, wide = data["train"][0], np.zeros((sum(map(len, data["train"])), 128), np.uint8)
+    for message, changes in {
+        "valid_offset": {"valid_offset": None},
+        "test_roll": {"test_roll": None},
+        "train piece 0: ValueError: its shape is (0, 88)": {"train_offset": np.array([0, 0, len(wide)])},
+        "train piece 1: ValueError: its shape is (1, 88)": {"train_offset": np.array([0, 2, 3, len(wide)])},
+        "(0, 88), it should be 2 frames or more": {"train_offset": np.array([0, 9, 4, len(wide)])},
+        "train_offset must go from 0": {"train_offset": np.array([0, 2, 10**6])},
+        "must go from 0 to": {"train_offset": np.array([3, 9, len(wide)])},
+        "piece 0: ValueError: its shape is (": {"train_roll": wide},
+        "zeros and ones": {"train_roll": wide[:, :88] + 0.5},
+        "at least one sequence": {"test_roll": first[:0], "test_offset": np.array([0])},
+        "test_offset must go from 0": {"test_offset": np.array([], int)},
+        "Object arrays cannot be loaded": {"train_roll": np.array([None])},
+    }.items():
+        npz(path, data, **changes)
+        refuses(message)
+        refuses(str(path))
+    nan = wide[:, :88].astype(float)
+    nan[0, 0] = np.nan
+    npz(path, data, train_roll=nan)
+    refuses("zeros and ones")
+
+
+def test_other_sources_that_cannot_be_used(tmp_path, fails):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.txt").write_text("no music")
+    for message, source in (("it is neither", "missing"), ("No such file", "missing.npz"), ("it is neither", "empty"),
+                            ("it is neither", "a.txt")):
+        fails(message, "--data", source)
+    for option, value in (("--epochs", 0), ("--epochs", -1), ("--seed", -1), ("--seed", 2**128)):
+        fails(option, "--data", "synthetic", option, value)
+    assert "invalid int value" in run("--epochs", "many", folder=tmp_path).stderr
+
+
+def test_mat_files_that_cannot_be_used(tmp_path, fails):
+    io = pytest.importorskip("scipy.io", reason="skipped: SciPy is not installed")
+    path = tmp_path / "a.mat"
+    fails("a.mat", "--data", path)
+    path.write_bytes(b"no MATLAB file at all" * 20)
+    fails(f"cannot read {path}", "--data", path)
+    io.savemat(path, {"traindata": np.ones(3)})
+    fails(f"{path}", "--data", path)
+
+
+def test_midi_files_that_cannot_be_used(tmp_path, fails):
+    mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
+    folder, bad = tmp_path / "all", tmp_path / "all" / "3.mid"
+    for k, roll in enumerate(rolls()["train"]):
+        midi_file(mido, folder / f"{k}.mid", roll)
+    good = bad.read_bytes()
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "a.mid").write_bytes(good)
+    fails("at least one sequence", "--data", "few")
+
+    def note(pitch, start, end):
+        messages = [mido.Message("note_on", note=pitch, time=start), mido.Message("note_off", note=pitch, time=end - start)]
+        mido.MidiFile(tracks=[mido.MidiTrack(messages)], ticks_per_beat=480).save(bad)
+        return bad.read_bytes()
+    for message, content in {
+        "": b"", "MThd not found": b"no MIDI file", "EOFError": good[:-3],
+        "note=20": note(20, 0, 960), "note=109": note(109, 0, 960), "100,000": note(60, 0, 480 * 100_001),
+        "its shape is (0,)": note(60, 0, 0), "its shape is (1, 88)": note(60, 0, 480),
+        "ZeroDivisionError": note(60, 0, 960)[:12] + b"\0\0" + note(60, 0, 960)[14:],
+        "quarters 0": note(60, 0, 960)[:12] + b"\xe7\x28" + note(60, 0, 960)[14:],        # SMPTE
+    }.items():
+        bad.write_bytes(content)
+        fails(message, "--data", folder)
+        fails(f"cannot read {bad}: ", "--data", folder)
+
+
+@pytest.mark.parametrize("package, source", [("scipy", "a.mat"), ("mido", "folder"), ("music21", "music21")])
+def test_a_package_that_is_missing(tmp_path, package, source):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.mid").touch()
+    done = run("--data", source, folder=tmp_path, without=(package,))
+    refused(done.returncode, done.stderr, f"{source} needs {package}: pip install {package}")
+
+
+def test_help(tmp_path):
+    out = works("--help", folder=tmp_path)
+    assert "python examples/music.py" in out and "--epochs" in out
+    assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) <= 150
