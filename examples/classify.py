@@ -47,7 +47,7 @@ def read_ts(path, known=None, dimensions=None):
         fail(f"cannot read {path}: {error}")
     for number, line in enumerate(map(str.strip, lines), 1):
         if line[:1] in "#%@":       # or empty
-            if line.lower().startswith("@classlabel true"):
+            if line.lower().split()[:2] == ["@classlabel", "true"]:
                 classes = known or line.split()[2:]
             continue
         *parts, label = line.split(":")
@@ -58,8 +58,8 @@ def read_ts(path, known=None, dimensions=None):
         except ValueError as error:
             fail(f"{path}, line {number}: {error}")
         lengths, dimensions = [len(row) for row in rows], dimensions or max(1, len(parts))
-        if len(rows) != dimensions or len(set(lengths)) != 1 or not np.isfinite(rows).all():
-            fail(f"{path}, line {number}: expected {dimensions} dimensions of one length, finite numbers, got lengths {lengths}")
+        if len(rows) != dimensions or len(set(lengths)) != 1 or not (np.abs(rows) < 1e30).all():
+            fail(f"{path}, line {number}: expected {dimensions} equally long rows of numbers below 1e30, got lengths {lengths}")
         sequences.append(np.array(rows, np.float32).T)
         labels.append(classes.index(label))
     if not sequences:
@@ -122,8 +122,8 @@ def main():
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2], help="one training for each (default 0 1 2)")
     parser.add_argument("--plot", metavar="FILE", default="classify.png", help="the picture (default classify.png)")
     o = parser.parse_args()
-    if o.epochs < 1 or min(o.seed) < 0 or bool(o.test) != bool(o.train):
-        fail("--epochs must be at least 1, --seed at least 0, and --train and --test come together")
+    if o.epochs < 1 or not all(0 <= seed < 2**64 for seed in o.seed) or bool(o.test) != bool(o.train):
+        fail("--epochs must be at least 1, --seed from 0 to 2^64 - 1, and --train and --test come together")
     if o.train:
         sequences, labels, classes = read_ts(o.train)
         tests, truth, _ = read_ts(o.test, classes, sequences[0].shape[1])

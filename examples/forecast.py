@@ -115,8 +115,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="default 0")
     parser.add_argument("--plot", metavar="FILE", default="forecast.png", help="the picture (default forecast.png)")
     o = parser.parse_args()
-    if min(o.season, o.horizon, o.epochs) < 1 or o.seed < 0 or (o.column and not o.csv):
-        fail("--season, --horizon and --epochs must be at least 1, --seed at least 0, and --column needs --csv")
+    if min(o.season, o.horizon, o.epochs) < 1 or not 0 <= o.seed < 2**64 or (o.column and not o.csv):
+        fail("--season, --horizon and --epochs must be at least 1, --seed from 0 to 2^64 - 1, and --column needs --csv")
     series, name = read_csv(o.csv, o.column) if o.csv else default_series(o.seed)
     H, L, N = o.horizon, max(2 * o.season, 8), len(series)
     calibration, test = N - 2 * (N // 5), N - N // 5            # where these parts begin

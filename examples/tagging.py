@@ -116,8 +116,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="default 0")
     parser.add_argument("--plot", metavar="FILE", default="tagging.png", help="the picture (default tagging.png)")
     o = parser.parse_args()
-    if o.epochs < 1 or o.seed < 0 or bool(o.train) != bool(o.test):
-        fail("--epochs must be at least 1, --seed at least 0, and --train and --test come together")
+    if o.epochs < 1 or not 0 <= o.seed < 2**64 or bool(o.train) != bool(o.test):
+        fail("--epochs must be at least 1, --seed from 0 to 2^64 - 1, and --train and --test come together")
     rng = np.random.default_rng(o.seed)
     train, test = [read_sentences(p) for p in (o.train, o.test)] if o.train else [make_sentences(n, rng) for n in (2000, 1000)]
     counts = [Counter(w[at:].lower() for s in train for w, _ in s).most_common() for at in (0, -3)]

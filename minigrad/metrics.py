@@ -79,6 +79,12 @@ def nats_per_symbol(logits: Any, targets: Any, lengths: Any = None) -> float:
         return cross_entropy(Tensor(rows.astype(np.float64), copy=False), classes.astype(np.int64)).item()
 
 
+def _nats(op: str, nats: Any) -> float:
+    if isinstance(nats, (bool, str, bytes)) or not hasattr(nats, "__float__"):
+        raise TypeError(f"{op}: nats must be a number, got {type(nats).__name__}")
+    return float(nats)
+
+
 def bits(nats: float) -> float:
     """Nats as bits: nats / ln 2.
 
@@ -86,7 +92,7 @@ def bits(nats: float) -> float:
     >>> mg.metrics.bits(1.0)
     1.4426950408889634
     """
-    return float(nats) / math.log(2)
+    return _nats("bits", nats) / math.log(2)
 
 
 def perplexity(nats: float) -> float:
@@ -97,7 +103,7 @@ def perplexity(nats: float) -> float:
     1.0
     """
     try:
-        return math.exp(nats)
+        return math.exp(_nats("perplexity", nats))
     except OverflowError:
         return math.inf
 

@@ -14,7 +14,7 @@ import minigrad as mg
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "examples" / "classify.py"
 SHARED = Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JapaneseVowels"
-HEADER = "# a comment\n@problemName waves\n@dimensions 2\n@classLabel true slow fast\n@data\n"
+HEADER = "# a comment\n@problemName waves\n@dimensions 2\n@classLabel  true slow fast\n@data\n"
 
 
 def run(*arguments, folder, without=None):
@@ -100,11 +100,12 @@ def test_reading(classify, tmp_path):
 BAD = {
     "word": (HEADER + "1,x:2,3:slow\n", "line 6: could not convert string to float: 'x'"),
     "missing value": (HEADER + "1,2:3,4:slow\n1,?:2,3:slow\n", "line 7: could not convert string to float: '?'"),
-    "NaN": (HEADER + "1,NaN:2,3:slow\n", "line 6: expected 2 dimensions of one length, finite numbers, got lengths [2, 2]"),
-    "other lengths": (HEADER + "1,2:3:slow\n", "line 6: expected 2 dimensions of one length, finite numbers, got lengths [2, 1]"),
-    "length 0": (HEADER + "::slow\n", "line 6: expected 2 dimensions of one length, finite numbers, got lengths []"),
-    "no dimension": (HEADER + "slow\n", "line 6: expected 1 dimensions of one length, finite numbers, got lengths []"),
-    "other dimensions": (HEADER + "1:2:slow\n1:2:3:slow\n", "line 7: expected 2 dimensions of one length, finite numbers, got"),
+    "NaN": (HEADER + "1,NaN:2,3:slow\n", "line 6: expected 2 equally long rows of numbers below 1e30, got lengths [2, 2]"),
+    "too large": (HEADER + "1,1e39:2,3:slow\n", "line 6: expected 2 equally long rows of numbers below 1e30"),
+    "other lengths": (HEADER + "1,2:3:slow\n", "line 6: expected 2 equally long rows of numbers below 1e30, got lengths [2, 1]"),
+    "length 0": (HEADER + "::slow\n", "line 6: expected 2 equally long rows of numbers below 1e30, got lengths []"),
+    "no dimension": (HEADER + "slow\n", "line 6: expected 1 equally long rows of numbers below 1e30, got lengths []"),
+    "other dimensions": (HEADER + "1:2:slow\n1:2:3:slow\n", "line 7: expected 2 equally long rows of numbers below 1e30"),
     "label": (HEADER + "1:2:medium\n", "line 6: label 'medium', the line @classLabel true names slow fast"),
     "no label": (HEADER + "1,2\n", "line 6: label '1,2', the line @classLabel true names slow fast"),
     "no classes": ("@data\n1:2:slow\n", "line 2: label 'slow', the line @classLabel true names none"),
@@ -133,8 +134,8 @@ def test_bad_files(classify, case, tmp_path, capsys):
     (("--train", "w.ts"), "--train and --test come together"),
     (("--test", "w.ts"), "--train and --test come together"),
     (("--epochs", 0), "--epochs must be at least 1"),
-    (("--seed", 1, -1), "--seed at least 0"),
-    (("--train", "w.ts", "--test", "one.ts"), "one.ts, line 2: expected 2 dimensions of one length"),
+    (("--seed", 1, -1), "--seed from 0 to 2^64 - 1"),
+    (("--train", "w.ts", "--test", "one.ts"), "one.ts, line 2: expected 2 equally long rows"),
     (("--train", "w.ts", "--test", "w.ts", "--epochs", 1, "--plot", "none/p.png"), "--plot: cannot write none/p.png"),
     (("--train", "w.ts", "--test", "w.ts", "--epochs", 1, "--plot", "p.xyz"), "--plot: cannot write p.xyz"),
 ])

@@ -128,7 +128,7 @@ def test_bad_files(forecast, tmp_path, capsys, text, message):
     (("--csv", "constant.csv"), "or they repeat themselves exactly"),
     (("--csv", "good.csv", "--horizon", 70), "240 values are too few for windows of 22 and 70 steps ahead"),
     (("--csv", "good.csv", "--season", 0), "--season, --horizon and --epochs must be at least 1"),
-    (("--csv", "good.csv", "--seed", -1), "--seed at least 0"),
+    (("--csv", "good.csv", "--seed", -1), "--seed from 0 to 2^64 - 1"),
     (("--column", "sales"), "--column needs --csv"),
     (("--csv", "good.csv", "--epochs", 1, "--plot", "none/p.png"), "--plot: cannot write none/p.png"),
 ])

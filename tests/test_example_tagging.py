@@ -173,7 +173,7 @@ def test_bad_files(tagging, tmp_path, capsys, text, message):
     (("--train", "bytes.txt", "--test", "bytes.txt"), "cannot read bytes.txt: 'utf-8' codec can't decode byte 0xff"),
     (("--train", "w.txt"), "--train and --test come together"),
     (("--epochs", 0), "--epochs must be at least 1"),
-    (("--seed", -1), "--seed at least 0"),
+    (("--seed", -1), "--seed from 0 to 2^64 - 1"),
     (("--train", "w.txt", "--test", "w.txt", "--epochs", 1, "--plot", "none/p.png"), "--plot: cannot write none/p.png"),
 ])
 def test_bad_arguments(tmp_path, arguments, message):

@@ -53,6 +53,13 @@ def test_a_mean_of_batches_weighted_by_steps_is_the_mean_of_all():
     assert np.mean([nats_per_symbol(*half) for half in halves]) == pytest.approx(nats_per_symbol(LOGITS, TARGETS), rel=1e-13)
 
 
+def test_outputs_of_a_network_that_is_being_trained():
+    logits = mg.Tensor(LOGITS, requires_grad=True) * 2
+    assert accuracy(logits, TARGETS, LENGTHS) == accuracy(LOGITS, TARGETS, LENGTHS)
+    assert nats_per_symbol(logits, TARGETS) == nats_per_symbol(2 * LOGITS, TARGETS)
+    assert perplexity(mg.Tensor(0.0)) == 1
+
+
 def test_bits_and_perplexity():
     assert bits(math.log(8)) == pytest.approx(3, rel=1e-15) and perplexity(math.log(8)) == pytest.approx(8, rel=1e-15)
     uniform = nats_per_symbol(np.zeros((3, 7)), np.arange(3))
@@ -90,6 +97,8 @@ BAD = {
     "lengths without time": (lambda: accuracy(LOGITS[0], TARGETS[0], [1]), ValueError, r"steps must be \(T, B\) .* got \(4,\)"),
     "roll of loudness": (lambda: frame_nll(LOGITS, ROLL * 64), ValueError, "frame_nll: roll must be made of zeros and ones"),
     "roll shape": (lambda: frame_nll(LOGITS, TARGETS), ValueError, r"roll must have the shape \(6, 4, 5\) of logits"),
+    "nats of a text": (lambda: perplexity("1"), TypeError, "perplexity: nats must be a number, got str"),
+    "nats of None": (lambda: bits(None), TypeError, "bits: nats must be a number, got NoneType"),
     "masked": (lambda: rmse(np.ma.masked_array([1.0], [1]), [1.0]), TypeError, "rmse: y must not be a masked array"),
     "forecast shape": (lambda: rmse([1.0, 2.0], [1.0]), ValueError, r"rmse: forecast must have the shape \(2,\) of y"),
     "forecast empty": (lambda: rmse([], []), ValueError, "rmse: y must hold at least one value"),
