@@ -12,6 +12,7 @@ can be right. Printed are the accuracies on test sentences and a report by tag; 
 A full run, 5 s on one core of an AMD EPYC: of the la one direction has 32.7 % right; concat, mean and sum all of them.
 """
 import argparse
+import signal
 import sys
 from collections import Counter
 
@@ -36,7 +37,6 @@ class Tagger(mg.nn.Module):
 
 
 def fail(message):
-    """One clear line, exit status 2."""
     print(f"tagging: {message}", file=sys.stderr)
     sys.exit(2)
 
@@ -145,4 +145,5 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)        # Ctrl-C leaves, without a traceback
     main()

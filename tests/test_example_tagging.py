@@ -3,8 +3,10 @@ two columns, and refuses bad files in one line."""
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -34,7 +36,7 @@ CONLLU = """\
 """
 
 
-def run(*arguments, folder, without=None):
+def start(*arguments, folder, without=None):
     """The script in a process of its own; without: a package that is not installed."""
     path = [str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     if without:
@@ -42,8 +44,15 @@ def run(*arguments, folder, without=None):
         (folder / "blocked" / f"{without}.py").write_text(f"raise ImportError('No module named {without}')")
         path.insert(0, str(folder / "blocked"))
     command = [sys.executable, "-X", "dev", "-W", "error", str(SCRIPT), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8"}
-    return subprocess.run(command, env=environment, cwd=folder, timeout=240, capture_output=True, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    return subprocess.Popen(command, env=environment, cwd=folder, **pipes)
+
+
+def run(*arguments, **options):
+    with start(*arguments, **options) as child:
+        out, errors = child.communicate(timeout=240)
+    return subprocess.CompletedProcess(arguments, child.returncode, out, errors)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +193,16 @@ def test_bad_arguments(tmp_path, arguments, message):
     done = run(*arguments, folder=tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
     assert done.stderr.startswith("tagging: ")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
+def test_interrupting(tmp_path):
+    with start("--epochs", 10**6, folder=tmp_path) as child:
+        assert "sentences" in child.stdout.readline()
+        time.sleep(0.3)
+        child.send_signal(signal.SIGINT)
+        out, errors = child.communicate(timeout=10)
+    assert child.returncode == -signal.SIGINT and errors == ""
 
 
 def test_help(tmp_path):
