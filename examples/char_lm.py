@@ -1,13 +1,14 @@
 """Trains a character LSTM on a text and prints samples of what it has learnt.
 
-    python examples/char_lm.py                          on prose that every Python ships, about two minutes
+    python examples/char_lm.py                          on prose that every Python ships, one or two minutes
     python examples/char_lm.py --text FILE              on any UTF-8 text; --help lists all options
     python examples/char_lm.py --save m.safetensors     and later: --resume m.safetensors --steps 3000
 
 It prints the speed of the network op by op and fused, then, once a second, the loss in nats and bits per character, characters
 per second, the norm of the gradient and the time left. The last tenth of the text is held out: its first half chooses the
 weights, the loss on its second half is printed at the end, with samples. The losses are drawn where matplotlib is installed.
-Ctrl-C saves (with --save) and leaves.
+Ctrl-C saves (with --save) and leaves. A full run with the default options gave 1.046 nats there (1.135 on the whole tenth), in
+57 s of one core's time, AMD EPYC with AVX-512; the help topics have 465,000 characters.
 """
 import argparse
 import functools
