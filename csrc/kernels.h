@@ -68,9 +68,10 @@
                           const void *packed, void *c, ptrdiff_t rsc, ptrdiff_t csc)) \
     /* The index of the first value that is infinite or NaN, or n. */ \
     X(size_t, nonfinite, (size_t n, const void *x)) \
-    /* The sum of (scale x[i])^2, in double, and x[i] *= scale with the product in double. */ \
+    /* The sum of (scale x[i])^2, in double; x[i] *= scale with the product in double; x[i] held within [-bound, bound]. */ \
     X(double, sum_squares, (size_t n, double scale, const void *x)) \
     X(void, scale, (size_t n, double scale, void *x)) \
+    X(void, clamp, (size_t n, double bound, void *x)) \
     /* The parts of a recurrent layer, for recurrent.c: see recurrent.h. Packs those of the weights that have a place; \
      * takes a thread's rows through the steps [first, end) in the order of processing; takes them back through a block; \
      * dx = da W_x^T for n rows of da and dx. */ \

@@ -45,26 +45,38 @@ typedef struct {
     const mg_kernels *K;
     size_t n;
     double scale;
-    char *x;
+    const char *x;
     double *parts;
-} scale_job;
+} sum_job;
 
 static void square_piece(void *arg, size_t piece) {
-    const scale_job *job = arg;
+    const sum_job *job = arg;
     job->parts[piece] = job->K->sum_squares(piece_size(job->n, piece), job->scale, job->x + piece * MG_PIECE * job->K->itemsize);
 }
 
 void mg_sum_squares(const mg_kernels *K, size_t n, double scale, const void *x, double *parts) {
-    scale_job job = {K, n, scale, (char *)x, parts};
+    sum_job job = {K, n, scale, x, parts};
     mg_parallel(pieces(n), square_piece, &job);
 }
 
-static void scale_piece(void *arg, size_t piece) {
-    const scale_job *job = arg;
-    job->K->scale(piece_size(job->n, piece), job->scale, job->x + piece * MG_PIECE * job->K->itemsize);
+typedef struct {
+    void (*change)(size_t n, double number, void *x);
+    size_t n, itemsize;
+    double number;
+    char *x;
+} change_job;
+
+static void change_piece(void *arg, size_t piece) {
+    const change_job *job = arg;
+    job->change(piece_size(job->n, piece), job->number, job->x + piece * MG_PIECE * job->itemsize);
 }
 
 void mg_scale(const mg_kernels *K, size_t n, double scale, void *x) {
-    scale_job job = {K, n, scale, x, NULL};
-    mg_parallel(pieces(n), scale_piece, &job);
+    change_job job = {K->scale, n, K->itemsize, scale, x};
+    mg_parallel(pieces(n), change_piece, &job);
+}
+
+void mg_clamp(const mg_kernels *K, size_t n, double bound, void *x) {
+    change_job job = {K->clamp, n, K->itemsize, bound, x};
+    mg_parallel(pieces(n), change_piece, &job);
 }

@@ -1,4 +1,4 @@
-/* The step of an optimiser over many parameters at once, and what clipping needs: sums of squares, scaling. All are cut into pieces
+/* The step of an optimiser over many parameters at once, and what clipping needs: sums of squares, scaling, bounds. All are cut into pieces
  * of a fixed size, which the threads share; the formulas are in optim.inc. */
 #ifndef MG_OPTIM_H
 #define MG_OPTIM_H
@@ -28,7 +28,8 @@ void mg_step_all(size_t count, mg_update *updates);
 /* parts[i] = the sum of (scale x)^2 over piece i, in double. n elements are (n + MG_PIECE - 1) / MG_PIECE pieces. */
 void mg_sum_squares(const mg_kernels *K, size_t n, double scale, const void *x, double *parts);
 
-/* x *= scale, in double */
+/* x *= scale, in double; and x held within [-bound, bound], NaN stays. */
 void mg_scale(const mg_kernels *K, size_t n, double scale, void *x);
+void mg_clamp(const mg_kernels *K, size_t n, double bound, void *x);
 
 #endif

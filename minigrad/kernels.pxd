@@ -128,6 +128,7 @@ cdef void products(const mg_kernels *K, size_t count, size_t m, size_t n, size_t
 cdef void step_all(size_t count, mg_update *updates) noexcept nogil
 cdef void sum_of_squares(const mg_kernels *K, size_t n, double scale, const void *x, double *parts) noexcept nogil
 cdef void scale_in_place(const mg_kernels *K, size_t n, double scale, void *x) noexcept nogil
+cdef void clamp_in_place(const mg_kernels *K, size_t n, double bound, void *x) noexcept nogil
 # csrc/recurrent.h
 cdef int recurrent_forward(const mg_kernels *K, const mg_recurrent *r) noexcept nogil
 cdef int recurrent_backward(const mg_kernels *K, const mg_recurrent *r, const mg_recurrent_grads *g) noexcept nogil

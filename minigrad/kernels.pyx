@@ -35,6 +35,7 @@ cdef extern from "optim.h" nogil:
     void mg_step_all(size_t count, mg_update *updates)
     void mg_sum_squares(const mg_kernels *K, size_t n, double scale, const void *x, double *parts)
     void mg_scale(const mg_kernels *K, size_t n, double scale, void *x)
+    void mg_clamp(const mg_kernels *K, size_t n, double bound, void *x)
 
 cdef extern from "recurrent.h" nogil:
     int mg_recurrent_forward(const mg_kernels *k, const mg_recurrent *r)
@@ -171,6 +172,9 @@ cdef void sum_of_squares(const mg_kernels *K, size_t n, double scale, const void
 
 cdef void scale_in_place(const mg_kernels *K, size_t n, double scale, void *x) noexcept nogil:
     mg_scale(K, n, scale, x)
+
+cdef void clamp_in_place(const mg_kernels *K, size_t n, double bound, void *x) noexcept nogil:
+    mg_clamp(K, n, bound, x)
 
 cdef int recurrent_forward(const mg_kernels *K, const mg_recurrent *r) noexcept nogil:
     return mg_recurrent_forward(K, r)

@@ -188,13 +188,13 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """Copies of all that a later run needs to go on with the same bits: {"param_groups": [{"lr": 0.1, ..., "params": [0,
         1]}], "steps": [7, 7], "0.m": array, ...}. Parameters are numbered through all groups. What is no array fits into JSON."""
+        self._complete()
         groups, steps, arrays = [], [], {}
         for group in self.param_groups:
             options = {name: list(value) if isinstance(value, tuple) else value for name, value in group.items()}
             groups.append(options | {"params": list(range(len(steps), len(steps) + len(group["params"])))})
             for p in group["params"]:
-                arrays |= {f"{len(steps)}.{name}": self.state[p][name].copy()
-                           for name in self._names(group) if name in self.state[p]}
+                arrays |= {f"{len(steps)}.{name}": self.state[p][name].copy() for name in self._names(group)}
                 steps.append(self.state[p]["step"])
         return {"param_groups": groups, "steps": steps, **arrays}
 

@@ -6,8 +6,8 @@ the tape is told of each change, as it is of an assignment.
 """
 cimport numpy as cnp
 from libc.stdlib cimport free, malloc
-from minigrad.kernels cimport (mg_kernels, mg_map2_maximum, mg_map2_minimum, mg_step_adagrad, mg_step_adam, mg_step_rmsprop,
-                               mg_step_sgd, mg_update, MG_PIECE, map2_strided, scale_in_place, step_all, sum_of_squares)
+from minigrad.kernels cimport (clamp_in_place, mg_kernels, mg_step_adagrad, mg_step_adam, mg_step_rmsprop, mg_step_sgd, mg_update,
+                               MG_PIECE, scale_in_place, step_all, sum_of_squares)
 from minigrad.tensor cimport Tensor, bump, contiguous, kernels_of
 
 import numpy as np
@@ -158,15 +158,9 @@ def squares(Tensor x not None, double scale) -> list[float]:
     return parts.tolist()
 
 
-def scale_(list tensors not None, double scale, str op not None) -> None:
-    """x *= scale for each tensor, with the product in float64.
+ctypedef void (*Change)(const mg_kernels *K, size_t n, double number, void *x) noexcept nogil
 
-    >>> import minigrad as mg
-    >>> x = mg.Tensor([3.0, 4.0])
-    >>> scale_([x], 0.5, "half")
-    >>> x
-    Tensor([1.5, 2. ])
-    """
+cdef int change_all(list tensors, Change change, double number, str op) except -1:
     cdef Tensor x
     cdef cnp.ndarray array
     cdef const mg_kernels *K
@@ -177,11 +171,24 @@ def scale_(list tensors not None, double scale, str op not None) -> None:
         array = contiguous(x)
         K, n = kernels_of(array), cnp.PyArray_SIZE(array)
         if n < MG_PIECE:
-            scale_in_place(K, n, scale, cnp.PyArray_DATA(array))
+            change(K, n, number, cnp.PyArray_DATA(array))
         else:
             with nogil:
-                scale_in_place(K, n, scale, cnp.PyArray_DATA(array))
+                change(K, n, number, cnp.PyArray_DATA(array))
         changed(x, array)
+    return 0
+
+
+def scale_(list tensors not None, double scale, str op not None) -> None:
+    """x *= scale for each tensor, with the product in float64.
+
+    >>> import minigrad as mg
+    >>> x = mg.Tensor([3.0, 4.0])
+    >>> scale_([x], 0.5, "half")
+    >>> x
+    Tensor([1.5, 2. ])
+    """
+    change_all(tensors, scale_in_place, scale, op)
 
 
 def clamp_(list tensors not None, double bound, str op not None) -> None:
@@ -193,18 +200,4 @@ def clamp_(list tensors not None, double bound, str op not None) -> None:
     >>> x
     Tensor([ 3. , -3.5])
     """
-    cdef Tensor x
-    cdef cnp.ndarray array, bounds
-    cdef const mg_kernels *K
-    cdef ptrdiff_t n, one = 1, zero = 0
-    for x in tensors:
-        check_changeable(x, op)
-    for x in tensors:
-        array = contiguous(x)
-        K, n = kernels_of(array), cnp.PyArray_SIZE(array)
-        bounds = np.array([bound, -bound], (<object>array).dtype)
-        map2_strided(K, mg_map2_minimum, 1, &n, cnp.PyArray_DATA(array), &one, cnp.PyArray_DATA(bounds), &zero,
-                     cnp.PyArray_DATA(array))
-        map2_strided(K, mg_map2_maximum, 1, &n, cnp.PyArray_DATA(array), &one,
-                     <char *>cnp.PyArray_DATA(bounds) + K.itemsize, &zero, cnp.PyArray_DATA(array))
-        changed(x, array)
+    change_all(tensors, clamp_in_place, bound, op)

@@ -101,7 +101,9 @@ int main(void) {
             memcpy(y, a, sizeof y);
             k->scale(N, 1 / 3.0, x);
             scalar->scale(N, 1 / 3.0, y);
-            bad += differ("scale", *isa, 0, x, y, N);
+            k->clamp(N, 1.1, x);
+            scalar->clamp(N, 1.1, y);
+            bad += differ("scale, clamp", *isa, 0, x, y, N);
             for (int n = 0; n < N; n += n < 70 ? 1 : 100)
                 if (k->sum_squares((size_t)n, 0.3, a) != scalar->sum_squares((size_t)n, 0.3, a)) {
                     printf("%s float%d sum_squares of %d elements differs from scalar\n", *isa, (int)itemsize * 8, n);

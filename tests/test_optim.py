@@ -3,6 +3,7 @@
 Fixtures are looked for in ../shared (or $MINIGRAD_SHARED) and skipped where absent.
 """
 import json
+import math
 import os
 import subprocess
 import sys
@@ -200,6 +201,29 @@ def test_clipping_leaves_small_gradients_alone():
     np.testing.assert_allclose(norm, np.sqrt((draw(1)[0].astype(float)**2).sum() + float(draw(1)[2])**2), rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_clipping_by_value_is_numpys(dtype):
+    """Sizes of all tails and of several pieces; NaN stays."""
+    for n in (*range(1, 40), 50_000):
+        p, = leaves([np.zeros(n, dtype)])
+        g = rows(n, dtype)[0]
+        g[n // 2] = np.nan if n > 2 else -np.inf
+        p.grad = mg.Tensor(g)
+        optim.clip_grad_value_([p], 0.7)
+        assert np.array_equal(p.grad.numpy(), np.clip(g, dtype(-0.7), dtype(0.7)), equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-7), (np.float64, 1e-15)])
+def test_norms_of_all_tails_and_of_several_pieces(dtype, tolerance):
+    for n in (*range(40), 50_000):
+        p, = leaves([np.zeros(n, dtype)])
+        g = rows(n, dtype)[0]
+        p.grad = mg.Tensor(g)
+        norm = float(np.sqrt(math.fsum(g.astype(np.float64)**2)))
+        assert optim.clip_grad_norm_([p], 0.1) == pytest.approx(norm, rel=1e-15 * max(n, 16)**0.5, abs=0)
+        np.testing.assert_allclose(p.grad.numpy(), g.astype(np.float64) * min(1, 0.1 / (norm + 1e-6)), rtol=tolerance)
+
+
 def test_clipping_without_any_gradient():
     parameters = leaves(draw(0))
     assert optim.clip_grad_norm_(parameters, 1.0) == 0.0
@@ -328,6 +352,16 @@ def test_a_state_brings_its_options():
     second.load_state_dict(first.state_dict())
     assert second.param_groups[0]["lr"] == 0.1 and second.param_groups[0]["momentum"] == 0.9
     assert same_state(first.state_dict(), second.state_dict())
+
+
+def test_a_state_is_whole_also_right_after_an_option_changed():
+    first = optim.SGD(leaves(draw(0)), 0.1)
+    first.param_groups[0]["momentum"] = 0.9
+    second = optim.SGD(leaves(draw(0)), 0.1)
+    second.load_state_dict(first.state_dict())
+    steps(first, 0, 3)
+    steps(second, 0, 3)
+    assert bits(first.parameters) == bits(second.parameters) and same_state(first.state_dict(), second.state_dict())
 
 
 # ---------------------------------------------------------------- groups
