@@ -53,3 +53,7 @@ figures:
 	$(PYTHON) examples/forecast.py --plot docs/figures/forecast.svg
 	$(PYTHON) examples/tagging.py --plot docs/figures/tagging.png
 	$(PYTHON) examples/adding.py --plot docs/figures/adding.png
+
+.PHONY: large
+large:
+	MINIGRAD_LARGE=1 $(PYTHON) -m pytest -q tests/test_large.py
