@@ -77,12 +77,11 @@ def main() -> None:
         for p, g in zip(ours, gradients, strict=True):
             p.grad = mg.Tensor(g)
         contestants = {"minigrad": lambda p=ours: mg.optim.clip_grad_norm_(p, 1e-3)}
-        if torch:
+        for form, foreach in (("foreach", True), ("loop", False)) if torch else ():
             theirs = [torch.zeros(shape, requires_grad=True) for shape in shapes]
             for p, g in zip(theirs, gradients, strict=True):
                 p.grad = torch.tensor(g)
-            for form, foreach in (("foreach", True), ("loop", False)):
-                contestants[form] = lambda p=theirs, f=foreach: torch.nn.utils.clip_grad_norm_(p, 1e-3, foreach=f)
+            contestants[form] = lambda p=theirs, f=foreach: torch.nn.utils.clip_grad_norm_(p, 1e-3, foreach=f)
         rows.append(line("clip_grad_norm_", contestants))
         print(f"\n{size}: {len(shapes)} parameters, {sum(a.size for a in data):,} numbers; in brackets: times minigrad's")
         print(table(header, rows))

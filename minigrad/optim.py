@@ -9,7 +9,7 @@ csrc/optim.inc. Its bits depend neither on the number of threads nor on the inst
 """
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -220,7 +220,7 @@ class Optimizer:
             wrong.append(f"steps must be a list of {len(own)} ints of at least 0, got {steps!r}")
         if wrong:
             raise ValueError(f"load_state_dict: {self.op} does not fit the state: " + "; ".join(wrong))
-        arrays = {k: np.array(state[k]) for k in expected}
+        arrays = {k: np.array(state[k], order="C") for k in expected}
         for group, loaded in zip(self.param_groups, options, strict=True):
             group.update(loaded)
         for i, p in enumerate(own):
@@ -439,10 +439,9 @@ class Adagrad(Optimizer):
 
 def _named(op: str, parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
     """(what to call it in a message, parameter) for Tensors, or for pairs (name, Tensor) as named_parameters gives them."""
-    if isinstance(parameters, Iterator):
+    if hasattr(parameters, "__iter__") and not isinstance(parameters, (Tensor, set, frozenset)):
         parameters = list(parameters)
-    pairs = isinstance(parameters, (list, tuple)) and all(isinstance(p, tuple) and len(p) == 2 for p in parameters)
-    if pairs and parameters:
+    if isinstance(parameters, list) and parameters and all(isinstance(p, tuple) and len(p) == 2 for p in parameters):
         tensors = _tensors(op, [p for _, p in parameters])
         return [(repr(name), p) for (name, _), p in zip(parameters, tensors, strict=True)]
     return [(f"parameter {i}, shape {p.shape},", p) for i, p in enumerate(_tensors(op, parameters))]
