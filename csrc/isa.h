@@ -7,6 +7,7 @@
  *   vreal       vector of W reals                    vint        vector of W integers of the same width
  *   vload(p)    unaligned load                       vstore(p,v) unaligned store
  *   vset(x)     x in every lane                      vfma(a,b,c) a*b + c with ONE rounding, on every ISA
+ *   vdouble     vector of DOUBLES doubles, vload_double(p) and vstore_double(p,v) convert from and to reals
  *   vmask, vless(a,b), vequal(a,b), vselect(m, a, b): comparisons and choice, lane by lane
  *
  * and the operators + - * / & | ^ ~ << >> of GCC and Clang vectors. Each of these rounds as IEEE 754 says, so a
@@ -149,6 +150,21 @@ INLINE vreal vfma(vreal a, vreal b, vreal c) {
     return (vreal){fma(a[0], b[0], c[0])};
 #endif
 }
+
+/* DOUBLES doubles, read from as many reals and written to them, whatever real is. GCC 12 converts half vectors in two parts. */
+#define DOUBLES (VBYTES > 8 ? VBYTES / 8 : 1)
+typedef double vdouble __attribute__((vector_size(DOUBLES * 8)));
+typedef real vdouble_reals __attribute__((vector_size(DOUBLES * MG_REAL / 8), aligned(MG_REAL / 8), may_alias));
+#if defined(MG_ISA_AVX512) && MG_REAL == 32
+INLINE vdouble vload_double(const real *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+INLINE void vstore_double(real *p, vdouble v) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(v)); }
+#elif defined(MG_ISA_AVX2) && MG_REAL == 32
+INLINE vdouble vload_double(const real *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+INLINE void vstore_double(real *p, vdouble v) { _mm_storeu_ps(p, _mm256_cvtpd_ps(v)); }
+#else
+INLINE vdouble vload_double(const real *p) { return __builtin_convertvector(*(const vdouble_reals *)p, vdouble); }
+INLINE void vstore_double(real *p, vdouble v) { *(vdouble_reals *)p = __builtin_convertvector(v, vdouble_reals); }
+#endif
 
 /* The square of W vectors x[0..W) is transposed: in stage d the lanes of a with bit d and those of b without it change places. */
 #if defined(__clang__)

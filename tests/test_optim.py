@@ -357,7 +357,7 @@ def test_a_state_brings_its_options():
 
 def test_the_arrays_of_a_state_may_have_any_layout():
     first, second = optim.Adam(leaves(draw(0))), optim.Adam(leaves(draw(0)))
-    second.load_state_dict({k: np.asfortranarray(v) if isinstance(v, np.ndarray) else v for k, v in first.state_dict().items()})
+    second.load_state_dict({k: np.array(v, order="F") if isinstance(v, np.ndarray) else v for k, v in first.state_dict().items()})
     steps(first, 0, 2)
     steps(second, 0, 2)
     assert bits(first.parameters) == bits(second.parameters)
