@@ -675,7 +675,7 @@ def test_an_element_has_the_same_bits_wherever_it_is(name, options, dtype):
     assert len(found) > 3
     for run in found[1:]:
         assert [a.tobytes() for a in run] == [a.tobytes() for a in found[0]]
-    for part in (slice(0, 1), slice(69_990, 69_999), slice(16_380, 16_390), slice(5, 40)):
+    for part in (slice(0, 1), slice(5, 40), *(slice(k, k + 9_999) for k in range(0, n, 9_999))):    # the pieces have other cuts
         alone = trained(name, options, start[part], [g[part] for g in gradients])
         assert [a.tobytes() for a in alone] == [a[part].tobytes() for a in found[0]]
 

@@ -176,6 +176,9 @@ def test_from_zero_up_again():
     o = optimizer()
     s = schedule.CosineAnnealingLR(o, 2)
     assert [round(r[0], 6) for r in go(s, 0, 4)] == [0.05, 0.0, 0.05, 0.1]
+    go(s, 4, 6)
+    o.param_groups[0]["lr"] = 0.7
+    assert [round(r[0], 6) for r in go(s, 6, 8)] == [0.05, 0.1]
 
 
 def test_the_last_step_of_a_cycle():
