@@ -38,10 +38,15 @@ static void drop(int i) {
     munmap(take_out(i), size);
 }
 
+/* A step needs its most of one size at one time and its most of another at another: together more than it ever uses at once. */
+static int fits(size_t more) {
+    size_t most = used_most > used_bytes ? used_most : used_bytes;
+    return used_bytes + kept_bytes + more <= most + most / 4 && kept_bytes + more <= KEPT_BYTES_MOST && (!more || count < KEPT_MOST);
+}
+
 /* Gives up the blocks that wait longest until there is room for `more` bytes. */
 static void make_room(size_t more) {
-    size_t most = used_most > used_bytes ? used_most : used_bytes;
-    while (count && (used_bytes + kept_bytes + more > most || kept_bytes + more > KEPT_BYTES_MOST || (more && count == KEPT_MOST))) drop(0);
+    while (count && !fits(more)) drop(0);
 }
 
 void *mg_block_get(size_t size) {
@@ -71,7 +76,7 @@ void mg_block_put(void *memory, size_t size) {
     pthread_mutex_lock(&lock);
     used_bytes -= size;
     make_room(size);
-    if (used_bytes + kept_bytes + size <= used_most && size <= KEPT_BYTES_MOST) {
+    if (fits(size)) {
         kept_bytes += size;
         kept[count++] = (block){memory, size};
         memory = NULL;

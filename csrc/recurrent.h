@@ -107,6 +107,7 @@ typedef struct mg_nonfinite {
 
 typedef struct mg_recurrent_grads {
     const void *dh;            /* (T, B, H) or NULL for zeros; values past a row's length are not read */
+    size_t dh_row;             /* elements from a row of dh to the next: H, or more in a part of wider rows */
     const void *dc;            /* (T, B, H) or NULL for zeros; LSTM only */
     const void *dh_T, *dc_T;   /* (B, H) or NULL for zeros */
     void *dx;                  /* (T, B, I), or NULL if not wanted; overwritten */

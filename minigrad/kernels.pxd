@@ -87,6 +87,7 @@ cdef extern from "recurrent.h" nogil:
         size_t step, row, gate
     ctypedef struct mg_recurrent_grads:
         const void *dh
+        size_t dh_row
         const void *dc
         const void *dh_T
         const void *dc_T

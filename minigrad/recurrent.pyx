@@ -156,7 +156,8 @@ cdef class Sequence:
     cdef int backward(self, Node node, list dys) except -1:
         """Give the gradients of all inputs; dys are those of h, h_T and (LSTM) c_T, or None."""
         cdef Sequence s
-        dh, dh_T, dc_T = [None if dy is None else contiguous(<Tensor>dy) for dy in (*dys, None)[:3]]
+        dh, dh_T, dc_T = [None if dy is None else rows_of(<Tensor>dy) if i == 0 else contiguous(<Tensor>dy)
+                          for i, dy in enumerate((*dys, None)[:3])]
         dx = self.new((<object>self.x).shape) if node.wants(0) else None
         buffers = [None if weight is None or not node.wants(i) else
                    node.buffer(i, (<object>weight).shape, cnp.PyArray_TYPE(weight))._array
@@ -197,6 +198,7 @@ cdef class Sequence:
         dh0 = np.empty_like(self.h_T) if wants_state else None
         dc0 = np.empty_like(self.h_T) if wants_state and self.cell == "lstm" else None
         g.dh, g.dc, g.dh_T, g.dc_T, g.dx, g.dh0, g.dc0 = data(dh), NULL, data(dh_T), data(dc_T), data(dx), data(dh0), data(dc0)
+        g.dh_row = 0 if dh is None or not dh.shape[1] else dh.strides[1] // self.dtype.itemsize
         g.dwx, g.dwh, g.dbias, g.dpeephole = data(buffers[0]), data(buffers[1]), data(buffers[2]), data(buffers[3])
         g.clip = self.clip
         g.dh_norm2, g.nonfinite = <double *>cnp.PyArray_DATA(dh_norm2), &where
@@ -215,6 +217,16 @@ cdef class Sequence:
 
 cdef void *data(object array):
     return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef cnp.ndarray rows_of(Tensor dy):
+    """dy (T, B, H) as an array with rows at equal distances, each in one piece: its own, also where it is a part of wider rows, as with the two
+    directions of a layer, or a copy."""
+    T, B, H = dy.shape
+    over_t, over_b, over_h = (<object>dy._array).strides
+    if over_h == (<object>dy._array).itemsize and over_b >= H * over_h and over_b % over_h == 0 and over_t == B * over_b:
+        return dy._array
+    return contiguous(dy)
 
 
 cdef cnp.ndarray array_of(object tensor):
