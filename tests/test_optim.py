@@ -775,7 +775,7 @@ def test_no_allocation_stays_behind():
     set_gradients(parameters, draw(1))
     tracemalloc.start()
     try:
-        for _ in range(200):
+        for _ in range(2000):
             turn()
         before = tracemalloc.get_traced_memory()[0]
         for _ in range(2000):
