@@ -51,10 +51,10 @@ def midi_roll(file: Path) -> np.ndarray:
     import mido
     midi, now, roll, sounding = mido.MidiFile(file), 0, [], np.zeros(KEYS, int)
     for message in midi.merged_track:
-        now += message.time / midi.ticks_per_beat
-        if not 0 <= now <= 10**5 or getattr(message, "note", LOW) - LOW not in range(KEYS):
-            raise ValueError(f"at quarter {now:g} {message}: possible are quarters 0 to 100,000 and notes 21 to 108")
-        roll += [sounding > 0] * (ceil(now) - len(roll))        # a frame has what sounds when it begins
+        now += message.time
+        if not 0 <= now <= 10**5 * midi.ticks_per_beat or getattr(message, "note", LOW) - LOW not in range(KEYS):
+            raise ValueError(f"{message} at tick {now}: notes must be from 21 to 108, times from 0 to 100,000 quarters")
+        roll += [sounding > 0] * (ceil(now / (midi.ticks_per_beat or 1)) - len(roll))   # a frame has what sounds when it begins
         if message.type in ("note_on", "note_off"):
             change = 1 if message.type == "note_on" and message.velocity else -1
             sounding[message.note - LOW] = max(0, sounding[message.note - LOW] + change)

@@ -228,6 +228,9 @@ def test_what_sounds_when_a_quarter_begins(tmp_path, music):
     mido.MidiFile(tracks=[one, two], ticks_per_beat=480).save(tmp_path / "a.mid")
     roll = music.midi_roll(tmp_path / "a.mid")
     assert [np.flatnonzero(frame).tolist() for frame in roll] == [[39], [39], [43], [0, 43]]
+    thirds = mido.MidiTrack([on(60, 0), *(mido.Message("control_change", time=160) for _ in range(3 * 50 - 1)), off(60, 160)])
+    mido.MidiFile(tracks=[thirds], ticks_per_beat=480).save(tmp_path / "b.mid")
+    assert music.midi_roll(tmp_path / "b.mid")[:, 39].tolist() == [True] * 50           # steps of a third sum up exactly
 
 
 def test_music21(tmp_path):
@@ -338,10 +341,10 @@ def test_midi_files_that_cannot_be_used(tmp_path, fails):
         return bad.read_bytes()
     for message, content in {
         "": b"", "MThd not found": b"no MIDI file", "EOFError": good[:-3],
-        "note=20": note(20, 0, 960), "note=109": note(109, 0, 960), "100,000": note(60, 0, 480 * 100_001),
+        "note=20": note(20, 0, 960), "note=109": note(109, 0, 960), "100,000 quarters": note(60, 0, 480 * 100_001),
         "its shape is (0,)": note(60, 0, 0), "its shape is (1, 88)": note(60, 0, 480),
-        "ZeroDivisionError": note(60, 0, 960)[:12] + b"\0\0" + note(60, 0, 960)[14:],
-        "quarters 0": note(60, 0, 960)[:12] + b"\xe7\x28" + note(60, 0, 960)[14:],        # SMPTE
+        "times from 0": note(60, 0, 960)[:12] + b"\0\0" + note(60, 0, 960)[14:],
+        "from 0 to 100,000": note(60, 0, 960)[:12] + b"\xe7\x28" + note(60, 0, 960)[14:],        # SMPTE
     }.items():
         bad.write_bytes(content)
         fails(message, "--data", folder)
