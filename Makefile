@@ -52,6 +52,8 @@ figures:
 	$(PYTHON) examples/vanishing.py --plot docs/figures/vanishing.png
 	$(PYTHON) examples/forecast.py --plot docs/figures/forecast.svg
 	$(PYTHON) examples/tagging.py --plot docs/figures/tagging.png
+	mkdir -p build
+	$(PYTHON) examples/music.py --data synthetic --out build/music && cp build/music.png docs/figures/music.png
 	$(PYTHON) examples/adding.py --plot docs/figures/adding.png
 
 .PHONY: large

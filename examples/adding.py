@@ -11,11 +11,11 @@ All networks have one layer of --hidden units, Adam, and the norm of the gradien
 its mean square error on 1000 sequences it never saw is below 0.001; its training then ends. The others train for --steps steps.
 
 For each length and network it prints the error as training goes on, and at the end a table. It draws adding.png where matplotlib
-is installed. The full run (9 minutes on one core of an AMD EPYC with AVX-512, which other jobs shared), error and steps:
+is installed. The full run (12 minutes on one core of an AMD EPYC with AVX-512, which other jobs shared), error and steps:
 
-    T = 100    RNN 0.174 after 4000     LSTM 0.0006 at 1800     GRU 0.0010 at 1000
-    T = 200    RNN 0.162 after 4000     LSTM 0.0009 at 2100     GRU 0.0008 at 1400
-    T = 400    RNN 0.170 after 4000     LSTM 0.0009 at 3000     GRU 0.0009 at 1400
+    T = 100    RNN 0.174 after 4000     LSTM 0.00061 at 1800     GRU 0.000997 at 1000
+    T = 200    RNN 0.166 after 4000     LSTM 0.00099 at 2000     GRU 0.00096 at 1400
+    T = 400    RNN 0.180 after 4000     LSTM 0.00097 at 2900     GRU 0.00089 at 1200
 """
 import argparse
 import os
