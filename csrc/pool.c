@@ -26,6 +26,45 @@ static struct {
     atomic_size_t next;
 } job;
 
+/* Linux may wake a worker on the caller's own CPU and leave it there for seconds, although another one is idle: a thread that
+ * polls and yields looks as if it did not mind. So each thread of a job claims a CPU, and who finds its own taken moves to a free
+ * one of those it may use, if there is any. */
+#ifdef __linux__
+static cpu_set_t claimed;                                   /* guarded by the lock */
+
+/* Called with the lock held. Returns the CPU to move to, or -1 to stay. */
+static int claim_cpu(void) {
+    int cpu = sched_getcpu();
+    if (cpu < 0 || cpu >= CPU_SETSIZE) return -1;
+    cpu_set_t own;
+    if (CPU_ISSET(cpu, &claimed) && !sched_getaffinity(0, sizeof own, &own))
+        for (int other = 0; other < CPU_SETSIZE; other++)
+            if (CPU_ISSET(other, &own) && !CPU_ISSET(other, &claimed)) {
+                CPU_SET(other, &claimed);
+                return other;
+            }
+    CPU_SET(cpu, &claimed);
+    return -1;
+}
+
+static void first_claim(void) {
+    CPU_ZERO(&claimed);
+    claim_cpu();
+}
+
+static void move_to(int cpu) {
+    cpu_set_t own, one;
+    if (cpu < 0 || sched_getaffinity(0, sizeof own, &own)) return;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    if (!sched_setaffinity(0, sizeof one, &one)) sched_setaffinity(0, sizeof own, &own);    /* there, and free to go again */
+}
+#else
+static int claim_cpu(void) { return -1; }
+static void first_claim(void) {}
+static void move_to(int cpu) { (void)cpu; }
+#endif
+
 static void take_part(void) {
     size_t i;
     while ((i = atomic_fetch_add_explicit(&job.next, 1, memory_order_relaxed)) < job.n) job.task(job.arg, i);
@@ -39,13 +78,15 @@ static void *work(void *seen_) {
         pthread_mutex_lock(&lock);
         while (atomic_load(&generation) == seen) pthread_cond_wait(&wake, &lock);
         seen = atomic_load(&generation);
-        int joined = openings > 0;
+        int joined = openings > 0, cpu = -1;
         if (joined) {
             openings--;
             inside++;
+            cpu = claim_cpu();
         }
         pthread_mutex_unlock(&lock);
         if (!joined) continue;
+        move_to(cpu);
         take_part();
         pthread_mutex_lock(&lock);
         if (--inside == 0) pthread_cond_signal(&done);
@@ -104,6 +145,7 @@ void mg_parallel(size_t n, void (*task)(void *arg, size_t index), void *arg) {
     job.n = n;
     atomic_store(&job.next, 0);
     openings = helpers;
+    first_claim();
     atomic_fetch_add(&generation, 1);
     pthread_cond_broadcast(&wake);
     pthread_mutex_unlock(&lock);
