@@ -8,7 +8,7 @@ It prints the speed of the network op by op and fused, then, once a second, the 
 per second, the norm of the gradient and the time left. The last tenth of the text is held out: its first half chooses the
 weights, the loss on its second half is printed at the end, with samples. The losses are drawn where matplotlib is installed.
 Ctrl-C saves (with --save) and leaves. A full run with the default options gave 1.046 nats there (1.135 on the whole tenth), in
-57 s of one core's time, AMD EPYC with AVX-512; the help topics have 465,000 characters.
+31 s on 2 cores of an AMD EPYC with AVX-512; the help topics have 465,000 characters.
 """
 import argparse
 import functools
