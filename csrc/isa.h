@@ -131,6 +131,13 @@ INLINE vreal vload_part(const real *p, size_t n) { vreal v = {0}; memcpy(&v, p, 
 INLINE void vstore_part(real *p, vreal v, size_t n) { memcpy(p, &v, n * sizeof(real)); }
 #endif
 
+/* The first n lanes, which may be all of them. */
+INLINE vreal vload_some(const real *p, size_t n) { return n == W ? vload(p) : vload_part(p, n); }
+INLINE void vstore_some(real *p, vreal v, size_t n) {
+    if (n == W) vstore(p, v);
+    else vstore_part(p, v, n);
+}
+
 INLINE vreal vfma(vreal a, vreal b, vreal c) {
 #if defined(MG_ISA_AVX512) && MG_REAL == 32
     return _mm512_fmadd_ps(a, b, c);
