@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.module import flag, size
+from minigrad.module import flag, plain_array, size
 from minigrad.random import Generator, checked_generator
 
 NO_CLASS = -100         # cross_entropy and the metrics leave such targets out
@@ -19,12 +19,7 @@ POOL = 50               # batches: sequences are sorted by length within a pool 
 
 def _array(value: Any, op: str, name: str) -> np.ndarray:
     """`value` as an array of numbers; floats that come without a dtype become float32, whole numbers int64."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{op}: {name} must be an array, got nested lists of different lengths") from None
+    array = plain_array(op, name, value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{op}: {name} must be made of real numbers, got {type(value).__name__} of dtype {array.dtype}")
     return array if hasattr(value, "dtype") else array.astype({"f": np.float32, "b": np.bool_}.get(array.dtype.kind, np.int64))

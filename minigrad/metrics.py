@@ -11,17 +11,13 @@ import numpy as np
 
 from minigrad.data import NO_CLASS
 from minigrad.losses import binary_cross_entropy_with_logits, cross_entropy
+from minigrad.module import plain_array
 from minigrad.tensor import Tensor, no_grad
 
 
 def _array(value: Any, op: str, name: str, kinds: str = "f") -> np.ndarray:
     """`value` as an array whose dtype is of one of the kinds: "f" for real numbers, "iu" for whole ones."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{op}: {name} must be an array, got nested lists of different lengths") from None
+    array = plain_array(op, name, value)
     if array.dtype.kind not in kinds:
         expected = "whole numbers" if "f" not in kinds else "real numbers"
         raise TypeError(f"{op}: {name} must be made of {expected}, got {type(value).__name__} of dtype {array.dtype}")

@@ -40,6 +40,16 @@ def flag(op: str, name: str, value: Any) -> bool:
     return bool(value)
 
 
+def plain_array(op: str, name: str, value: Any) -> np.ndarray:
+    """`value` as an array; a masked array and nested lists of different lengths are errors."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{op}: {name} must be an array, got nested lists of different lengths") from None
+
+
 def numbers(op: str, rng: np.random.Generator | None) -> np.random.Generator:
     """The source of initial weights: `rng`, or a stream of minigrad's default generator (see manual_seed)."""
     if rng is None:

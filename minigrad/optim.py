@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import update
+from minigrad.module import flag
 from minigrad.tensor import Tensor, no_grad
 
 Group = dict[str, Any]
@@ -35,12 +36,6 @@ def _number(op: str, name: str, value: Any, low: float = 0, high: float = math.i
     return float(value)
 
 
-def _flag(op: str, name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{op}: {name} must be a bool, got {type(value).__name__}")
-    return bool(value)
-
-
 def _betas(op: str, name: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{op}: betas must be a pair of numbers, got {value!r}")
@@ -52,7 +47,7 @@ _CHECKS: dict[str, Callable[[str, str, Any], Any]] = {
     "betas": _betas,
     "alpha": lambda op, name, value: _number(op, name, value, 0, 1),
     "dampening": lambda op, name, value: _number(op, name, value, 0, 1, "[]"),
-} | dict.fromkeys(("nesterov", "maximize", "centered", "amsgrad"), _flag)
+} | dict.fromkeys(("nesterov", "maximize", "centered", "amsgrad"), flag)
 
 
 def _checked(op: str, options: Mapping[str, Any]) -> Group:
@@ -495,7 +490,7 @@ def clip_grad_norm_(
     op = "clip_grad_norm_"
     named = [(name, p.grad) for name, p in _named(op, parameters) if p.grad is not None]
     max_norm, norm_type = _number(op, "max_norm", max_norm, ends="[]"), _number(op, "norm_type", norm_type, ends="(]")
-    _flag(op, "error_if_nonfinite", error_if_nonfinite)
+    flag(op, "error_if_nonfinite", error_if_nonfinite)
     gradients = [g for _, g in named]
     total = _norm(gradients, norm_type)
     if error_if_nonfinite and not math.isfinite(total):

@@ -156,8 +156,8 @@ cdef class Sequence:
     cdef int backward(self, Node node, list dys) except -1:
         """Give the gradients of all inputs; dys are those of h, h_T and (LSTM) c_T, or None."""
         cdef Sequence s
-        dh, dh_T, dc_T = [None if dy is None else rows_of(<Tensor>dy) if i == 0 else contiguous(<Tensor>dy)
-                          for i, dy in enumerate((*dys, None)[:3])]
+        dh, dh_T, dc_T = (*dys, None)[:3]
+        dh, dh_T, dc_T = rows_of(dh), array_of(dh_T), array_of(dc_T)
         dx = self.new((<object>self.x).shape) if node.wants(0) else None
         buffers = [None if weight is None or not node.wants(i) else
                    node.buffer(i, (<object>weight).shape, cnp.PyArray_TYPE(weight))._array
@@ -220,8 +220,10 @@ cdef void *data(object array):
 
 
 cdef cnp.ndarray rows_of(Tensor dy):
-    """dy (T, B, H) as an array with rows at equal distances, each in one piece: its own, also where it is a part of wider rows, as with the two
-    directions of a layer, or a copy."""
+    """dy (T, B, H) as an array with rows at equal distances, each in one piece: its own, also where it is a part of wider rows,
+    as with the two directions of a layer, or a copy. None for None."""
+    if dy is None:
+        return None
     T, B, H = dy.shape
     over_t, over_b, over_h = (<object>dy._array).strides
     if over_h == (<object>dy._array).itemsize and over_b >= H * over_h and over_b % over_h == 0 and over_t == B * over_b:
@@ -239,8 +241,8 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
     """Run x (T, B, I) through one layer in one direction; return h (T, B, H), h_T (B, H), and for the LSTM c_T (B, H).
 
     cell: a key of CELLS. h0, c0 (B, H) or None for zeros; wx (I, G H), wh (H, G H), bias, peephole (3, H) or None, as in csrc/recurrent.h. mask:
-    ndarray (B, H) or None. lengths: int64 (B,) or None. reset: bool (T, B) or None. clip: bound of the state's gradient, 0 for none. composed: the same computation made of ops, as a function
-    of the eight tensors, for second order. With trace=True the last value returned is a dict of arrays over time: the gates by name, and "c".
+    ndarray (B, H) or None. lengths: int64 (B,) or None. reset: bool (T, B) or None. clip: bound of the state's gradient, 0 for none.
+    composed: the same computation made of ops, as a function of the eight tensors, for second order. With trace=True the last value returned is a dict of arrays over time: the gates by name, and "c".
     The caller has checked the shapes.
     """
     cdef Sequence s = Sequence.__new__(Sequence)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from minigrad.cells import Cell, GRUCell, LSTMCell, RNNCell, Weights
-from minigrad.module import Module, flag, size
+from minigrad.module import Module, flag, plain_array, size
 from minigrad.random import checked_probability, dropout, dropout_mask
 from minigrad.recurrent import Telemetry, sequence
 from minigrad.sequence import merge_directions, unroll
@@ -141,18 +141,10 @@ class _Recurrent(Module):
             checked.append(value)
         return tuple(checked)
 
-    def _array(self, name: str, value: Any) -> np.ndarray:
-        if isinstance(value, np.ma.MaskedArray):
-            raise TypeError(f"{self.op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
-        try:
-            return np.asarray(value)
-        except ValueError:
-            raise ValueError(f"{self.op}: {name} must be an array, got nested lists of different lengths") from None
-
     def _check_lengths(self, lengths: Any, T: int, B: int) -> np.ndarray | None:
         if lengths is None:
             return None
-        array = self._array("lengths", lengths)
+        array = plain_array(self.op, "lengths", lengths)
         if array.dtype.kind not in "iu" and array.size:
             raise TypeError(f"{self.op}: lengths must be integers, got {array.dtype}")
         if array.shape != (B,):
@@ -164,7 +156,7 @@ class _Recurrent(Module):
     def _check_reset(self, reset: Any, T: int, B: int) -> np.ndarray | None:
         if reset is None:
             return None
-        array = self._array("reset", reset)
+        array = plain_array(self.op, "reset", reset)
         if array.dtype != np.bool_:
             raise TypeError(f"{self.op}: reset must be an array of bool, got {array.dtype}")
         if array.shape != (T, B):

@@ -30,7 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.optim import Optimizer, _flag, _number, _power
+from minigrad.module import flag
+from minigrad.optim import Optimizer, _number, _power
 from minigrad.tensor import Tensor
 
 # ---------------------------------------------------------------- arguments
@@ -309,7 +310,7 @@ class OneCycleLR(Schedule):
         self.total_steps = _whole(op, "total_steps", total_steps)
         self.pct_start = _number(op, "pct_start", pct_start, 0, 1, "[]")
         self.anneal_strategy = _choice(op, "anneal_strategy", anneal_strategy, ("cos", "linear"))
-        self.cycle_momentum = _flag(op, "cycle_momentum", cycle_momentum)
+        self.cycle_momentum = flag(op, "cycle_momentum", cycle_momentum)
         self.base_momentum = _number(op, "base_momentum", base_momentum, 0, 1)
         self.max_momentum = _number(op, "max_momentum", max_momentum, 0, 1)
         self.div_factor = _number(op, "div_factor", div_factor, 0, ends="()")
