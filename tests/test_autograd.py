@@ -9,6 +9,7 @@ import weakref
 
 import numpy as np
 import pytest
+from running import in_small_thread
 
 import minigrad as mg
 
@@ -1045,29 +1046,6 @@ def test_cycle_through_grad_is_collected():
 
 
 # ---------------------------------------------------------------- depth
-
-def in_small_thread(function):
-    """Run in a thread with a stack of 256 KB and hand on what it raises or returns."""
-    result = []
-
-    def run():
-        try:
-            result.append((function(), None))
-        except BaseException as error:
-            result.append((None, error))
-
-    before = threading.stack_size(256 * 1024)
-    try:
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-    finally:
-        threading.stack_size(before)
-    value, error = result[0]
-    if error is not None:
-        raise error
-    return value
-
 
 def chain(n):
     x = leaf(1.0)

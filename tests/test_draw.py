@@ -1,11 +1,11 @@
 """Drawing the graph: the three forms say the same; shared parts come once; a million nodes in a small stack."""
 import gc
 import re
-import threading
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from running import in_small_thread
 
 import minigrad as mg
 
@@ -112,23 +112,16 @@ def test_drawing_changes_nothing():
 
 
 def test_a_million_nodes_in_a_small_stack():
-    lines = []
-
     def work():
         x = y = mg.ones(1, requires_grad=True)
         gc.disable()                # it looks again and again through what will not go away
         for _ in range(10**6):
             y = -y
-        lines.append(mg.draw(y, {"x": x}).splitlines())
+        lines = mg.draw(y, {"x": x}).splitlines()
         gc.enable()
-    before = threading.stack_size(256 * 1024)
-    try:
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-    finally:
-        threading.stack_size(before)
-    assert len(lines[0]) == 10**6 + 1 and lines[0][-1] == "1000000 neg 999999"
+        return lines
+    lines = in_small_thread(work)
+    assert len(lines) == 10**6 + 1 and lines[-1] == "1000000 neg 999999"
 
 
 @pytest.mark.parametrize("call, error, message", [

@@ -1,30 +1,17 @@
 """examples/adding.py as a user runs it: the task is the published one, gates learn it, refusals are one line."""
-import importlib.util
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from running import Script
 
-import minigrad as mg
-
-SCRIPT = Path(__file__).parents[1] / "examples" / "adding.py"
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
-                            "PYTHONIOENCODING": "utf-8"}
-
-
-def run(*arguments, folder):
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], env=ENVIRONMENT, capture_output=True,
-                          encoding="utf-8", timeout=240, cwd=folder)
+SCRIPT = Script("adding", timeout=240)
+run = SCRIPT.run
 
 
 def test_the_task():
-    spec = importlib.util.spec_from_file_location("adding", SCRIPT)
-    adding = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(adding)
+    adding = SCRIPT.load()
     x, y = adding.sequences(np.random.default_rng(0), 50, 4000)
     assert x.shape == (50, 4000, 2) and y.shape == (4000, 1) and x.dtype == y.dtype == np.float32
     marks = x[:, :, 1]
@@ -79,8 +66,7 @@ def test_an_ending_that_is_no_picture(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
 def test_ctrl_c(tmp_path):
-    child = subprocess.Popen([sys.executable, "-u", str(SCRIPT), "--length", "20", "--cells", "RNN", "--steps", "1000000"],
-                             env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", cwd=tmp_path)
+    child = SCRIPT.start("--length", 20, "--cells", "RNN", "--steps", 10**6, folder=tmp_path)
     child.stdout.readline()
     child.send_signal(signal.SIGINT)
     out, errors = child.communicate(timeout=60)

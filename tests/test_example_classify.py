@@ -1,49 +1,24 @@
 """examples/classify.py as a user runs it: it learns, reads .ts files, refuses bad ones in one line."""
-import importlib.util
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-import minigrad as mg
+from running import Script
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "examples" / "classify.py"
+SCRIPT = Script("classify", timeout=240)
+start, run = SCRIPT.start, SCRIPT.run
 SHARED = Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JapaneseVowels"
 HEADER = "# a comment\n@problemName waves\n@dimensions 2\n@classLabel  true slow fast\n@data\n"
 
 
-def start(*arguments, folder, without=None):
-    """The script in a process of its own; without: a package that is not installed."""
-    path = [str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    if without:
-        (folder / "blocked").mkdir(exist_ok=True)
-        (folder / "blocked" / f"{without}.py").write_text(f"raise ImportError('No module named {without}')")
-        path.insert(0, str(folder / "blocked"))
-    command = [sys.executable, "-X", "dev", "-W", "error", str(SCRIPT), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    return subprocess.Popen(command, env=environment, cwd=folder, **pipes)
-
-
-def run(*arguments, **options):
-    with start(*arguments, **options) as child:
-        out, errors = child.communicate(timeout=240)
-    return subprocess.CompletedProcess(arguments, child.returncode, out, errors)
-
-
 @pytest.fixture(scope="module")
 def classify():
-    spec = importlib.util.spec_from_file_location("classify", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return SCRIPT.load()
 
 
 def accuracies(out):
@@ -89,11 +64,11 @@ def test_digits_and_the_picture(tmp_path):
 
 
 def test_without_the_optional_packages(tmp_path):
-    done = run(folder=tmp_path, without="sklearn")
+    done = run(folder=tmp_path, without=("sklearn",))
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "classify: the digits need scikit-learn: pip install scikit-learn (or give --train and --test)\n"
     file = waves(tmp_path / "w.ts", 20, 0)
-    done = run("--train", file, "--test", file, "--epochs", 1, "--seed", 0, folder=tmp_path, without="matplotlib")
+    done = run("--train", file, "--test", file, "--epochs", 1, "--seed", 0, folder=tmp_path, without=("matplotlib",))
     assert done.returncode == 0 and "no picture without matplotlib: pip install matplotlib" in done.stdout, done.stderr
 
 

@@ -1,46 +1,22 @@
 """examples/forecast.py as a user runs it: better than the naive forecasts, bands that hold what they should, refusals."""
-import importlib.util
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from running import Script
 
 import minigrad as mg
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "forecast.py"
-
-
-def start(*arguments, folder, without=None):
-    """The script in a process of its own; without: a package that is not installed."""
-    path = [str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    if without:
-        (folder / "blocked").mkdir(exist_ok=True)
-        (folder / "blocked" / f"{without}.py").write_text(f"raise ImportError('No module named {without}')")
-        path.insert(0, str(folder / "blocked"))
-    command = [sys.executable, "-X", "dev", "-W", "error", str(SCRIPT), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    return subprocess.Popen(command, env=environment, cwd=folder, **pipes)
-
-
-def run(*arguments, **options):
-    with start(*arguments, **options) as child:
-        out, errors = child.communicate(timeout=240)
-    return subprocess.CompletedProcess(arguments, child.returncode, out, errors)
+SCRIPT = Script("forecast", timeout=240)
+start, run = SCRIPT.start, SCRIPT.run
 
 
 @pytest.fixture(scope="module")
 def forecast():
-    spec = importlib.util.spec_from_file_location("forecast", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return SCRIPT.load()
 
 
 def results(out):
@@ -74,14 +50,14 @@ def test_sunspots(tmp_path):
 def test_a_column_of_a_file(tmp_path):
     file = table(tmp_path / "shop.csv", trend())
     arguments = ("--csv", file, "--column", "sales", "--season", 12, "--horizon", 12)
-    done = run(*arguments, folder=tmp_path, without="matplotlib")
+    done = run(*arguments, folder=tmp_path, without=("matplotlib",))
     assert done.returncode == 0 and "no picture without matplotlib: pip install matplotlib" in done.stdout, done.stderr
     (lstm, last, season), inside = results(done.stdout)
     assert lstm[0] < 0.7 * min(last[0], season[0]) and 60 <= inside <= 97, done.stdout
     after = [float(v) for v in re.search(r"after the end: (.*), \.\.\.", done.stdout)[1].replace(",", "").split()[::4]]
     expected = 100 + np.arange(240, 244) + 34 * np.sin(2 * np.pi * np.arange(240, 244) / 12)
     assert len(after) == 4 and np.abs(np.array(after) - expected).max() < 20
-    assert run(*arguments, folder=tmp_path, without="matplotlib").stdout == done.stdout         # a seed repeats a run
+    assert run(*arguments, folder=tmp_path, without=("matplotlib",)).stdout == done.stdout         # a seed repeats a run
 
 
 def test_the_quantile_loss_gives_quantiles(forecast):
@@ -96,7 +72,7 @@ def test_the_quantile_loss_gives_quantiles(forecast):
 
 
 def test_without_statsmodels_it_makes_a_series(tmp_path):
-    done = run("--epochs", 20, folder=tmp_path, without="statsmodels")
+    done = run("--epochs", 20, folder=tmp_path, without=("statsmodels",))
     assert done.returncode == 0 and done.stdout.startswith("no sunspots without statsmodels: pip install"), done.stderr
     (lstm, last, season), inside = results(done.stdout)
     assert lstm[0] < min(last[0], season[0]) and 60 <= inside <= 97, done.stdout

@@ -3,41 +3,21 @@ import importlib.util
 import os
 import re
 import runpy
-import subprocess
+import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from running import Script
 
 import minigrad as mg
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "examples" / "music.py"
+SCRIPT = Script("music", timeout=240)
+run = SCRIPT.run
 SHARED = Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JSB_Chorales.npz"
 SPLITS = "train", "valid", "test"
-# Put in front of the import path, this hides packages as if they were not installed.
-HIDE = """import sys
-from importlib.machinery import PathFinder
-class Finder:
-    def find_spec(name, path=None, target=None):
-        return None if name in {hidden!r} else PathFinder.find_spec(name, path, target)
-sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
-"""
-
-
-def run(*arguments, folder, without=()):
-    """The script in a process of its own, started in a folder; without: packages that are not installed."""
-    path = [str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    if without:
-        (folder / "hide").mkdir()
-        (folder / "hide" / "sitecustomize.py").write_text(HIDE.format(hidden=without))
-        path.insert(0, str(folder / "hide"))
-    command = [sys.executable, "-X", "dev", "-W", "error", str(SCRIPT), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8"}
-    return subprocess.run(command, env=environment, cwd=folder, timeout=240, capture_output=True, encoding="utf-8")
-
-
 def works(*arguments, folder, without=()):
     done = run(*arguments, folder=folder, without=without)
     assert done.returncode == 0 and done.stderr == "", done.stderr
@@ -56,7 +36,7 @@ def fails(tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["music.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
+            runpy.run_path(str(SCRIPT.path), run_name="__main__")
         refused(end.value.code, capsys.readouterr().err, message)
     return check
 
@@ -69,10 +49,7 @@ def results(out):
 
 @pytest.fixture(scope="module")
 def music():
-    spec = importlib.util.spec_from_file_location("music", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return SCRIPT.load()
 
 
 def rolls(seed=0):
@@ -141,11 +118,7 @@ def test_the_chorales_of_boulanger_lewandowski(tmp_path):
 def test_ctrl_c_ends_it(tmp_path):
     if os.name != "posix":
         pytest.skip("skipped: no POSIX signals here")
-    import signal
-    environment = os.environ | {"PYTHONPATH": str(Path(mg.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, str(SCRIPT), "--data", "synthetic", "--epochs", "100000"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    child = subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes)
+    child = SCRIPT.start("--data", "synthetic", "--epochs", "100000", folder=tmp_path)
     try:
         next(line for line in child.stdout if line.startswith("step "))
         child.send_signal(signal.SIGINT)
@@ -362,4 +335,4 @@ def test_a_package_that_is_missing(tmp_path, package, source):
 def test_help(tmp_path):
     out = works("--help", folder=tmp_path)
     assert "python examples/music.py" in out and "--epochs" in out
-    assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) <= 150
+    assert len(SCRIPT.path.read_text(encoding="utf-8").splitlines()) <= 150

@@ -1,33 +1,20 @@
 """examples/scratch.py: its networks are those of minigrad.nn to rounding, all three learn, refusals are one line."""
-import importlib.util
 import inspect
-import os
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import numpy as np
 import pytest
+from running import Script
 
 import minigrad as mg
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "scratch.py"
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
-                            "PYTHONIOENCODING": "utf-8"}
+SCRIPT = Script("scratch")
+run = SCRIPT.run
 
 
 @pytest.fixture(scope="module")
 def scratch():
-    spec = importlib.util.spec_from_file_location("scratch", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(*arguments, folder):
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], env=ENVIRONMENT, capture_output=True,
-                          encoding="utf-8", timeout=120, cwd=folder)
+    return SCRIPT.load()
 
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
@@ -59,7 +46,7 @@ def test_each_is_the_layer_of_nn(scratch, kind):
 
 
 def test_no_help_from_nn_and_about_ten_lines_each(scratch):
-    source = SCRIPT.read_text(encoding="utf-8")
+    source = SCRIPT.path.read_text(encoding="utf-8")
     assert "mg.nn" not in source and "import nn" not in source
     for network, _ in scratch.NETWORKS.values():
         assert len(inspect.getsource(network).splitlines()) <= 13

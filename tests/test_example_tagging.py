@@ -1,21 +1,18 @@
 """examples/tagging.py as a user runs it: its task cannot be done from left to right, and is done both ways; it reads CoNLL-U and
 two columns, and refuses bad files in one line."""
-import importlib.util
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
+from running import Script
 
-import minigrad as mg
-
-SCRIPT = Path(__file__).parents[1] / "examples" / "tagging.py"
+SCRIPT = Script("tagging", timeout=240)
+start, run = SCRIPT.start, SCRIPT.run
 NETWORKS = ["one direction", "mean", "sum", "concat"]
 CONLLU = """\
 # sent_id = 1
@@ -36,31 +33,9 @@ CONLLU = """\
 """
 
 
-def start(*arguments, folder, without=None):
-    """The script in a process of its own; without: a package that is not installed."""
-    path = [str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    if without:
-        (folder / "blocked").mkdir(exist_ok=True)
-        (folder / "blocked" / f"{without}.py").write_text(f"raise ImportError('No module named {without}')")
-        path.insert(0, str(folder / "blocked"))
-    command = [sys.executable, "-X", "dev", "-W", "error", str(SCRIPT), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    return subprocess.Popen(command, env=environment, cwd=folder, **pipes)
-
-
-def run(*arguments, **options):
-    with start(*arguments, **options) as child:
-        out, errors = child.communicate(timeout=240)
-    return subprocess.CompletedProcess(arguments, child.returncode, out, errors)
-
-
 @pytest.fixture(scope="module")
 def tagging():
-    spec = importlib.util.spec_from_file_location("tagging", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return SCRIPT.load()
 
 
 def accuracies(out, of="accuracy"):
@@ -140,7 +115,7 @@ def test_the_report_counts_right(tagging, monkeypatch, capsys, tmp_path):
 def test_files_in_two_columns(tagging, tmp_path):
     rng = np.random.default_rng(5)
     files = [columns(tmp_path / name, tagging.make_sentences(n, rng)) for name, n in (("train.txt", 400), ("test.txt", 50))]
-    done = run("--train", files[0], "--test", files[1], "--epochs", 3, folder=tmp_path, without="matplotlib")
+    done = run("--train", files[0], "--test", files[1], "--epochs", 3, folder=tmp_path, without=("matplotlib",))
     assert done.returncode == 0 and "no picture without matplotlib: pip install matplotlib" in done.stdout, done.stderr
     words = accuracies(done.stdout)
     assert words["concat"] > 0.95 > 0.7 > words["one direction"] and "of the la" not in done.stdout

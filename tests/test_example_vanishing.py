@@ -1,22 +1,11 @@
 """examples/vanishing.py as a user runs it: gradients below their bound, gates against the matrix, a training that diverges."""
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from running import Script
 
-import minigrad as mg
-
-SCRIPT = Path(__file__).parents[1] / "examples" / "vanishing.py"
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
-                            "PYTHONIOENCODING": "utf-8"}
-
-
-def run(*arguments, folder):
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], env=ENVIRONMENT, capture_output=True,
-                          encoding="utf-8", timeout=120, cwd=folder)
+SCRIPT = Script("vanishing")
+run = SCRIPT.run
 
 
 def test_what_it_measures(tmp_path):

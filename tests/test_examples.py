@@ -1,32 +1,21 @@
 """The examples as a user runs them, each in a process of its own: what they print, what they save, how they refuse."""
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from running import Script
 
 import minigrad as mg
 
-ROOT = Path(__file__).parents[1]
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
-                            "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
+SCRIPT = Script("char_lm")
+run = SCRIPT.run
 SMALL = ("--hidden", "16", "--batch", "4", "--length", "16", "--layers", "2", "--plot", "")
 ENGLISH = "the quick brown fox jumps over the lazy dog. " * 60
 RUSSIAN = "съешь же ещё этих мягких французских булок, да выпей чаю. " * 50
 
 
 posix = pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
-
-
-def command(*arguments):
-    return [sys.executable, "-X", "dev", "-W", "error", str(ROOT / "examples" / "char_lm.py"), *map(str, arguments)]
-
-
-def run(*arguments, folder=None):
-    return subprocess.run(command(*arguments), env=ENVIRONMENT, capture_output=True, encoding="utf-8", timeout=120, cwd=folder)
 
 
 def text_file(folder, text=ENGLISH, name="text.txt"):
@@ -49,8 +38,7 @@ def fails(message, *arguments):
 
 def interrupted(*arguments, at="step "):
     """Ctrl-C when the first line that starts with `at` is out."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    child = subprocess.Popen(command(*arguments), env=ENVIRONMENT, **pipes)
+    child = SCRIPT.start(*arguments)
     try:
         for line in child.stdout:
             if line.startswith(at):
@@ -121,9 +109,8 @@ def test_ctrl_c_outside_of_the_training(tmp_path):
 
 
 def test_a_terminal_without_the_characters(tmp_path):
-    done = subprocess.run(command("--text", text_file(tmp_path, RUSSIAN), "--steps", "2", *SMALL), capture_output=True,
-                          env=ENVIRONMENT | {"PYTHONIOENCODING": "ascii"})
-    assert done.returncode == 0 and done.stderr == b"" and b"goes on:\n??" in done.stdout
+    done = run("--text", text_file(tmp_path, RUSSIAN), "--steps", "2", *SMALL, encoding="ascii")
+    assert done.returncode == 0 and done.stderr == "" and "goes on:\n??" in done.stdout
 
 
 def test_texts_that_cannot_be_used(tmp_path):
