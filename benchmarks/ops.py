@@ -5,29 +5,14 @@
 
 Every line is measured in one interleaved run. For a fair NumPy leave its OpenBLAS settings alone (unset OPENBLAS_CORETYPE).
 """
-import argparse
-import os
-import sys
+from timing import begin, interleave, table
 
-arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-arguments.add_argument("--threads", type=int, default=1, help="threads of every contestant in the products (default 1)")
-arguments.add_argument("--seconds", type=float, default=1.0, help="time for each line (default 1)")
-options = arguments.parse_args()
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MINIGRAD_NUM_THREADS"):
-    os.environ[variable] = str(options.threads)
+options, torch = begin(__doc__, seconds=1.0, threads=" in the products")
 
 import numpy as np  # noqa: E402
-from timing import interleave, table  # noqa: E402
 
 import minigrad as mg  # noqa: E402
 from minigrad.kernels import PackedProduct, measure_peak  # noqa: E402
-
-try:
-    import torch
-    torch.set_num_threads(options.threads)
-except ImportError:
-    torch = None
-    print("PyTorch is not installed: its columns are left out", file=sys.stderr)
 
 rng = np.random.default_rng(0)
 

@@ -5,28 +5,13 @@
 
 Every line is measured in one interleaved run, with parameters in float32: those of a character LSTM, many small ones, one large.
 """
-import argparse
-import os
-import sys
+from timing import begin, interleave, table
 
-arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-arguments.add_argument("--threads", type=int, default=1, help="threads of every contestant (default 1)")
-arguments.add_argument("--seconds", type=float, default=2.0, help="time for each line (default 2)")
-options = arguments.parse_args()
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MINIGRAD_NUM_THREADS"):
-    os.environ[variable] = str(options.threads)
+options, torch = begin(__doc__, seconds=2.0, threads="")
 
 import numpy as np  # noqa: E402
-from timing import interleave, table  # noqa: E402
 
 import minigrad as mg  # noqa: E402
-
-try:
-    import torch
-    torch.set_num_threads(options.threads)
-except ImportError:
-    torch = None
-    print("PyTorch is not installed: its columns are left out", file=sys.stderr)
 
 SHAPES = {
     "char LSTM": [(90, 64), (64, 768), (192, 768), (768,), (192, 90), (90,), (192, 256)],

@@ -1,8 +1,31 @@
 """How the benchmarks measure: interleaved runs, so that a noisy machine disturbs every contestant alike, and ratios of
 medians."""
+import argparse
+import os
+import sys
 import time
 from collections.abc import Callable
 from statistics import median
+
+
+def begin(description: str, seconds: float, threads: str):
+    """The options of a benchmark in one process, --threads and --seconds, and PyTorch, or None where it is not installed.
+
+    It sets the numbers of threads that libraries read when they are imported: call it before NumPy is imported.
+    """
+    arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--threads", type=int, default=1, help=f"threads of every contestant{threads} (default 1)")
+    arguments.add_argument("--seconds", type=float, default=seconds, help=f"time for each line (default {seconds:g})")
+    options = arguments.parse_args()
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MINIGRAD_NUM_THREADS"):
+        os.environ[variable] = str(options.threads)
+    try:
+        import torch
+    except ImportError:
+        print("PyTorch is not installed: its columns are left out", file=sys.stderr)
+        return options, None
+    torch.set_num_threads(options.threads)
+    return options, torch
 
 
 def interleave(contestants: dict[str, Callable[[], object]], seconds: float = 1.0, least: int = 5) -> dict[str, float]:
