@@ -42,7 +42,7 @@ gemm_tsan:
 	$(CC) -fsanitize=thread -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) -O1 tests/gemm_check.c $(KERNELS) -o build/gemm_tsan -lpthread -lm
 	build/gemm_tsan 40
 
-# The pictures of docs/, by the examples that docs/slides.md tells of; some ten minutes on one core. Needs what
+# The pictures of docs/, by the examples that docs/slides.md tells of; some three minutes on one core. Needs what
 # `pip install '.[examples]'` installs.
 PYTHON ?= python
 .PHONY: figures

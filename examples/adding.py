@@ -1,6 +1,6 @@
 """The adding problem of Hochreiter and Schmidhuber (1997): remember two numbers over a long sequence. The RNN does not learn it.
 
-    python examples/adding.py                               T = 100, 200 and 400, all three networks; ten minutes
+    python examples/adding.py                               T = 100, 200 and 400, all three networks; some minutes
     python examples/adding.py --length 100 --cells GRU      one of them, some seconds
     python examples/adding.py --length 30 --steps 300       a short look
 
@@ -11,7 +11,7 @@ All networks have one layer of --hidden units, Adam, and the norm of the gradien
 its mean square error on 1000 sequences it never saw is below 0.001; its training then ends. The others train for --steps steps.
 
 For each length and network it prints the error as training goes on, and at the end a table. It draws adding.png where matplotlib
-is installed. The full run (12 minutes on one core of an AMD EPYC with AVX-512, which other jobs shared), error and steps:
+is installed. The full run (140 s on one core of an AMD EPYC with AVX-512), error and steps:
 
     T = 100    RNN 0.174 after 4000     LSTM 0.00061 at 1800     GRU 0.000997 at 1000
     T = 200    RNN 0.166 after 4000     LSTM 0.00099 at 2000     GRU 0.00096 at 1400

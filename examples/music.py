@@ -7,7 +7,7 @@
 After Chung et al. 2014 (arXiv:1412.3555): tanh, GRU and LSTM see which of 88 keys sound in each frame, a quarter long, and tell
 how likely each is in the next. Printed: negative log-likelihoods in nats, summed over keys, as a mean over all predicted frames,
 at last by the weights best in validation. The best network's music.mid needs mido, the picture music.png matplotlib. Full run on
-Boulanger-Lewandowski's JSB chorales: test 8.48, 8.43, 8.57 in 8, 5, 7 s, one core of an AMD EPYC (Zen 5); 4 seeds: at most 8.57.
+Boulanger-Lewandowski's JSB chorales: test 8.48, 8.43, 8.57 in 5, 3, 4 s, one core of an AMD EPYC (Zen 5); 4 seeds: at most 8.57.
 """
 import argparse
 from importlib.util import find_spec
