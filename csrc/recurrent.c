@@ -261,7 +261,8 @@ int mg_recurrent_forward(const mg_kernels *k, const mg_recurrent *r) {
     for (size_t b = 0; b < r->B && status == MG_OK; b++) {
         int empty = r->T == 0 || (r->lengths && r->lengths[b] == 0);
         size_t last = empty ? 0 : last_time(r, b) * r->B + b;
-        copy_row((char *)r->h_T + b * bytes, empty ? r->h0 : r->h, empty ? b : last, bytes);
+        if (empty) copy_row((char *)r->h_T + b * bytes, r->h0, b, bytes);
+        else memcpy((char *)r->h_T + b * bytes, (const char *)r->h + last * r->h_row * k->itemsize, bytes);
         if (r->cell == MG_LSTM && r->cells)
             copy_row((char *)r->c_T + b * bytes, empty ? r->c0 : r->cells, empty ? b : last, bytes);
     }
@@ -434,7 +435,7 @@ int mg_recurrent_scan(const mg_kernels *k, const mg_recurrent *r, mg_nonfinite *
                 *where = (mg_nonfinite){t, b, G};
                 return 1;
             }
-            if (k->nonfinite(H, (const char *)r->h + now * H * size) < H) {
+            if (k->nonfinite(H, (const char *)r->h + now * r->h_row * size) < H) {
                 *where = (mg_nonfinite){t, b, G + 1};
                 return 1;
             }

@@ -1,7 +1,7 @@
 /* Recurrent layers over whole sequences: one call for one layer and one direction, forward or backward through time.
  *
- * Nothing here knows Python. The caller has checked all shapes, types and lengths; arrays are contiguous, aligned to their
- * elements, of the real type of the table `k` that is passed in, and do not overlap. The two functions may be called without the
+ * Nothing here knows Python. The caller has checked all shapes, types and lengths; arrays are contiguous (h and dh may have
+ * their rows in wider ones), aligned to their elements, of the real type of the table `k` that is passed in, and do not overlap. The two functions may be called without the
  * GIL; they split the work over mg_parallel, and results are the same to the bit for any number of threads and every ISA.
  *
  * Sizes: T steps, B rows (sequences), I inputs, H hidden units, G gates (mg_cell_gates). Time-major: x (T, B, I), h (T, B, H).
@@ -90,6 +90,7 @@ typedef struct mg_recurrent {
     const int64_t *lengths;    /* (B), 0 <= length <= T, any order, or NULL for T everywhere */
     const uint8_t *reset;      /* (T, B), or NULL */
     void *h;                   /* (T, B, H): always written */
+    size_t h_row;              /* elements from a row of h to the next: H, or more in a part of wider rows */
     void *h_T, *c_T;           /* (B, H): always written; c_T for the LSTM only */
     /* For backward, NULL otherwise (both or neither; where a cell needs none it may be NULL):
      * gates (T, B, G H): the values after their sigmoid or tanh; RNNs need none.
@@ -107,7 +108,7 @@ typedef struct mg_nonfinite {
 
 typedef struct mg_recurrent_grads {
     const void *dh;            /* (T, B, H) or NULL for zeros; values past a row's length are not read */
-    size_t dh_row;             /* elements from a row of dh to the next: H, or more in a part of wider rows */
+    size_t dh_row;             /* as h_row */
     const void *dc;            /* (T, B, H) or NULL for zeros; LSTM only */
     const void *dh_T, *dc_T;   /* (B, H) or NULL for zeros */
     void *dx;                  /* (T, B, I), or NULL if not wanted; overwritten */

@@ -78,6 +78,7 @@ cdef extern from "recurrent.h" nogil:
         const int64_t *lengths
         const uint8_t *reset
         void *h
+        size_t h_row
         void *h_T
         void *c_T
         void *gates

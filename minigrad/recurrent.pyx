@@ -7,7 +7,7 @@ the composed form for second order. The layers that users see are in rnn.py; the
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t
 from minigrad.kernels cimport *
-from minigrad.tensor cimport Node, Tensor, contiguous, kernels_of, record_outputs, recording, recordn, wrap
+from minigrad.tensor cimport Node, Tensor, contiguous, kernels_of, mark_view, record_outputs, recording, recordn, wrap
 
 import math
 
@@ -86,7 +86,8 @@ cdef class Sequence:
         r.reset = NULL
         if self.reset is not None:
             r.reset = <uint8_t *>cnp.PyArray_DATA(self.reset) + first * B
-        r.h = <char *>cnp.PyArray_DATA(self.h) + first * B * H * item
+        r.h_row = row_length(self.h)
+        r.h = <char *>cnp.PyArray_DATA(self.h) + first * B * <Py_ssize_t>r.h_row * item
         r.h_T, r.c_T = data(self.h_T), data(self.c_T)
         r.gates, r.cells = data(self.gates), data(self.cells)
         r.interrupted = ask_for_signals
@@ -198,7 +199,7 @@ cdef class Sequence:
         dh0 = np.empty_like(self.h_T) if wants_state else None
         dc0 = np.empty_like(self.h_T) if wants_state and self.cell == "lstm" else None
         g.dh, g.dc, g.dh_T, g.dc_T, g.dx, g.dh0, g.dc0 = data(dh), NULL, data(dh_T), data(dc_T), data(dx), data(dh0), data(dc0)
-        g.dh_row = 0 if dh is None or not dh.shape[1] else dh.strides[1] // self.dtype.itemsize
+        g.dh_row = row_length(dh)
         g.dwx, g.dwh, g.dbias, g.dpeephole = data(buffers[0]), data(buffers[1]), data(buffers[2]), data(buffers[3])
         g.clip = self.clip
         g.dh_norm2, g.nonfinite = <double *>cnp.PyArray_DATA(dh_norm2), &where
@@ -219,6 +220,11 @@ cdef void *data(object array):
     return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
+cdef Py_ssize_t row_length(cnp.ndarray array):
+    """Elements from a row of (T, B, H) to the next."""
+    return 0 if array is None else cnp.PyArray_STRIDE(array, 1) // cnp.PyArray_ITEMSIZE(array)
+
+
 cdef cnp.ndarray rows_of(Tensor dy):
     """dy (T, B, H) as an array with rows at equal distances, each in one piece: its own, also where it is a part of wider rows,
     as with the two directions of a layer, or a copy. None for None."""
@@ -235,14 +241,24 @@ cdef cnp.ndarray array_of(object tensor):
     return None if tensor is None else contiguous(<Tensor>tensor)
 
 
+def room_for_directions(Tensor x not None, Py_ssize_t H):
+    """A new Tensor (T, B, 2 H), not yet filled, and its two halves (T, B, H): x (T, B, I) runs into them, one direction into each."""
+    cdef Tensor half, whole = wrap(array_of_shape((x.shape[0], x.shape[1], 2 * H), cnp.PyArray_TYPE(x._array), False))
+    halves = [wrap(whole._array[:, :, :H]), wrap(whole._array[:, :, H:])]
+    for half in halves:
+        mark_view(half, whole)
+    return whole, halves
+
+
 def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor wx not None, Tensor wh not None, Tensor bias,
              Tensor peephole, *, mask=None, lengths=None, reset=None, bint reverse=False, bint checkpoint=False,
-             double clip=0, telemetry=None, composed=None, bint trace=False):
+             double clip=0, telemetry=None, composed=None, bint trace=False, Tensor out=None):
     """Run x (T, B, I) through one layer in one direction; return h (T, B, H), h_T (B, H), and for the LSTM c_T (B, H).
 
     cell: a key of CELLS. h0, c0 (B, H) or None for zeros; wx (I, G H), wh (H, G H), bias, peephole (3, H) or None, as in csrc/recurrent.h. mask:
     ndarray (B, H) or None. lengths: int64 (B,) or None. reset: bool (T, B) or None. clip: bound of the state's gradient, 0 for none.
-    composed: the same computation made of ops, as a function of the eight tensors, for second order. With trace=True the last value returned is a dict of arrays over time: the gates by name, and "c".
+    composed: the same computation made of ops, as a function of the eight tensors, for second order. out: where h goes and what is returned
+    for it, a half from room_for_directions, or None. With trace=True the last value returned is a dict of arrays over time: the gates by name, and "c".
     The caller has checked the shapes.
     """
     cdef Sequence s = Sequence.__new__(Sequence)
@@ -255,12 +271,15 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
     s.mask = None if mask is None else np.ascontiguousarray(mask, x.dtype)
     s.lengths = None if lengths is None else np.ascontiguousarray(lengths, np.int64)
     s.reset = None if reset is None else np.ascontiguousarray(reset, np.uint8)
-    s.h, s.h_T, s.c_T = s.new((T, B, H)), s.new((B, H)), s.new((B, H)) if cell == "lstm" else None
+    s.h_T, s.c_T = s.new((B, H)), s.new((B, H)) if cell == "lstm" else None
+    if out is None:
+        out = wrap(s.new((T, B, H)))
+    s.h = out._array
     s.telemetry = Telemetry() if telemetry is None else telemetry
     s.composed = composed
     saving = recording() and any([t is not None and t.requires_grad for t in inputs])
     s.forward(saving or trace, checkpoint and not trace)
-    outputs = tuple([wrap(array) for array in (s.h, s.h_T, s.c_T) if array is not None])
+    outputs = (out, *[wrap(array) for array in (s.h_T, s.c_T) if array is not None])
     if saving:
         node = recordn(<Tensor>outputs[0], sequence_rule, cell, inputs)
         record_outputs(node, outputs)

@@ -12,9 +12,9 @@ import numpy as np
 from minigrad.cells import Cell, GRUCell, LSTMCell, RNNCell, Weights
 from minigrad.module import Module, flag, plain_array, size
 from minigrad.random import checked_probability, dropout, dropout_mask
-from minigrad.recurrent import Telemetry, sequence
+from minigrad.recurrent import Telemetry, room_for_directions, sequence
 from minigrad.sequence import merge_directions, unroll
-from minigrad.shape import stack
+from minigrad.shape import adjoin, stack
 from minigrad.tensor import Tensor, zeros
 
 MERGES = ("concat", "sum", "mean", "mul", None)
@@ -180,15 +180,21 @@ class _Recurrent(Module):
         self.telemetry, finals, traces = [], [], []
         for layer in range(self.num_layers):
             last, outputs = layer == self.num_layers - 1, []
+            concatenated = self.bidirectional and (self.merge == "concat" or self.merge is None and not last)
+            room, halves = room_for_directions(x, self.hidden_size) if concatenated else (None, [None] * 2)
             for d, direction in enumerate(self.directions):
                 k = layer * len(self.directions) + d
                 initial = [None] * 2 if states is None else [s[k] for s in states] + [None] * (2 - len(states))
-                out, *final = self._run(self.cells[k], x, *initial, lengths, reset, direction == "backward", layer, trace)
+                reverse = direction == "backward"
+                out, *final = self._run(self.cells[k], x, *initial, lengths, reset, reverse, layer, trace, halves[d])
                 if trace:
                     traces.append(final.pop() | {"h": out.numpy()})
                 outputs.append(out)
                 finals.append(final)
-            x = self._merge(*outputs, last=last) if self.bidirectional else outputs[0]
+            if concatenated:
+                x = adjoin(room, outputs)
+            else:
+                x = self._merge(*outputs, last=last) if self.bidirectional else outputs[0]
             if self.dropout and not last:
                 x = dropout(x, self.dropout, self.training)
         state = self.State(*(stack(parts) for parts in zip(*finals, strict=True)))
@@ -205,6 +211,7 @@ class _Recurrent(Module):
         reverse: bool,
         layer: int,
         trace: bool,
+        out: Tensor | None,
     ) -> tuple:
         mask = None
         if self.recurrent_dropout and self.training:
@@ -220,7 +227,7 @@ class _Recurrent(Module):
             return (out, *(state if isinstance(state, tuple) else (state,)))
         return sequence(cell.kind, x, h0, c0, *cell.weights(), mask=mask, lengths=lengths, reset=reset, reverse=reverse,
                         checkpoint=self.checkpoint == "sqrt", clip=self.clip_state_grad or 0.0,
-                        telemetry=self.telemetry[-1], composed=composed, trace=trace)
+                        telemetry=self.telemetry[-1], composed=composed, trace=trace, out=out)
 
     def first_nonfinite(self) -> dict | None:
         """Where the first value that is not finite arose in the last forward and backward pass: pass, layer, direction, step,

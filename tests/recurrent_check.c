@@ -71,7 +71,7 @@ static void connect(problem *p) {
     void **a = p->array;
     mg_recurrent *r = &p->r;
     r->x = a[X], r->wx = a[WX], r->wh = a[WH], r->bias = a[BIAS], r->peephole = a[PEEPHOLE], r->h0 = a[H0], r->c0 = a[C0];
-    r->mask = a[MASK], r->h = a[H_], r->h_T = a[H_T], r->c_T = a[C_T], r->gates = a[GATES], r->cells = a[CELLS];
+    r->mask = a[MASK], r->h = a[H_], r->h_row = r->H, r->h_T = a[H_T], r->c_T = a[C_T], r->gates = a[GATES], r->cells = a[CELLS];
     r->lengths = p->lengths, r->reset = p->reset;
     p->g = (mg_recurrent_grads){.dh = a[DH], .dh_row = p->r.H, .dc = a[DC], .dh_T = a[DH_T], .dc_T = a[DC_T],
                                 .dx = a[DX], .dh0 = a[DH0], .dc0 = a[DC0], .dwx = a[DWX], .dwh = a[DWH],

@@ -415,6 +415,22 @@ def test_changes_of_what_was_saved_are_caught():
     assert x.grad is None
 
 
+@each_layer
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"bidirectional": True, "checkpoint": "sqrt"}])
+def test_outputs_are_kept_once(name, options):
+    """Both directions write into the array that is returned; so a change of it before backward is caught."""
+    layer = make(name, 3, 5, **options)
+    x, state, _, _ = inputs(layer, 5, 2)
+    out, _, traces = layer(x, state, trace=True)
+    assert all(np.shares_memory(out.numpy(), trace["h"]) for trace in traces)
+    out, _ = layer(x, state)
+    with mg.no_grad():
+        out[2] = 0.0
+    with pytest.raises(RuntimeError, match="one of the tensors needed for gradient computation has been modified"):
+        out.sum().backward()
+    assert x.grad is None
+
+
 # ---------------------------------------------------------------- other libraries
 
 def fixtures(name):
