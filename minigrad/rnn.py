@@ -197,7 +197,7 @@ class _Recurrent(Module):
                 x = self._merge(*outputs, last=last) if self.bidirectional else outputs[0]
             if self.dropout and not last:
                 x = dropout(x, self.dropout, self.training)
-        state = self.State(*(stack(parts) for parts in zip(*finals, strict=True)))
+        state = self.State(*map(stack, zip(*finals, strict=True)))
         return (x, state, traces) if trace else (x, state)
 
     def _run(
