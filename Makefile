@@ -42,6 +42,17 @@ gemm_tsan:
 	$(CC) -fsanitize=thread -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) -O1 tests/gemm_check.c $(KERNELS) -o build/gemm_tsan -lpthread -lm
 	build/gemm_tsan 40
 
+# The recurrent kernels against their specification, under the thread sanitizer, then under those of addresses and undefined
+# behaviour.
+.PHONY: recurrent_sanitized
+recurrent_sanitized:
+	mkdir -p build
+	$(CC) -fsanitize=thread $(C_FLAGS) -O1 -Icsrc tests/recurrent_check.c $(KERNELS) -o build/recurrent_tsan -lpthread -lm
+	build/recurrent_tsan
+	$(CC) -fsanitize=address,undefined -fno-sanitize-recover=undefined $(C_FLAGS) -O1 -Icsrc tests/recurrent_check.c $(KERNELS) \
+	    -o build/recurrent_asan -lpthread -lm
+	build/recurrent_asan
+
 # The pictures of docs/, by the examples that docs/slides.md tells of; some three minutes on one core. Needs what
 # `pip install '.[examples]'` installs.
 PYTHON ?= python
