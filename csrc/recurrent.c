@@ -22,7 +22,7 @@ enum {
     SPARE_BYTES = 16 << 20,         /* scratch kept between calls, at most */
     SLICE_COLUMNS = 32,             /* columns of weight gradients go to threads in slices of this many */
 };
-static const double WORTH_A_THREAD = 5e5;   /* multiply-adds that repay a thread that still polls; one that sleeps takes 10 us more */
+static const double WORTH_A_THREAD = 5e5;   /* multiply-adds that repay a thread that still polls; a sleeping one costs 10 us */
 static const double WORTH_A_SPLIT = 2.5e5;  /* multiply-adds of a recurrent product that are worth a barrier in each step */
 
 /* Multiply-adds of some 20 ms on one core, after which `interrupted` is called. Without vectors each costs a call of fma(). */

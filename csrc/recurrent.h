@@ -1,8 +1,9 @@
 /* Recurrent layers over whole sequences: one call for one layer and one direction, forward or backward through time.
  *
  * Nothing here knows Python. The caller has checked all shapes, types and lengths; arrays are contiguous (h and dh may have
- * their rows in wider ones), aligned to their elements, of the real type of the table `k` that is passed in, and do not overlap. The two functions may be called without the
- * GIL; they split the work over mg_parallel, and results are the same to the bit for any number of threads and every ISA.
+ * their rows in wider ones), aligned to their elements, of the real type of the table `k` that is passed in, and do not overlap.
+ * The two functions may be called without the GIL; they split the work over mg_parallel, and results are the same to the bit for
+ * any number of threads and every ISA.
  *
  * Sizes: T steps, B rows (sequences), I inputs, H hidden units, G gates (mg_cell_gates). Time-major: x (T, B, I), h (T, B, H).
  * Weights are stored (in, out): W_x (I, G H), W_h (H, G H). Gate q of unit j is column q H + j. T = 0 and B = 0 are fine.

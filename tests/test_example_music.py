@@ -18,6 +18,8 @@ SCRIPT = Script("music", timeout=240)
 run = SCRIPT.run
 SHARED = Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JSB_Chorales.npz"
 SPLITS = "train", "valid", "test"
+
+
 def works(*arguments, folder, without=()):
     done = run(*arguments, folder=folder, without=without)
     assert done.returncode == 0 and done.stderr == "", done.stderr
