@@ -92,13 +92,11 @@ class _Recurrent(Module):
         if not self.bidirectional:
             return self.hidden_size
         probe = zeros((1, 1, self.hidden_size))
-        return self._merge(probe, probe, last=False).shape[-1]
+        return merge_directions(probe, probe, self._merge_of(last=False)).shape[-1]
 
-    def _merge(self, forward: Tensor, backward: Tensor, last: bool) -> Any:
-        """The slide's y = [h, g]; None keeps the last layer's two outputs apart, the layers below it are concatenated."""
-        if self.merge is None and last:
-            return forward, backward
-        return merge_directions(forward, backward, "concat" if self.merge is None else self.merge)
+    def _merge_of(self, last: bool) -> Any:
+        """How a layer merges: None keeps the last layer's two outputs apart, those of the layers below it are concatenated."""
+        return "concat" if self.merge is None and not last else self.merge
 
     # -- checks: all of them before anything runs
 
@@ -180,7 +178,8 @@ class _Recurrent(Module):
         self.telemetry, finals, traces = [], [], []
         for layer in range(self.num_layers):
             last, outputs = layer == self.num_layers - 1, []
-            concatenated = self.bidirectional and (self.merge == "concat" or self.merge is None and not last)
+            merge = self._merge_of(last)
+            concatenated = self.bidirectional and merge == "concat"
             room, halves = room_for_directions(x, self.hidden_size) if concatenated else (None, [None] * 2)
             for d, direction in enumerate(self.directions):
                 k = layer * len(self.directions) + d
@@ -194,7 +193,7 @@ class _Recurrent(Module):
             if concatenated:
                 x = adjoin(room, outputs)
             else:
-                x = self._merge(*outputs, last=last) if self.bidirectional else outputs[0]
+                x = merge_directions(*outputs, merge) if self.bidirectional else outputs[0]
             if self.dropout and not last:
                 x = dropout(x, self.dropout, self.training)
         state = self.State(*map(stack, zip(*finals, strict=True)))

@@ -12,6 +12,7 @@ from minigrad.kernels cimport copy_strided, new_array
 from minigrad.tensor cimport Node, Rule, Tensor, as_input, as_operand, mark_view, record1, recordn, recording, tracked, wrap
 
 import operator
+from itertools import accumulate
 
 import numpy as np
 
@@ -396,14 +397,9 @@ def concatenate(tensors, axis=0) -> Tensor:
 def adjoin(Tensor whole not None, parts) -> Tensor:
     """`whole` as the concatenation of `parts` along the last axis: they lie side by side in its memory, so nothing is copied."""
     cdef tuple pieces = tuple(parts)
-    cdef int at = cnp.PyArray_NDIM(whole._array) - 1
-    cdef cnp.npy_intp end = 0
-    cdef Tensor part
-    ends = [0]
-    for part in pieces:
-        end += cnp.PyArray_DIM(part._array, at)
-        ends.append(end)
+    cdef int at = whole.ndim - 1
     if wanted(pieces):
+        ends = list(accumulate([part.shape[at] for part in pieces], initial=0))
         recordn(whole, concatenate_rule, "concatenate", pieces).extra = (at, ends)
     return whole
 

@@ -58,7 +58,8 @@ def composed(layer, x, state, lengths=None, reset=None, clip_state_grad=None):
                                    clip_state_grad=clip_state_grad)
             outs.append(out)
             finals.append(final if isinstance(final, tuple) else (final,))
-        x = layer._merge(*outs, last=level == layer.num_layers - 1) if layer.bidirectional else outs[0]
+        merge = "concat" if layer.merge is None and level < layer.num_layers - 1 else layer.merge
+        x = nn.merge_directions(*outs, merge) if layer.bidirectional else outs[0]
     return x, layer.State(*(mg.stack(parts) for parts in zip(*finals, strict=True)))
 
 
