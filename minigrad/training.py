@@ -324,7 +324,7 @@ def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> No
             raise CheckpointError(
                 f"load_training: {path}: {name}: its own state is nested too deeply"
             ) from None
-    name = "generator"
+    name, touched = "generator", []
     try:
         Generator().state = extra["generator"]          # raises what is none
         states = {}
@@ -333,14 +333,15 @@ def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> No
         if arrays:
             raise ValueError(f"no part has the arrays {', '.join(arrays)}")
         for name, part in parts.items():
+            touched.append(name)
             _set_state(part, states[name])
         default_generator.state = extra["generator"]
     except BaseException as error:
         wrong = ""
         with _interrupts() as stop:                     # Ctrl-C waits
-            for changed, part in parts.items():
+            for changed in touched:
                 try:
-                    _set_state(part, before[changed])
+                    _set_state(parts[changed], before[changed])
                 except BaseException as again:          # the others must be set back all the same
                     wrong += f"; {changed} could not be set back: {type(again).__name__}: {again}"
             default_generator.state = generator
@@ -535,7 +536,8 @@ def fit(
     at the end; its model has the last weights, the best are in history.weights. It is tried before
     the first step whether all can be saved. It holds the model and the Generators of its layers,
     the optimizer, the History, the batches and the loss where they have a state_dict, the schedules
-    given above, and `parts`, whatever else has a state, by name. resume: such a file, to go on
+    given above and whatever has a state_dict and a method given above, and `parts`, all else that
+    has a state, by name. resume: such a file, to go on
     from; the options in it, the learning rate say, replace those that the optimizer was made with,
     and where these differ it is printed. To go on with others, set them in after_resume:
     ``after_resume=[lambda: optimizer.param_groups[0].update(lr=0.01)]`` (with a schedule, its

@@ -583,17 +583,23 @@ BAD = {
     "target dict": (batches([[1]], {0: 1}), TypeError, r"Batches: targets\[0\] must be a list or an array, got dict"),
 
     "set": (lambda: pad({(1, 2), (3,)}), TypeError, "pad: sequences must be a list of arrays, got set"),
-    "masked in a list": (lambda: windows([np.ma.masked_array([1.0], [1])] * 3, 1), TypeError, r"series\[0\] must not be a masked"),
-    "masked sequences": (lambda: pad(np.ma.masked_array([[1.0], [2.0]], [[1], [0]])), TypeError, "must not be a masked array"),
-    "masked targets": (batches([[1], [2]], np.ma.masked_array([1.0, 2.0], [1, 0])), TypeError, "must not be a masked array"),
-    "a Tensor with a gradient": (lambda: pad([mg.ones(2, requires_grad=True)]), TypeError, "must be made of constants, got a Tensor"),
+    "masked in a list": (lambda: windows([np.ma.masked_array([1.0], [1])] * 3, 1), TypeError,
+                         r"series\[0\] must not be a masked"),
+    "masked sequences": (lambda: pad(np.ma.masked_array([[1.0], [2.0]], [[1], [0]])), TypeError,
+                         "must not be a masked array"),
+    "masked targets": (batches([[1], [2]], np.ma.masked_array([1.0, 2.0], [1, 0])), TypeError,
+                       "must not be a masked array"),
+    "a Tensor with a gradient": (lambda: pad([mg.ones(2, requires_grad=True)]), TypeError,
+                                 "must be made of constants, got a Tensor"),
     "beyond int64": (lambda: pad([[2**63]]), ValueError, r"sequences\[0\] must be made of numbers that fit into int64, got 9223"),
     "classes beyond int64": (batches([[1], [2, 3]], [np.array([2**63], np.uint64), np.array([1, 2], np.uint64)]), ValueError,
+                             
                              r"targets\[0\] must be made of numbers that fit into int64"),
     "target set": (batches([[1]], {0}), TypeError, r"Batches: targets\[0\] must be a list or an array, got set"),
     "per_step": (batches([[1]], [0], per_step=1), TypeError, "Batches: per_step must be a bool, got int"),
     "per_step of fewer": (batches([[1]], [0], per_step=[]), ValueError, "per_step must hold a bool for each of the 1 targets, got 0"),
     "vectors of other lengths": (batches([[1], [2]], [[1.0], [1.0, 2.0]], per_step=False), ValueError,
+                                 
                                  r"targets\[0\]\[1\] must have shape \(1,\) and dtype float32 as .* got \(2,\)"),
 
     "state no dict": (lambda: numbered().load_state_dict([]), TypeError, "Batches: state must be a dict, got list"),
