@@ -661,7 +661,8 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path):
             with pytest.raises(error) as caught:
                 call(tmp_path / name)
             assert caught.value.filename == str(tmp_path / name)
-    assert stat.S_ISFIFO(os.stat(tmp_path / "fifo").st_mode) and sorted(os.listdir(tmp_path)) == ["fifo", "folder", "link", "null"]
+    assert stat.S_ISFIFO(os.stat(tmp_path / "fifo").st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "folder", "link", "null"]
 
 
 def test_a_file_object_is_a_type_error(tmp_path):
