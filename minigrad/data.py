@@ -57,7 +57,13 @@ def _array(value: Any, op: str, name: str) -> np.ndarray:
         raise ValueError(
             f"{op}: {name} must be made of numbers that fit into int64, got {array.max()}"
         )
-    return array.astype({"f": np.float32, "b": np.bool_}.get(array.dtype.kind, np.int64))
+    if array.dtype.kind == "f":
+        largest = np.abs(array[np.isfinite(array)]).max(initial=0.0)
+        if largest > np.finfo(np.float32).max:
+            raise ValueError(f"{op}: {name} must be made of numbers that fit into float32, "
+                             f"got {largest}: give an array of float64")
+        return array.astype(np.float32)
+    return array if array.dtype.kind == "b" else array.astype(np.int64)
 
 
 def _list(values: Any, op: str, name: str) -> Any:
@@ -112,7 +118,8 @@ def _padded(arrays: list[np.ndarray], fill: int) -> np.ndarray:
 def pad(sequences: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Put sequences of different lengths side by side: x (T, B, ...), zeros after each one's end, and their lengths (B,).
 
-    A sequence may be empty: the recurrent layers take lengths of 0.
+    A sequence may be empty: the recurrent layers take lengths of 0. Arrays keep their dtype, lists
+    of floats become float32 and lists of whole numbers int64.
 
     >>> import minigrad as mg
     >>> x, lengths = mg.data.pad([[1.0, 2.0, 3.0], [4.0]])

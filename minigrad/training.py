@@ -666,7 +666,7 @@ def fit(
                         function(history)
                     if save is not None:
                         save_training(save, everything, config)
-            ended, history.interrupted = end(), bool(stop)
+            ended = end()
             if save is not None:
                 save_training(save, everything, config)
             if validate is not None and history.batch and not stop:
@@ -674,9 +674,11 @@ def fit(
                 judge()
             if history.weights is not None:
                 model.load_state_dict(history.weights)
+            history.interrupted = bool(stop)
     except BaseException as error:
         del history.norm[len(history.loss) :]  # broken off between the two
         history.ended = f"{type(error).__name__}: {error}"
+        history.interrupted = isinstance(error, KeyboardInterrupt)
         with contextlib.suppress(OSError, ValueError):  # a closed stdout must not hide the error
             print(
                 f"ended at step {history.step}, in epoch {history.epoch}, by {history.ended}; "

@@ -595,6 +595,8 @@ BAD = {
                        "must not be a masked array"),
     "a Tensor with a gradient": (lambda: pad([mg.ones(2, requires_grad=True)]), TypeError,
                                  "must be made of constants, got a Tensor"),
+    "beyond float32": (lambda: pad([[1.0, -1e39, np.inf]]), ValueError,
+                       r"sequences\[0\] must be made of numbers that fit into float32, got 1e\+39"),
     "beyond int64": (lambda: pad([[2**63]]), ValueError, r"sequences\[0\] must be made of numbers that fit into int64, got 9223"),
     "classes beyond int64": (batches([[1], [2, 3]], [np.array([2**63], np.uint64),
                                                      np.array([1, 2], np.uint64)]), ValueError,
