@@ -87,7 +87,7 @@ class TruncatedBPTT:
         loss = self.loss(out[len(window) - len(x):], y)
         past = window[later:] if later < len(window) else None
         self.state = _mapped(_detached, kept)
-        self.past = past.detach() if isinstance(past, Tensor) else past
+        self.past = _copied(past)       # the caller may put the next steps into the same memory
         if kept is not None:
             self.form = _form(kept)
         return loss
@@ -147,8 +147,7 @@ def _copied(part: Any) -> Any:
         return part
     raise TypeError(
         "TruncatedBPTT: the state must be made of Tensors, arrays, numbers and None, in tuples, "
-        "named tuples, lists "
-        f"and dicts, got {type(part).__name__}"
+        f"named tuples, lists and dicts, got {type(part).__name__}"
     )
 
 
