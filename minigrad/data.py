@@ -378,7 +378,8 @@ class Batches(_Place):
         if per_step is None and arrays[0].ndim == 1 and len(set(self.lengths.tolist())) == 1:
             raise ValueError(
                 f"Batches: {name} of shape {(N, *arrays[0].shape)} may be a vector for each "
-                f"sequence or a number for each of its {self.lengths[0]} steps: say per_step=False or per_step=True"
+                f"sequence or a number for each of its {self.lengths[0]} steps: say per_step=False "
+                "or per_step=True"
             )
         return [_as_classes(a, name) for a in arrays] if _are_classes(arrays) else arrays
 
@@ -545,7 +546,7 @@ class Scaler:
 
     mean: np.ndarray | None = None
     scale: np.ndarray | None = None
-    _rest: tuple[Any, Any] = (None, 0.0)    # the mean that was fitted, what it lacks of the exact one
+    _rest: tuple[Any, Any] = (None, 0.0)    # the fitted mean, and what it lacks of the exact one
     _dtype: Any = np.float32                # of what was fitted
 
     def fit(self, x: Any) -> "Scaler":
