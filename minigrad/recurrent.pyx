@@ -491,6 +491,17 @@ def checked_clip(str op not None, str name not None, clip) -> float:
     return float(min(clip, math.inf))
 
 
+def no_second_order(str op not None) -> RuntimeError:
+    """The error where a clipped gradient is to be differentiated again.
+
+    What the later sweep brings back to the layer is the sum of two kinds of gradients: those of the loss, which are to be clipped, and
+    those that come from the derivative of the first sweep, which must not be. A layer or an op above that is not linear adds them up.
+    """
+    return RuntimeError(f"{op}: with clip_state_grad a gradient cannot be differentiated again (create_graph=True): a clipped gradient "
+                        f"is not the derivative of a value, and the second sweep could not tell what is to be clipped from what is not. "
+                        f"Make the layer without clip_state_grad")
+
+
 def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor wx not None, Tensor wh not None, Tensor bias,
              Tensor peephole, *, mask=None, lengths=None, reset=None, bint reverse=False, bint checkpoint=False,
              clip=None, telemetry=None, composed=None, bint trace=False, Tensor out=None):
@@ -573,11 +584,13 @@ cdef int sequence_rule(Node node, Tensor _) except -1:
     if not node.run.create_graph:
         return s.backward(node, node.outputs)
     # Second order: run the sequence again, op by op, from aliases of the inputs, and differentiate that.
+    if s.clip:
+        raise no_second_order(node.name)
     if s.composed is None:
         raise RuntimeError(f"{node.name}: cannot be differentiated twice, since sequence was called without composed=")
     wanted = [i for i in range(len(inputs)) if node.wants(i)]
     aliases = [t.reshape(t.shape) if i in wanted else t for i, t in enumerate(inputs)]
-    pairs = [(y, dy) for y, dy in zip(s.composed(*aliases), node.outputs) if dy is not None]
+    pairs = [(y, dy) for y, dy in zip(s.composed(*aliases), node.outputs) if dy is not None and y.requires_grad]
     gradients = grad([y for y, _ in pairs], [aliases[i] for i in wanted], [dy for _, dy in pairs], create_graph=True, allow_unused=True)
     for i, gradient in zip(wanted, gradients):
         if gradient is not None:

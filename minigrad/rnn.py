@@ -220,8 +220,7 @@ class _Recurrent(Module):
         def composed(x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None) -> tuple:
             state = None if h0 is None else (h0, c0) if self.State is CellState else h0
             out, state = unroll(
-                cell, x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask, weights=Weights(*weights),
-                clip_state_grad=self.clip_state_grad
+                cell, x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask, weights=Weights(*weights)
             )
             return (out, *(state if isinstance(state, tuple) else (state,)))
         return sequence(cell.kind, x, h0, c0, *cell.weights(), mask=mask, lengths=lengths, reset=reset, reverse=reverse,
@@ -246,7 +245,8 @@ class RNN(_Recurrent):
     "sum", "mean", "mul", None (a pair of outputs) or a function of the two directions' outputs. dropout acts between layers,
     recurrent_dropout on h_{t-1} with one mask for the whole sequence. checkpoint="sqrt" keeps O(sqrt T) of what backward
     needs and computes the rest again, with the same bits. clip_state_grad: at every step back in time each element of the
-    gradient that the step hands to the state before it is clipped to this bound (slide: gradient clipping).
+    gradient that the step hands to the state before it is clipped to this bound (slide: gradient clipping); with it a gradient
+    cannot be differentiated again (create_graph=True).
 
     >>> import numpy as np, minigrad as mg
     >>> layer = mg.nn.RNN(3, 4)

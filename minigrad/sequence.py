@@ -1,44 +1,17 @@
 """Loops over cells: a sequence through one cell, op by op, and the merging of two directions. Time-major: x is (T, B, I)."""
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from minigrad.cells import Cell, LSTMCell, Weights
 from minigrad.elementwise import clip, where
 from minigrad.module import flag
-from minigrad.recurrent import checked_clip, checked_lengths, checked_reset
+from minigrad.recurrent import checked_clip, checked_lengths, checked_reset, no_second_order
 from minigrad.shape import concatenate, stack
-from minigrad.tensor import Tensor, grad, is_grad_enabled, record, zeros
+from minigrad.tensor import Tensor, is_grad_enabled, record, zeros
 
 MERGES = ("concat", "sum", "mean", "mul", None)
-
-
-class Run(NamedTuple):
-    """How a cell goes over a sequence: all of unroll's arguments but the tensors."""
-    cell: Cell
-    lengths: np.ndarray | None
-    reset: np.ndarray | None
-    reverse: bool
-    mask: Tensor | None
-    clip: float                 # 0.0 for none
-
-    def order(self, T: int) -> range:
-        """The steps in the order of processing."""
-        return range(T - 1, -1, -1) if self.reverse else range(T)
-
-    def rows(self, t: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """(B, 1) masks of the rows that take part in step t, and of those that start anew before it; None for all, and for none."""
-        alive = None if self.lengths is None else (t < self.lengths)[:, None]
-        if self.reset is None:
-            return alive, None
-        anew = self.reset[t][:, None]
-        return alive, anew if alive is None else anew & alive
-
-    def step(self, parts: Any, x: Tensor, h: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """One step of the cell."""
-        new = self.cell.step(parts, x, h, c, h if self.mask is None else h * self.mask)
-        return new if c is not None else (new, None)
 
 
 def unroll(
@@ -61,7 +34,7 @@ def unroll(
     from zeros before the step, and no gradient passes. reverse: from the last step to the first, each row from its own end.
     mask: (B, H), multiplies h before the recurrent product at every step. weights: in place of the cell's own. clip_state_grad:
     at every step the gradients that it hands to the state before it, of h and of c, are clipped to this bound, each element by
-    itself (slide: gradient clipping). With create_graph=True the gradient's own derivative is that of the clipped gradient.
+    itself (slide: gradient clipping); such a gradient cannot be differentiated again.
 
     Where no step runs (T = 0, B = 0, all lengths 0) the final state is the initial one, and x and the weights get a gradient of
     zeros, as from the fused layers.
@@ -89,26 +62,27 @@ def unroll(
     if mask is not None:
         mask = Tensor(mask) if isinstance(mask, np.ndarray) else mask
         cell.check_state(op, "mask", mask, B, dtype)
-    run = Run(cell, None if lengths is None else checked_lengths(op, lengths, T, B),
-              None if reset is None else checked_reset(op, reset, T, B), flag(op, "reverse", reverse), mask,
-              checked_clip(op, "clip_state_grad", clip_state_grad))
+    lengths = None if lengths is None else checked_lengths(op, lengths, T, B)
+    reset = None if reset is None else checked_reset(op, reset, T, B)
+    reverse, bound = flag(op, "reverse", reverse), checked_clip(op, "clip_state_grad", clip_state_grad)
     h = zeros((B, H), dtype) if h is None else h
     c = zeros((B, H), dtype) if two and c is None else c
     parts = cell.start(weights)
     if T == 0:
         return no_steps(x, h, c, parts)
-    first = (x, h, c)
     outputs = []
-    for t in run.order(T):
+    for t in range(T - 1, -1, -1) if reverse else range(T):
         # What later steps make of the state is one value, gathered in a node of its own, and is added to the output's gradient
         # as a whole.
         h, c = carry(h), carry(c) if two else None
-        alive, anew = run.rows(t)
+        alive = None if lengths is None else (t < lengths)[:, None]
         x_t = x[t] if alive is None else where(alive, x[t], 0.0)
-        if anew is not None:
+        if reset is not None:
+            anew = reset[t][:, None] if alive is None else reset[t][:, None] & alive
             h, c = where(anew, 0.0, h), where(anew, 0.0, c) if two else None
-        h_in, c_in = (clip_grad(h, run.clip), clip_grad(c, run.clip)) if run.clip else (h, c)
-        new_h, new_c = run.step(parts, x_t, h_in, c_in)
+        h_in, c_in = (clip_grad(h, bound), clip_grad(c, bound)) if bound else (h, c)
+        new = cell.step(parts, x_t, h_in, c_in, h_in if mask is None else h_in * mask)
+        new_h, new_c = new if two else (new, None)
         if alive is None:
             h, c = new_h, new_c
             outputs.append(h)
@@ -116,8 +90,6 @@ def unroll(
             h, c = where(alive, new_h, h), where(alive, new_c, c) if two else None
             outputs.append(where(alive, new_h, 0.0))
     out = stack(outputs[::-1] if reverse else outputs)
-    if run.clip:
-        out, h, c = twice_differentiable(run, first, parts, out, h, c)
     return out, (h, c) if two else h
 
 
@@ -147,117 +119,22 @@ def tensors_of(parts: Any) -> list[Tensor]:
     return [x for part in parts for x in tensors_of(part)] if isinstance(parts, (tuple, list)) else []
 
 
-def with_tensors(parts: Any, tensors: Any) -> Any:
-    """`parts` with its Tensors replaced by those of an iterator, in the order of tensors_of."""
-    if isinstance(parts, Tensor):
-        return next(tensors)
-    if not isinstance(parts, (tuple, list)):
-        return parts
-    made = [with_tensors(part, tensors) for part in parts]
-    return type(parts)(*made) if hasattr(parts, "_fields") else type(parts)(made)
-
-
-def twice_differentiable(run: Run, first: tuple, parts: Any, out: Tensor, h: Tensor, c: Tensor | None) -> tuple:
-    """The same out, h and c, through one more node that sees to the second order.
-
-    A node of clip_grad clips all that reaches it. That is right for the gradient, but not for the gradient's derivative, which
-    goes through the forward values as if nothing were clipped there. So a sweep with create_graph=True does not go through the
-    loop's nodes: clipped_gradients makes the clipped gradient as a computation of its own. Any other sweep does.
-    """
-    values = [y for y in (out, h, c) if y is not None]
-    inputs = [y for y in first if y is not None]
-    flat = tensors_of(parts)
-    n = len(values)
-    two = c is not None
-
-    def backward(*arguments: Tensor | None) -> tuple:
-        dys, saved = arguments[:n], list(arguments[n:])
-        if not is_grad_enabled():
-            return (*dys, *[None] * len(saved))
-        x, h, *rest = saved
-        c = rest.pop(0) if two else None
-        return (*[None] * n, *clipped_gradients(run, x, h, c, with_tensors(parts_shape, iter(rest)), *dys, *[None] * (3 - n)))
-
-    parts_shape = with_tensors(parts, iter([zeros(())] * len(flat)))      # the closure must not keep the weights beside `saved`
-    result = record("unroll", tuple(y._array for y in values), (*values, *inputs, *flat), backward, (*inputs, *flat))
-    return (*result, *[None] * (3 - n))
-
-
-def clipped_gradients(run: Run, x: Tensor, h: Tensor, c: Tensor | None, parts: Any, dout: Tensor | None, dh: Tensor | None,
-                      dc: Tensor | None) -> list[Tensor | None]:
-    """The gradients of x, h, c (where there is one) and of the Tensors in parts, made of ops: the loop of unroll forward again,
-    without clipping, then backward, step by step, with the clipped gradient of the state handed on."""
-    T, two = x.shape[0], c is not None
-    aliases = [carry(p) for p in tensors_of(parts)]
-    parts = with_tensors(parts, iter(aliases))
-    steps = []
-    for t in run.order(T):
-        alive, anew = run.rows(t)
-        x_t = x[t] if alive is None else where(alive, x[t], 0.0)
-        if anew is not None:
-            h, c = where(anew, 0.0, h), where(anew, 0.0, c) if two else None
-        x_in, h_in, c_in = carry(x_t), carry(h), carry(c) if two else None
-        new_h, new_c = run.step(parts, x_in, h_in, c_in)
-        steps.append((t, alive, anew, [x_in, h_in, c_in], [new_h, new_c]))
-        h = new_h if alive is None else where(alive, new_h, h)
-        c = c if not two else new_c if alive is None else where(alive, new_c, c)
-    check_reads(run, parts, steps[0][3])
-    zero = zeros(h.shape, h.dtype)
-    dh, dc = zero if dh is None else dh, zero if dc is None else dc
-    dx, dparts = [None] * T, [None] * len(aliases)
-    for t, alive, anew, ins, outs in reversed(steps):
-        d = dh if alive is None else where(alive, dh, 0.0)
-        if dout is not None:
-            d = d + (dout[t] if alive is None else where(alive, dout[t], 0.0))
-        e = dc if alive is None or not two else where(alive, dc, 0.0)
-        wanted = [y for y in (*ins, *aliases) if y is not None and y.requires_grad]
-        pairs = [(y, dy) for y, dy in zip(outs, (d, e), strict=True) if y is not None and y.requires_grad]
-        found = dict(zip(map(id, wanted), grad([y for y, _ in pairs], wanted, [dy for _, dy in pairs], create_graph=True,
-                                               allow_unused=True), strict=True)) if pairs and wanted else {}
-        dx[t], dh_in, dc_in = (found.get(id(y)) for y in ins)
-        if dx[t] is not None and alive is not None:
-            dx[t] = where(alive, dx[t], 0.0)
-        dh, dc = (handed_on(run.clip, dy, before, alive, anew) for dy, before in ((dh_in, dh), (dc_in, dc)))
-        for i, alias in enumerate(aliases):
-            dy = found.get(id(alias))
-            if dy is not None:
-                dparts[i] = dy if dparts[i] is None else dparts[i] + dy
-    zero = zeros(x.shape[1:], x.dtype)
-    return [stack([zero if dy is None else dy for dy in dx]), dh, *([dc] if two else []), *dparts]
-
-
-def handed_on(bound: float, dy: Tensor | None, before: Tensor, alive: np.ndarray | None, anew: np.ndarray | None) -> Tensor:
-    """The gradient that a step hands to the state before it: clipped; 0 where the row starts anew; as it came where the row does
-    not take part."""
-    dy = zeros(before.shape, before.dtype) if dy is None else clip(dy, *limits(bound, dy))
-    if anew is not None:
-        dy = where(anew, 0.0, dy)
-    return dy if alive is None else where(alive, dy, before)
-
-
-def check_reads(run: Run, parts: Any, inputs: list[Tensor | None]) -> None:
-    """A step must compute with what it is given: else a gradient would be lost."""
-    x, h, c = (None if y is None else y.detach() for y in inputs)
-    new, _ = run.step(with_tensors(parts, iter([y.detach() for y in tensors_of(parts)])), x, h, c)
-    if new.requires_grad:
-        raise RuntimeError(f"unroll: with clip_state_grad the gradient cannot be differentiated twice, since the step of "
-                           f"{type(run.cell).__name__} reads weights that its start does not return")
-
-
 def carry(h: Tensor) -> Tensor:
     """h itself, through a node of its own."""
     return h.reshape(h.shape)
 
 
-def limits(bound: float, x: Tensor) -> tuple[float, float]:
-    """-bound and bound, or infinity where the bound is beyond x's dtype: for `clip`."""
-    largest = bound if bound <= np.finfo(x.dtype).max else np.inf
-    return -largest, largest
-
-
 def clip_grad(h: Tensor | None, bound: float) -> Tensor | None:
     """h itself; its gradient is clipped to the bound."""
-    return None if h is None else record("clip_grad", h._array, (h,), lambda dy: clip(dy, *limits(bound, dy)))
+    if h is None:
+        return None
+    largest = bound if bound <= np.finfo(h.dtype).max else np.inf
+
+    def backward(dy: Tensor) -> Tensor:
+        if is_grad_enabled():
+            raise no_second_order("unroll")
+        return clip(dy, -largest, largest)
+    return record("clip_grad", h._array, (h,), backward)
 
 
 def checked_merge(op: str, merge: Any) -> Any:
