@@ -1,5 +1,6 @@
 """Module and Parameter, and the three layers that are no sequences: Linear, Embedding, Dropout. Recurrent cells are in
 cells.py."""
+import functools
 import gc
 import operator
 import os
@@ -143,6 +144,17 @@ def _referents(thing: Any) -> list[Any]:
     return gc.get_referents(thing)
 
 
+@functools.lru_cache(maxsize=1024)
+def _class_attributes(kind: type) -> tuple[str, ...]:
+    """Names in a Module's class, and in those it is made from, that may lead to a Parameter or a Module: slots, and values."""
+    return tuple(
+        name
+        for base in kind.__mro__[: kind.__mro__.index(Module)]
+        for name, value in vars(base).items()
+        if isinstance(value, (Parameter, Module, list, tuple, dict, set, types.MemberDescriptorType)) and name != "__slots__"
+    )
+
+
 def _out_of_reach(start: Any, reached: set[int]) -> tuple[Any, Any] | None:
     """A Parameter or Module that `start` holds and that is not among those reached, with what holds it; or None."""
     seen, stack = {id(start)}, [(start, start)]
@@ -264,17 +276,12 @@ class Module:
 
     def _check_attributes(self, path: str, reached: set[int]) -> None:
         """Does an attribute hold a Parameter or a Module that the walk has not reached?"""
-        attributes = [(name, value) for name, value in vars(self).items() if not isinstance(value, (Parameter, Module))]
-        for kind in type(self).__mro__:
-            if kind is Module:
-                break
-            for name, value in vars(kind).items():
-                if isinstance(value, (Parameter, Module, list, tuple, dict)):
-                    attributes.append((name, value))
-                elif isinstance(value, types.MemberDescriptorType) and hasattr(self, name):        # __slots__
-                    attributes.append((name, getattr(self, name)))
+        attributes = list(vars(self).items())
+        for name in _class_attributes(type(self)):
+            if hasattr(self, name):
+                attributes.append((name, getattr(self, name)))
         for name, value in attributes:
-            if _plain(value):
+            if isinstance(value, (Parameter, Module)) and name in vars(self) or _plain(value):
                 continue
             hidden = _out_of_reach(value, reached)
             if hidden is not None:

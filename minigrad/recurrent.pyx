@@ -263,7 +263,7 @@ cdef class Sequence:
         self.telemetry.dh_norm = np.sqrt(norms[0])
         self.telemetry.dc_norm = np.sqrt(norms[1]) if self.cell == "lstm" else None
         if self.telemetry.nonfinite is None:
-            self.check_gradients(dx, dh0 if wants_state else None, dc0 if wants_state else None, buffers)
+            self.check_gradients(dh, norms[0], dx, dh0 if wants_state else None, dc0 if wants_state else None, buffers)
         if dx is not None:
             node.give(0, wrap(dx), True)
         if node.wants(1):
@@ -272,9 +272,15 @@ cdef class Sequence:
             node.give(2, wrap(dc0), True)
         return 0
 
-    cdef int check_gradients(self, object dx, object dh0, object dc0, list buffers) except -1:
-        """No gate's gradient is out of bounds; is a gradient that is made of them?"""
+    cdef int check_gradients(self, object dh, object norms, object dx, object dh0, object dc0, list buffers) except -1:
+        """Every gate's gradient is finite. Are those of the outputs, of which relu may have dropped some, and those made of them?"""
         ends = np.full(self.x.shape[1], self.x.shape[0]) if self.lengths is None else self.lengths
+        doubtful = np.flatnonzero(~np.isfinite(norms))
+        for step in doubtful if self.call.reverse else doubtful[::-1]:
+            bad = (step < ends) & ~np.isfinite(dh[step]).all(axis=1) if dh is not None else np.zeros(0, bool)
+            if bad.any():
+                self.telemetry.found("backward", int(step), int(np.flatnonzero(bad)[0]), "h")
+                return 0
         if not all_finite(dx):
             steps, rows = np.nonzero(~np.isfinite(dx).all(axis=2))
             order = steps if self.call.reverse else -steps
