@@ -1233,7 +1233,7 @@ cdef class Tensor(Slot):
             raise RuntimeError(f"pickle, deepcopy: a tensor made by an op ({self.node.name}) cannot be copied with its graph: "
                                f"copy tensor.detach()")
         gradient = None if self._grad is None else self._grad.detach()
-        return _rebuild, (type(self), np.array(self._array), self._requires_grad, gradient), getattr(self, "__dict__", None) or None
+        return _rebuild, (type(self), np.array(self._array), self._requires_grad, gradient, getattr(self, "__dict__", None) or None)
 
     def __copy__(self):
         return self.__deepcopy__({})
@@ -1241,7 +1241,7 @@ cdef class Tensor(Slot):
     def __deepcopy__(self, memo):
         import copy
         cdef Tensor made
-        make, (kind, array, requires_grad, gradient), attributes = self.__reduce__()
+        make, (kind, array, requires_grad, gradient, attributes) = self.__reduce__()
         memo[id(self)] = made = make(kind, array, requires_grad)
         if gradient is not None:
             if id(self._grad) not in memo:
@@ -1289,7 +1289,7 @@ cdef class Tensor(Slot):
         operators.setitem(self, index, value)
 
 
-def _rebuild(kind, array, requires_grad, Tensor gradient=None):
+def _rebuild(kind, array, requires_grad, Tensor gradient=None, dict attributes=None):
     """Make a pickled or copied tensor again."""
     cdef Tensor t
     if not isinstance(kind, type) or not issubclass(kind, Tensor):
@@ -1297,6 +1297,8 @@ def _rebuild(kind, array, requires_grad, Tensor gradient=None):
     t = kind.__new__(kind)
     t._array, t._requires_grad = as_array(array, None, False, "pickle"), requires_grad
     t.grad = gradient
+    if attributes:
+        t.__dict__.update(attributes)
     return t
 
 
