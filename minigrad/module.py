@@ -421,23 +421,21 @@ def _array_for(parameter: Parameter, value: Any) -> tuple[str, np.ndarray | None
     return "", array
 
 
-def _without_graph(value: Any, memo: dict[int, Tensor]) -> Any:
+def _without_graph(value: Any, memo: dict[int, Tensor], above: tuple[int, ...] = ()) -> Any:
     """The value, with activations in it, in lists, tuples and dicts too, replaced by constants."""
     if isinstance(value, Tensor):
-        if value.is_leaf:
+        return value if value.is_leaf else memo.setdefault(id(value), value.detach())
+    if not isinstance(value, (dict, list, tuple)) or id(value) in above:
+        return value
+    if isinstance(value, dict):
+        if not gc.is_tracked(value):
             return value
-        if id(value) not in memo:
-            memo[id(value)] = value.detach()
-        return memo[id(value)]
-    if isinstance(value, dict) and gc.is_tracked(value):
-        made = {key: _without_graph(item, memo) for key, item in value.items()}
-        return value if all(made[key] is item for key, item in value.items()) else made
-    if isinstance(value, (list, tuple)) and not _PLAIN.issuperset(map(type, value)) or isinstance(value, tuple):
-        items = [_without_graph(item, memo) for item in value]
-        if all(new is old for new, old in zip(items, value, strict=True)):
-            return value
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
+        items = {key: _without_graph(item, memo, (*above, id(value))) for key, item in value.items()}
+        return value if all(items[key] is item for key, item in value.items()) else items
+    items = [_without_graph(item, memo, (*above, id(value))) for item in value]
+    if all(new is old for new, old in zip(items, value, strict=True)):
+        return value
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
 class Linear(Module):
