@@ -225,8 +225,10 @@ class LSTMCell(Cell):
         if not self.layer_norm:
             return weights, p, None
         H, dtype = self.hidden_size, weights.W.dtype
-        for name, size in (("scale_x", 4 * H), ("scale_h", 4 * H), ("scale_c", H), ("shift_c", H)):
-            _check_tensor(self.op, name, getattr(self, name), dtype, (size,), f"({size // H} * hidden_size,)")
+        for name, gates in (("scale_x", 4), ("scale_h", 4), ("scale_c", 1), ("shift_c", 1)):
+            _check_tensor(
+                self.op, name, getattr(self, name), dtype, (gates * H,), f"({gates} * hidden_size,)"
+            )
         return weights, p, (self.scale_x, self.scale_h, self.scale_c, self.shift_c)
 
     def step(self, weights: tuple, x: Tensor, h: Tensor, c: Tensor, hm: Tensor) -> tuple[Tensor, Tensor]:

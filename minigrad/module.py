@@ -94,12 +94,35 @@ def glorot(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
 
 
 # What can hold neither a Parameter nor a Module.
-_PLAIN = frozenset([
-    type(None), bool, int, float, complex, str, bytes, np.dtype, np.random.Generator, Generator, Tensor,
-    *(kind for kind in vars(np).values() if isinstance(kind, type) and issubclass(kind, np.generic)),
-])
+_PLAIN = frozenset(
+    [
+        type(None),
+        bool,
+        int,
+        float,
+        complex,
+        str,
+        bytes,
+        np.dtype,
+        np.random.Generator,
+        Generator,
+        Tensor,
+        *(
+            kind
+            for kind in vars(np).values()
+            if isinstance(kind, type) and issubclass(kind, np.generic)
+        ),
+    ]
+)
 # What a search does not go into: what is shared by the whole program, and weights themselves.
-_NOT_SEARCHED = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, types.FrameType, Tensor)
+_NOT_SEARCHED = (
+    type,
+    types.ModuleType,
+    types.BuiltinFunctionType,
+    types.CodeType,
+    types.FrameType,
+    Tensor,
+)
 
 
 def _plain(value: Any) -> bool:
@@ -120,7 +143,7 @@ def _within(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterator[tupl
     if type(value) in _PLAIN:
         return
     if isinstance(value, dict):
-        if not gc.is_tracked(value):            # nothing but numbers and strings
+        if not gc.is_tracked(value):  # nothing but numbers and strings
             return
         items = [(key, item) for key, item in value.items() if isinstance(key, str)]
     elif isinstance(value, (list, tuple)):
@@ -129,7 +152,7 @@ def _within(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterator[tupl
         items = [(str(i), item) for i, item in enumerate(value)]
     else:
         return
-    if id(value) in above:                      # a list inside itself
+    if id(value) in above:  # a list inside itself
         return
     for key, item in items:
         yield from _within(item, f"{name}.{key}", (*above, id(value)))
@@ -151,7 +174,10 @@ def _class_attributes(kind: type) -> tuple[str, ...]:
         name
         for base in kind.__mro__[: kind.__mro__.index(Module)]
         for name, value in vars(base).items()
-        if isinstance(value, (Parameter, Module, list, tuple, dict, set, types.MemberDescriptorType)) and name != "__slots__"
+        if isinstance(
+            value, (Parameter, Module, list, tuple, dict, set, types.MemberDescriptorType)
+        )
+        and name != "__slots__"
     )
 
 
@@ -169,7 +195,14 @@ def _out_of_reach(start: Any, reached: set[int]) -> tuple[Any, Any] | None:
         for inside in _referents(thing):
             if id(inside) not in seen and not _plain(inside):
                 seen.add(id(inside))
-                stack.append((inside, holder if isinstance(thing, types.CellType) or type(inside) is tuple else thing))
+                stack.append(
+                    (
+                        inside,
+                        holder
+                        if isinstance(thing, types.CellType) or type(inside) is tuple
+                        else thing,
+                    )
+                )
     return None
 
 
@@ -221,10 +254,14 @@ class Module:
         return self.forward(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(vars(self).get(name), Parameter) and not (value is None or isinstance(value, Parameter)):
+        if isinstance(vars(self).get(name), Parameter) and not (
+            value is None or isinstance(value, Parameter)
+        ):
             if not isinstance(value, Tensor):
-                raise TypeError(f"{type(self).__name__}: {name} is a Parameter, it can be replaced by a Parameter, a Tensor or None, "
-                                f"got {type(value).__name__}; to change its values: {name}[...] = value, within no_grad()")
+                raise TypeError(
+                    f"{type(self).__name__}: {name} is a Parameter, it can be replaced by a Parameter, a Tensor or None, "
+                    f"got {type(value).__name__}; to change its values: {name}[...] = value, within no_grad()"
+                )
             object.__setattr__(self, "_replaced", (*self._replaced, name))
         object.__setattr__(self, name, value)
         if self._checked and not _plain(value):
@@ -236,8 +273,9 @@ class Module:
         return sorted(members, key=lambda member: isinstance(member[1], Module))
 
     def _walk(self, running: bool = False) -> list[tuple[str, "Parameter | Module"]]:
-        """(name, thing) of all Parameters and Modules here and inside, each once. Everything that goes through a module does so by
-        this list. running: for a call, which a Tensor in the place of a Parameter is good enough for."""
+        """(name, thing) of all Parameters and Modules here and inside, each once. Everything that
+        goes through a module does so by this list. running: for a call, which a Tensor in the place
+        of a Parameter is good enough for."""
         found: list[tuple[str, Parameter | Module]] = []
         names: dict[str, int] = {}
         reached = {id(self)}
@@ -245,7 +283,9 @@ class Module:
         while stack:
             for name, thing in stack[-1]:
                 if names.setdefault(name, id(thing)) != id(thing):
-                    raise ValueError(f"{type(self).__name__}: two parameters or modules have the name {name}")
+                    raise ValueError(
+                        f"{type(self).__name__}: two parameters or modules have the name {name}"
+                    )
                 if name and id(thing) in reached:
                     continue
                 reached.add(id(thing))
@@ -286,7 +326,11 @@ class Module:
             hidden = _out_of_reach(value, reached)
             if hidden is not None:
                 thing, holder = hidden
-                kind = "Parameter" if isinstance(thing, Parameter) else f"module {type(thing).__name__}"
+                kind = (
+                    "Parameter"
+                    if isinstance(thing, Parameter)
+                    else f"module {type(thing).__name__}"
+                )
                 place = "a class attribute" if holder is thing else f"a {type(holder).__name__}"
                 raise TypeError(
                     f"{type(self).__name__}: {path + '.' if path else ''}{name} holds a {kind} in {place}, where it is neither "
@@ -356,7 +400,10 @@ class Module:
         """Set all parameters from arrays by name. Anything missing, unexpected, or of another shape or dtype is one ValueError
         that lists it all; then no parameter has changed."""
         if not isinstance(state, Mapping):
-            raise TypeError(f"load_state_dict: state must be a dict of arrays, got {type(state).__name__}" + _hint(state))
+            raise TypeError(
+                f"load_state_dict: state must be a dict of arrays, got {type(state).__name__}"
+                + _hint(state)
+            )
         own, state, arrays = dict(self.named_parameters()), dict(state), {}
         wrong = [f"missing: {name}" for name in own if name not in state]
         wrong += [f"unexpected: {name}" for name in state if name not in own]
@@ -368,7 +415,10 @@ class Module:
                 else:
                     arrays[name] = array
         if wrong:
-            raise ValueError(f"load_state_dict: {type(self).__name__} does not fit the state: " + "; ".join(wrong))
+            raise ValueError(
+                f"load_state_dict: {type(self).__name__} does not fit the state: "
+                + "; ".join(wrong)
+            )
         with no_grad():
             for name, array in arrays.items():
                 own[name][...] = array
@@ -380,16 +430,23 @@ class Module:
     def __repr__(self) -> str:
         lines = self._lines("", ())
         width = max(len(text) for text, _ in lines)
-        return "\n".join(text if count is None else f"{text.ljust(width)}     # {count:,} parameters" for text, count in lines)
+        return "\n".join(
+            text if count is None else f"{text.ljust(width)}     # {count:,} parameters"
+            for text, count in lines
+        )
 
     def _lines(self, label: str, above: tuple[int, ...]) -> list[tuple[str, int | None]]:
         if id(self) in above:
-            return [(f"{label}{type(self).__name__}(...)", None)]           # a module inside itself
+            return [(f"{label}{type(self).__name__}(...)", None)]  # a module inside itself
         children, count = list(self.children()), sum(p.size for p in self.parameters())
         head = f"{label}{type(self).__name__}("
         if not children:
             return [(f"{head}{self.options()})", count)]
-        inside = [(f"  {text}", n) for name, child in children for text, n in child._lines(f"{name}: ", (*above, id(self)))]
+        inside = [
+            (f"  {text}", n)
+            for name, child in children
+            for text, n in child._lines(f"{name}: ", (*above, id(self)))
+        ]
         return [(head, count), *inside, (")", None)]
 
 
@@ -402,7 +459,9 @@ def _hint(state: Any) -> str:
 
 def _array_for(parameter: Parameter, value: Any) -> tuple[str, np.ndarray | None]:
     """(what is wrong, None), or ("", a copy of the value that fits the parameter): it may be a view of another parameter."""
-    if not isinstance(value, (Tensor, np.ndarray, np.generic, list, tuple, float, int)) and not hasattr(value, "__array__"):
+    if not isinstance(
+        value, (Tensor, np.ndarray, np.generic, list, tuple, float, int)
+    ) and not hasattr(value, "__array__"):
         return f"must be an array, got {type(value).__name__}", None
     if isinstance(value, np.ma.MaskedArray):
         return "must not be a masked array", None
@@ -410,8 +469,13 @@ def _array_for(parameter: Parameter, value: Any) -> tuple[str, np.ndarray | None
         array = np.array(value)
     except ValueError:
         return "must be an array, got nested lists of different lengths", None
-    except Exception as error:                      # whatever __array__ raises, as that of a torch Tensor that requires grad
-        return f"must be an array, got {type(value).__name__}, which NumPy cannot read ({error})", None
+    except (
+        Exception
+    ) as error:  # whatever __array__ raises, as that of a torch Tensor that requires grad
+        return (
+            f"must be an array, got {type(value).__name__}, which NumPy cannot read ({error})",
+            None,
+        )
     if array.shape != parameter.shape:
         return f"must have shape {parameter.shape}, got {array.shape}", None
     if array.dtype != parameter.dtype:
@@ -430,7 +494,9 @@ def _without_graph(value: Any, memo: dict[int, Tensor], above: tuple[int, ...] =
     if isinstance(value, dict):
         if not gc.is_tracked(value):
             return value
-        items = {key: _without_graph(item, memo, (*above, id(value))) for key, item in value.items()}
+        items = {
+            key: _without_graph(item, memo, (*above, id(value))) for key, item in value.items()
+        }
         return value if all(items[key] is item for key, item in value.items()) else items
     items = [_without_graph(item, memo, (*above, id(value))) for item in value]
     if all(new is old for new, old in zip(items, value, strict=True)):

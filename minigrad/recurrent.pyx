@@ -494,7 +494,10 @@ def checked_clip(str op not None, str name not None, clip) -> float:
         raise TypeError(f"{op}: {name} must be a number or None, got {type(clip).__name__}")
     if not clip > 0:
         raise ValueError(f"{op}: {name} must be above 0, got {clip}")
-    return float(min(clip, math.inf))
+    try:
+        return float(clip)
+    except OverflowError:               # an int beyond float: no bound for any number
+        return math.inf
 
 
 def no_second_order(str op not None) -> RuntimeError:

@@ -1226,13 +1226,14 @@ cdef class Tensor(Slot):
         tail = f", grad_fn=<{self.node.name}>" if self.node is not None else ", requires_grad=True" if self._requires_grad else ""
         return f"Tensor({text}{dtype}{tail})"
 
-    # A copy has the values, requires_grad, the gradient and the attributes of a subclass; hooks stay with the original.
+    # A copy has the values and requires_grad; one of a Parameter, or of another subclass, its gradient and attributes too, so that
+    # the copy of a model is in the same state. Hooks stay with the original.
 
     def __reduce__(self):
         if self.node is not None:
-            raise RuntimeError(f"pickle, deepcopy: a tensor made by an op ({self.node.name}) cannot be copied with its graph: "
-                               f"copy tensor.detach()")
-        gradient = None if self._grad is None else self._grad.detach()
+            raise RuntimeError(f"pickle, deepcopy: only leaf tensors can be copied, this was made by {self.node.name} and its graph "
+                               f"cannot come along: copy tensor.detach()")
+        gradient = None if self._grad is None or type(self) is Tensor else self._grad.detach()
         return _rebuild, (type(self), np.array(self._array), self._requires_grad, gradient, getattr(self, "__dict__", None) or None)
 
     def __copy__(self):
