@@ -264,7 +264,7 @@ class Module:
                 )
             object.__setattr__(self, "_replaced", (*self._replaced, name))
         object.__setattr__(self, name, value)
-        if self._checked and not _plain(value):
+        if self._checked and not _plain(value) and not (type(value) in (list, dict) and not value):
             object.__setattr__(self, "_checked", False)
 
     def _members(self) -> list[tuple[str, "Parameter | Module"]]:
@@ -341,7 +341,11 @@ class Module:
         """Before the first call, and after attributes were set: look for what is out of reach, here and inside."""
         for _, module in self._walk(running=True):
             if isinstance(module, Module):
+                module._check_weights()
                 object.__setattr__(module, "_checked", True)
+
+    def _check_weights(self) -> None:
+        """Before the first call, and after attributes were set: do the weights fit each other?"""
 
     def __getstate__(self) -> dict[str, Any]:
         memo: dict[int, Tensor] = {}
@@ -521,27 +525,33 @@ class Linear(Module):
         self.weight = Parameter(glorot(numbers("linear", rng), d, k), dtype)
         self.bias = Parameter(np.zeros(k), dtype) if flag("linear", "bias", bias) else None
 
+    def _check_weights(self) -> None:
+        weight, bias = self.weight, self.bias
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"linear: weight must be a Tensor, got {type(weight).__name__}")
+        if weight.ndim != 2:
+            raise ValueError(f"linear: weight must have shape (d, k), got {weight.shape}")
+        if bias is None:
+            return
+        if not isinstance(bias, Tensor):
+            raise TypeError(f"linear: bias must be a Tensor or None, got {type(bias).__name__}")
+        if bias.shape != weight.shape[1:]:
+            raise ValueError(
+                f"linear: bias must have shape {weight.shape[1:]} = (k,), got {bias.shape}"
+            )
+
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d) -> (..., k)."""
         if not isinstance(x, Tensor):
             raise TypeError(f"linear: x must be a Tensor, got {type(x).__name__}")
-        weight, bias = self.weight, self.bias
-        if not isinstance(weight, Tensor):
-            raise TypeError(f"linear: weight must be a Tensor, got {type(weight).__name__}")
-        if x.dtype != weight.dtype:
-            hint = f"convert the input with x.astype('{weight.dtype}')"
-            raise TypeError(f"linear: x has dtype {x.dtype}, the weights have {weight.dtype}: {hint}")
-        if weight.ndim != 2:
-            raise ValueError(f"linear: weight must have shape (d, k), got {weight.shape}")
-        if x.ndim == 0 or x.shape[-1] != weight.shape[0]:
-            raise ValueError(f"linear: x must have shape (..., {weight.shape[0]}) = (..., d), got {x.shape}")
-        if bias is not None and (not isinstance(bias, Tensor) or bias.shape != weight.shape[1:]):
-            got = bias.shape if isinstance(bias, Tensor) else type(bias).__name__
-            raise (ValueError if isinstance(bias, Tensor) else TypeError)(
-                f"linear: bias must be a Tensor of shape {weight.shape[1:]} = (k,) or None, got {got}")
-        if bias is None or x.ndim < 2:
-            product = matmul(x, weight)
-            return product if bias is None else product + bias
+        if x.dtype != self.weight.dtype:
+            hint = f"convert the input with x.astype('{self.weight.dtype}')"
+            raise TypeError(f"linear: x has dtype {x.dtype}, the weights have {self.weight.dtype}: {hint}")
+        if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
+            raise ValueError(f"linear: x must have shape (..., {self.weight.shape[0]}) = (..., d), got {x.shape}")
+        if self.bias is None or x.ndim < 2:
+            product = matmul(x, self.weight)
+            return product if self.bias is None else product + self.bias
         return addmm(self.bias, x, self.weight)
 
     def options(self) -> str:
@@ -561,12 +571,14 @@ class Embedding(Module):
         shape = size("embedding", "n", n), size("embedding", "d", d)
         self.weight = Parameter(numbers("embedding", rng).standard_normal(shape), checked_dtype(dtype, "embedding"))
 
+    def _check_weights(self) -> None:
+        if not isinstance(self.weight, Tensor):
+            raise TypeError(f"embedding: weight must be a Tensor, got {type(self.weight).__name__}")
+        if self.weight.ndim != 2:
+            raise ValueError(f"embedding: weight must have shape (n, d), got {self.weight.shape}")
+
     def forward(self, indices: Any) -> Tensor:
         """indices (...) -> (..., d)."""
-        if not isinstance(self.weight, Tensor) or self.weight.ndim != 2:
-            got = self.weight.shape if isinstance(self.weight, Tensor) else type(self.weight).__name__
-            raise (ValueError if isinstance(self.weight, Tensor) else TypeError)(
-                f"embedding: weight must be a Tensor of shape (n, d), got {got}")
         return embedding(self.weight, indices)
 
     def options(self) -> str:

@@ -95,7 +95,7 @@ def test_cells_of_another_kind_are_refused():
 def test_linear_and_embedding_check_their_weights():
     layer, table = nn.Linear(2, 3), nn.Embedding(4, 2)
     layer.bias = nn.Parameter(np.ones(1, np.float32))
-    with pytest.raises(ValueError, match=r"linear: bias must be a Tensor of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"linear: bias must have shape \(3,\)"):
         layer(mg.ones((2, 2)))
     layer.bias, layer.weight = None, nn.Parameter(np.ones(2, np.float32))
     with pytest.raises(ValueError, match=r"linear: weight must have shape \(d, k\)"):
@@ -103,7 +103,7 @@ def test_linear_and_embedding_check_their_weights():
     for weight in (None, nn.Parameter(np.ones(2))):
         table.weight = weight
         with pytest.raises(
-            (TypeError, ValueError), match="embedding: weight must be a Tensor of shape"
+            (TypeError, ValueError), match="embedding: weight must"
         ):
             table([1])
 
