@@ -63,6 +63,7 @@ def test_replaced_weights_that_fit_are_used(name):
 def test_a_weight_that_was_initialised_again_is_checked():
     layer = make("lstm", 3, 4)
     x, _, _, _ = inputs(layer, 3, 2)
+    layer(x)
     layer.cells[0].b.__init__(np.ones(5), np.float64)
     with pytest.raises(ValueError, match=r"lstm: b must have shape \(16,\) .* got \(5,\)"):
         layer(x)
