@@ -1226,18 +1226,31 @@ cdef class Tensor(Slot):
         tail = f", grad_fn=<{self.node.name}>" if self.node is not None else ", requires_grad=True" if self._requires_grad else ""
         return f"Tensor({text}{dtype}{tail})"
 
+    # A copy has the values and requires_grad; one of a Parameter, or of another subclass, its gradient and attributes too, so that
+    # the copy of a model is in the same state. Hooks stay with the original.
+
     def __reduce__(self):
         if self.node is not None:
-            raise RuntimeError("pickle, deepcopy: only leaf tensors can be copied this way; use detach()")
-        return _rebuild, (type(self), np.array(self._array), self._requires_grad)
+            raise RuntimeError(f"pickle, deepcopy: only leaf tensors can be copied, this was made by {self.node.name} and its graph "
+                               f"cannot come along: copy tensor.detach()")
+        gradient = None if self._grad is None or type(self) is Tensor else self._grad.detach()
+        return _rebuild, (type(self), np.array(self._array), self._requires_grad, gradient, getattr(self, "__dict__", None) or None)
 
     def __copy__(self):
         return self.__deepcopy__({})
 
     def __deepcopy__(self, memo):
-        make, arguments = self.__reduce__()
-        memo[id(self)] = copy = make(*arguments)
-        return copy
+        import copy
+        cdef Tensor made
+        make, (kind, array, requires_grad, gradient, attributes) = self.__reduce__()
+        memo[id(self)] = made = make(kind, array, requires_grad)
+        if gradient is not None:
+            if id(self._grad) not in memo:
+                memo[id(self._grad)] = copy.deepcopy(gradient)
+            made._grad = memo[id(self._grad)]
+        if attributes:
+            made.__dict__.update(copy.deepcopy(attributes, memo))
+        return made
 
     # -- arithmetic: see elementwise.pyx and matmul.pyx
 
@@ -1277,10 +1290,16 @@ cdef class Tensor(Slot):
         operators.setitem(self, index, value)
 
 
-def _rebuild(kind, array, requires_grad):
+def _rebuild(kind, array, requires_grad, Tensor gradient=None, dict attributes=None):
     """Make a pickled or copied tensor again."""
-    cdef Tensor t = kind.__new__(kind)
-    t._array, t._requires_grad = array, requires_grad
+    cdef Tensor t
+    if not isinstance(kind, type) or not issubclass(kind, Tensor):
+        raise TypeError(f"pickle: kind must be Tensor or a subclass, got {kind!r}")
+    t = kind.__new__(kind)
+    t._array, t._requires_grad = as_array(array, None, False, "pickle"), requires_grad
+    t.grad = gradient
+    if attributes:
+        t.__dict__.update(attributes)
     return t
 
 
