@@ -55,7 +55,7 @@ def records(text, separator):
             return
         except csv.Error as error:
             raise csv.Error(f"line {line}: {error}") from None
-        if any(field.strip() for field in fields):
+        if len(fields) > 1 or any(field.strip() for field in fields):
             yield line, [field.strip() for field in fields]
 
 
