@@ -122,10 +122,10 @@ BAD = {
     "dimensions by the header": (HEADER + "1:2:3:slow\n", "line 6: expected 2 equally long rows"),
     "univariate": ("@univariate true\n@classLabel true a\n@data\n1:2:a\n", "line 4: expected 1 equally long rows"),
     "univariate of 2": ("@univariate true\n" + HEADER + "1:2:slow\n", "line 7: @univariate true, but 2 dimensions"),
-    "equal lengths": ("@equalLength true\n" + HEADER + "1,2:3,4:slow\n1:2:slow\n", "line 8: 1 steps, but @equalLength true and 2"),
+    "equal lengths": ("@equalLength true\n" + HEADER + "1,2:3,4:slow\n1:2:slow\n", "line 8: 1 steps, but @equalLength true"),
     "series length": ("@equalLength true\n@seriesLength 3\n" + HEADER + "1,2:3,4:slow\n", "line 8: 2 steps, but @equalLength"),
     "no number": ("@dimensions two\n", "line 1: @dimensions must be a whole number above 0"),
-    "a late header": (HEADER + "1:2:slow\n@missing true\n", "line 7: a line of the header, '@missing true', after the first case"),
+    "a late header": (HEADER + "1:2:slow\n@missing true\n", "line 7: a line of the header, '@missing true'"),
     "no data": (HEADER, "holds no cases"),
     "empty": ("", "holds no cases"),
 }
