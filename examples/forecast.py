@@ -176,10 +176,14 @@ def draw(figure, series, name, low, high, forecasts, truth):
     (n, H), N = truth.shape, len(series)
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     left.plot(np.arange(max(0, N - 8 * H), N), series[-8 * H:], "black", lw=1, label=literal(name))
+    known, unknown = np.arange(N - H, N), np.arange(N, N + H)
     for k, (method, values) in enumerate(forecasts.items()):
-        left.plot(np.arange(N - H, N + H), np.r_[values[n - 1], values[-1]], f"C{k}", label=method)
+        left.plot(known, values[n - 1], f"C{k}", label=method)
+        left.plot(unknown, values[-1], f"C{k}")
         right.plot(np.arange(1, H + 1), np.sqrt(np.mean((values[:n] - truth) ** 2, axis=0)), f"C{k}")
-    left.fill_between(np.arange(N - H, N + H), np.r_[low[n - 1], low[-1]], np.r_[high[n - 1], high[-1]], alpha=0.2)
+    left.fill_between(known, low[n - 1], high[n - 1], color="C0", alpha=0.2)
+    left.fill_between(unknown, low[-1], high[-1], color="C0", alpha=0.2)
+    left.axvline(N - 0.5, color="gray", lw=0.8, ls=":", label="end of the series")
     left.legend(loc="upper left")
     right.set(xlabel="steps ahead", ylabel="RMSE on the held-out end")
 

@@ -61,7 +61,7 @@ def table(o: argparse.Namespace) -> dict:
             if kind == "RNN":
                 sigma = np.linalg.norm(W1, 2)
                 bound = dh[-1] * sigma ** np.arange(n, -1, -1.0)
-                worst = max(worst, np.nanmax((dh / bound)[:-1], initial=0))
+                worst = max(worst, (dh / bound)[:-1].max())
                 row += [sigma ** n, mg.nn.power_norms(W1.T, n)[-1]]
             row += [dh[0] / dh[-1]] if dc is None else [dc[0] / dc[-1], dh[0] / dh[-1]]
         print(f"{radius:6.2f}" + "".join(f"{v:10.1e}" for v in row))
@@ -122,7 +122,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument("--plot", metavar="FILE", type=picture, default="vanishing.png", help="default vanishing.png")
     o = parser.parse_args(arguments)
-    with np.errstate(all="ignore"):          # far from 1 a radius takes the bound out of float64's range
+    for radius in o.radii:
+        if abs(np.log10(radius)) * o.length > 300:
+            script.fail(f"--radii and --length: {radius:g} to the power {o.length - 1} is out of float64's range")
+    with np.errstate(over="ignore"):
         norms = table(o)
     print("\nloss of the training:  step   without clipping   with clipping")
     with np.errstate(all="ignore"):
