@@ -340,6 +340,9 @@ cdef int record_outputs(Node main, tuple ys) except -1:
 
 # ---------------------------------------------------------------- recording
 
+# In this file no list of objects is made by a comprehension: where memory runs out while it grows, code of Cython 3.3 gives up a
+# reference twice.
+
 cdef bint recording() noexcept:
     return mg_recording
 
@@ -365,7 +368,10 @@ cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs):
     elif n == 2:
         node.slots = (checked_slot(<Tensor>inputs[0], name), checked_slot(<Tensor>inputs[1], name))
     else:
-        node.slots = tuple([checked_slot(x, name) if x is not None else None for x in inputs])
+        slots = []                      # no comprehension: see below
+        for x in inputs:
+            slots.append(checked_slot(x, name) if x is not None else None)
+        node.slots = tuple(slots)
     if y.node is not None:
         move_retained(y, node)
     y.node, y._requires_grad = node, True
@@ -446,11 +452,11 @@ cdef int python_rule(Node node, Tensor dy) except -1:
             x = put_output(y, original(node), output)
         arguments.append(x)
     # The rule may keep what it is given, or write to it: others must not see that.
-    if several:
-        dys = [None if y is None else own(y, create_graph) for y in node.outputs]
-    else:
-        dys = [dy if node.fresh else own(dy, create_graph)]
-    dy = None
+    dys = []
+    for y in node.outputs if several else (dy,):
+        exposed = y is not None and (several or not node.fresh)
+        dys.append(own(y, create_graph) if exposed else y)
+    y = dy = None
     gradients = backward(*dys, *arguments)
     del dys
     if not isinstance(gradients, tuple):
@@ -514,16 +520,21 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
         raise TypeError(f"{name}: backward must be callable, got {type(backward).__name__}")
     if several and not values:
         raise ValueError(f"{name}: values must hold at least one array, got ()")
-    made = tuple([wrap(as_array(value, None, False, name)) for value in (values if several else (values,))])
-    for index, y in enumerate(made):
-        for x in (*inputs, *made[:index]):
+    outputs = []
+    for value in values if several else (values,):
+        y = wrap(as_array(value, None, False, name))
+        for x in (*inputs, *outputs):
             if x is not None and np.may_share_memory(y._array, x._array):
                 mark_view(y, x)
                 break
+        outputs.append(y)
+    made = tuple(outputs)
     if mg_recording and any([x is not None and x._requires_grad for x in inputs]):
         y = <Tensor>made[0]
         node = recordn(y, python_rule, name, inputs)
-        saves = []
+        saves, shapes = [], []
+        for x in inputs:
+            shapes.append(None if x is None else (x.shape, x._array.dtype))
         for x in saved:
             save0(node, x)
             saves.append((x, node.version0, node.sum0, None))
@@ -531,7 +542,7 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
             for index, y in enumerate(made):
                 save_output(node, y)
                 saves.append((node.saved0, node.version0, node.sum0, index))
-        node.extra = (backward, saves, [(x.shape, x._array.dtype) if x is not None else None for x in inputs])
+        node.extra = (backward, saves, shapes)
         node.saved0, node.saved_output = None, False
         if several:
             record_outputs(node, made)
@@ -555,7 +566,9 @@ cdef int note_anomaly(Node node, Tensor y, tuple inputs) except -1:
     cdef Tensor x
     node.where = user_line()
     if not np.isfinite(y._array).all():
-        given = [x for x in inputs if x is not None and not np.isfinite(x._array).all()]
+        given = False
+        for x in inputs:
+            given = given or (x is not None and not np.isfinite(x._array).all())
         raise RuntimeError(f"anomaly: {node.name} {'got' if given else 'made'} the first non-finite value, of shape {y.shape}, "
                            f"at {node.where}")
     return 0
@@ -756,7 +769,7 @@ cdef class Sweep(Mode):
     in its thread if its gradients are to be differentiated, else off."""
 
     def __cinit__(self):
-        self.heap, self.capacity = self.small, 8
+        self.heap, self.capacity, self.leaves = self.small, 8, []
 
     def __dealloc__(self):
         if self.heap != self.small:
@@ -948,8 +961,11 @@ cdef class Sweep(Mode):
         """No slot keeps anything of this sweep."""
         cdef Slot place
         cdef Py_ssize_t i
+        cdef Node node
         while self.pending > 0:
-            self.close(self.pop(), False)
+            node = self.pop()
+            if node.run is self:
+                self.close(node, False)
         for i in range(len(self.leaves)):
             place = <Slot>self.leaves[i]
             place.inflight = None
@@ -1012,26 +1028,28 @@ cdef set find_needed(list roots, dict wanted):
     needed = set(wanted)
     reached = []
     try:
-        stack = tuple([slot_of(root) for root in roots])
-        while True:
-            for slot in stack:
-                if slot is not None and not slot.is_leaf:
-                    walk.reserve()
-                    walk.push(<Node>slot)
-            node = last
-            while node is last and walk.pending > 0:
-                node = walk.pop()
-            if node is last:
-                break
-            reached.append(node)
-            last, stack = node, node.slots
-    finally:
+        for root in roots:
+            push_slot(walk, slot_of(root))
         while walk.pending > 0:
-            walk.pop()
+            node = walk.pop()
+            if node is not last:
+                reached.append(node)
+                for slot in node.slots:
+                    push_slot(walk, slot)
+                last = node
+    finally:
+        walk.close_all()
     for node in reversed(reached):
         if leads_on(node, needed):
             needed.add(node)
     return needed
+
+
+cdef int push_slot(Sweep walk, Slot slot) except -1:
+    if slot is not None and not slot.is_leaf:
+        walk.reserve()
+        walk.push(<Node>slot)
+    return 0
 
 
 cdef Tensor run_hooks(Sweep run, Slot slot, Tensor gradient):
@@ -1089,7 +1107,7 @@ cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict want
     cdef Sweep run = Sweep.__new__(Sweep)
     cdef Tensor root, seed
     cdef Slot slot
-    run.leaves, run.retain, run.create_graph, run.wanted = [], retain, create_graph, wanted
+    run.retain, run.create_graph, run.wanted = retain, create_graph, wanted
     if wanted is not None:
         run.needed = find_needed(roots, wanted)
     run.enter(&mg_recording, create_graph, None)
@@ -1141,7 +1159,9 @@ def grad(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=
             x = <Tensor>given
             if not x._requires_grad:
                 raise RuntimeError(f"grad: one of the {name} does not require grad and was not made from a tensor that does")
-    seeds = [check_seed(x, gradient, "grad") for x, gradient in zip(outputs, grad_outputs)]
+    seeds = []
+    for x, gradient in zip(outputs, grad_outputs):
+        seeds.append(check_seed(x, gradient, "grad"))
     wanted = {key_of(slot_of(x)): None for x in inputs}
     sweep(outputs, seeds, create_graph if retain_graph is None else retain_graph, create_graph, wanted)
     found = []
@@ -1551,7 +1571,10 @@ cdef class Tensor(Slot):
     def __iter__(self):
         if cnp.PyArray_NDIM(self._array) == 0:
             raise TypeError("iteration over a 0-d tensor")
-        return iter([self[i] for i in range(len(self))])
+        rows = []
+        for i in range(len(self)):
+            rows.append(self[i])
+        return iter(rows)
 
     def __contains__(self, value):
         return bool((self == value).any())
