@@ -884,6 +884,117 @@ def test_function_that_saved_an_intermediate_is_not_differentiated_twice():
         mg.grad(Square.apply(x), x, create_graph=True)
 
 
+@pytest.mark.parametrize("values, error, text", [
+    (np.ones(2, np.float16), TypeError, "float16"), (np.ones(2, bool), TypeError, "bool"), (np.ones(2, int), TypeError, "int64"),
+    (np.ones(2, np.longdouble), TypeError, "dtype"), (np.ones(2, complex), TypeError, "complex128"), (None, TypeError, "NoneType"),
+    (np.ma.masked_array([1.0, 2.0], [False, True]), TypeError, "masked"), ("a", TypeError, "str"), ((), ValueError, "at least one"),
+    ((np.ones(2), None), TypeError, "NoneType"), (np.array([None]), TypeError, "object"),
+], ids=range(11))
+def test_record_with_values_that_no_tensor_holds(values, error, text):
+    with pytest.raises(error, match=f"twice: .*{text}"):
+        mg.record("twice", values, (leaf(1.0, 2.0),), lambda dy: dy * 2.0)
+
+
+@pytest.mark.parametrize("values", [
+    np.frombuffer(bytearray(17), np.uint8)[1:].view(np.float64), np.zeros(2, ">f8"), np.zeros(4)[::-2], np.zeros((2, 2)).T[0],
+    np.lib.stride_tricks.as_strided(np.zeros(3, [("a", "f8"), ("b", "i4")])["a"], (2,)),
+], ids=["misaligned", "big-endian", "backwards", "column", "field"])
+def test_record_makes_proper_arrays(values):
+    x = leaf(1.0, 2.0)
+    y = mg.record("op", values, (x,), lambda dy: dy * 2.0)
+    (mg.exp(y) * y).sum().backward()
+    assert y.tolist() == [0, 0] and close(x.grad, 2, 2)
+
+
+@pytest.mark.parametrize("options, text", [
+    ({"saved": (None,)}, "saved must be Tensors, got NoneType at position 0"),
+    ({"saved": (leaf(1.0), np.ones(2))}, "saved must be Tensors, got ndarray at position 1"),
+    ({"saved": None}, "saved must be a tuple of Tensors, got None"), ({"saved": [leaf(1.0)]}, "'saved' .*tuple"),
+    ({"inputs": (1,)}, "inputs must be Tensors, got int at position 0"), ({"inputs": leaf(1.0)}, "'inputs' .*tuple"),
+    ({"inputs": None}, "'inputs' .*tuple"), ({"name": 3}, "'name' .*str"), ({"name": None}, "'name' .*str"),
+    ({"backward": None}, "backward must be callable, got NoneType"),
+], ids=range(10))
+def test_record_with_wrong_arguments(options, text):
+    arguments = {"name": "op", "values": np.ones(1), "inputs": (leaf(1.0),), "backward": lambda dy: dy}
+    with pytest.raises(TypeError, match=text):
+        mg.record(**(arguments | options))
+
+
+def test_function_that_returns_its_argument():
+    """The result is another tensor with the same memory; what was saved is the argument."""
+    class Same(mg.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x, x)
+            return x
+
+        @staticmethod
+        def backward(ctx, dy):
+            x, again = ctx.saved_tensors
+            return dy * x * again
+
+    x = leaf(1.0, 2.0)
+    y = Same.apply(x)
+    assert y is not x and x.is_leaf and np.shares_memory(y.numpy(), x.numpy())
+    (dx,) = mg.grad(y.sum(), x, create_graph=True)
+    assert close(dx, 1, 4) and close(mg.grad(dx.sum(), x)[0], 2, 4)
+
+
+def test_function_whose_results_share_memory():
+    class Views(mg.Function):
+        @staticmethod
+        def forward(ctx, x):
+            y = x * 2.0
+            ctx.save_for_backward(y)
+            return y, y, y[:1], x[1:]
+
+        @staticmethod
+        def backward(ctx, da, db, dc, dd):
+            dx = 2.0 * (da + db).numpy()
+            dx[:1] += 2.0 * dc.numpy()
+            dx[1:] += dd.numpy()
+            return mg.Tensor(dx)
+
+    x = leaf(1.0, 2.0)
+    a, b, c, d = Views.apply(x)
+    (a * 1.0 + b * 10.0).sum().backward(retain_graph=True)
+    assert close(x.grad, 22, 22)
+    (c.sum() * 3.0 + d.sum() * 5.0).backward(retain_graph=True)
+    assert close(x.grad, 28, 27)
+    with mg.no_grad():
+        a[0] = 7.0
+    with pytest.raises(RuntimeError, match="Views: .*modified by an in-place operation"):
+        b.sum().backward()
+
+
+def test_function_that_comes_back_to_itself():
+    """backward of the same op, inside of its own backward: each sees what was saved, before and after."""
+    class Square(mg.Function):
+        depth = 0
+
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, dy):
+            before = ctx.saved_tensors
+            Square.depth += 1
+            if Square.depth < 4:
+                with mg.enable_grad():
+                    assert close(mg.grad(y, x, retain_graph=True)[0], 6)
+            assert ctx.saved_tensors is before
+            return dy * 2.0 * before[0]
+
+    x = leaf(3.0)
+    y = Square.apply(x)
+    assert close(mg.grad(y, x)[0], 6)
+    empty = broken(lambda ctx, x, k: ())
+    with pytest.raises(TypeError, match=r"Broken: forward must return a Tensor or a tuple of them, got \(\)"):
+        empty.apply(x, 3)
+
+
 def test_function_without_gradient():
     x = leaf(1.0)
     y = broken(backward=lambda ctx, dy: (None, None)).apply(x, 3)
@@ -1286,6 +1397,68 @@ def test_deepcopy_keeps_sharing():
     assert one is two and one is not x
 
 
+# ---------------------------------------------------------------- tensors that were not made properly
+
+class Forgot(mg.Tensor):
+    def __init__(self):
+        pass
+
+
+@pytest.mark.parametrize("make", [lambda: mg.Tensor.__new__(mg.Tensor), lambda: mg.nn.Parameter.__new__(mg.nn.Parameter), Forgot])
+def test_tensor_without_init(make):
+    """It is empty; every method and function gives an answer or an ordinary error."""
+    t = make()
+    assert t.shape == (0,) and t.dtype == np.float32 and t.tolist() == [] and not t.requires_grad
+    calls = [getattr(t, name) for name in dir(t) if name not in ("__class__", "__new__", "__init__", "__init_subclass__")]
+    calls += [function for name, function in vars(mg).items() if callable(function) and not inspect.isclass(function)
+              and name not in ("show_config", "save", "load", "manual_seed", "set_num_threads", "draw")]
+    for call in filter(callable, calls):
+        for arguments in ((), (t,), (t, t), (1,), (t, 0), (None,)):
+            try:
+                call(*arguments)
+            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
+                pass
+
+
+def test_init_twice():
+    x = leaf(1.0, 2.0)
+    y = x + 1.0
+    for tensor in (x, y, mg.nn.Parameter(np.ones(2))):
+        with pytest.raises(RuntimeError, match="Tensor: __init__ has been called before"):
+            mg.Tensor.__init__(tensor, np.ones(5))
+    y.sum().backward()
+    assert close(x.grad, 1, 1)
+    late = mg.Tensor.__new__(mg.Tensor)
+    late.requires_grad_()
+    y = late.sum()
+    late.__init__([1.0, 2.0], requires_grad=True)
+    with pytest.raises(RuntimeError, match=r"__init__ after it had been used: its gradient has shape \(0,\), it has shape \(2,\)"):
+        y.backward()
+    with pytest.raises(TypeError):
+        mg.Tensor("no")
+    with pytest.raises(TypeError):
+        type(x).__reduce__(x)[0](mg.Tensor, np.ones(2, int), False)
+
+
+def test_insides_made_by_hand():
+    """The classes that a user can reach through grad_fn and the module: empty objects, that nothing can be done with."""
+    module = sys.modules["minigrad.tensor"]
+    node = type(mg.exp(leaf(1.0)).grad_fn)
+    for kind in (node, *node.__mro__[1:-1], module.Sweep, module.Mode, module.Output, module.Version, module.LeafStandIn):
+        thing = kind()
+        repr(thing)
+        for name in dir(thing):
+            value = getattr(thing, name)
+            if callable(value) and name != "__class__":
+                try:
+                    value()
+                except TypeError:
+                    pass
+        for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError):
+                duplicate(thing)
+
+
 # ---------------------------------------------------------------- memory
 
 def test_intermediates_die_with_the_loss():
@@ -1408,6 +1581,89 @@ def test_cycle_through_grad_is_collected():
     del x
     gc.collect()
     assert watched() is None
+
+
+def hooked(a, b, w):
+    """A scalar made with an op of the user's, several outputs, hooks and a retained gradient."""
+    p, q = Polar.apply(a, b)
+    h = mg.tanh(a * b) * w[:2] + p * q
+    h.register_hook(lambda dh: dh * 2.0)
+    h.retain_grad()
+    a.register_hook(lambda da: da * 1.0)
+    return (h * h + mg.exp(b) + w[1:]).sum()
+
+
+def fused(a, b, w):
+    layer = mg.nn.LSTM(2, 3, dtype=np.float64)
+    return (layer(mg.stack([a, b, a]).reshape((3, 1, 2)))[0] * w).sum()
+
+
+def wide(a, b, w):
+    """More pending nodes than fit into the sweep's first heap."""
+    return mg.stack([(a * k).sum() * (b.sum() + k) for k in range(20)]).sum() + w.sum()
+
+
+def first_grads(loss, leaves):
+    loss.backward(retain_graph=True)
+
+
+def more_grads(loss, leaves):
+    """Added in place to what is there."""
+    loss.backward(retain_graph=True)
+
+
+def graph_grads(loss, leaves):
+    loss.backward(create_graph=True)
+
+
+def results(loss, leaves):
+    return mg.grad(loss, leaves, retain_graph=True, create_graph=True)
+
+
+@pytest.mark.parametrize("run", [first_grads, more_grads, graph_grads, results])
+@pytest.mark.parametrize("make", [hooked, fused, wide])
+def test_out_of_memory(make, run):
+    """Each allocation fails once: a MemoryError, no gradient changed, and the same bits when it is done again."""
+    testcapi = pytest.importorskip("_testcapi")
+
+    def prepared():
+        mg.manual_seed(0)
+        leaves = [leaf(1.0, 2.0), leaf(0.5, 0.25), leaf(1.0, 2.0, 3.0)]
+        loss = make(*leaves)
+        for x in leaves if run is more_grads else []:
+            x.grad = mg.ones(x.shape, np.float64)
+        return loss, leaves
+
+    def bits(found, leaves):
+        return [dx.numpy().tobytes() for dx in (found or [x.grad for x in leaves])]
+
+    loss, leaves = prepared()
+    expected = bits(run(loss, leaves), leaves)
+    failed = 0
+    gc.disable()                        # or it is the collector that runs out of memory, and says so on stderr
+    try:
+        for n in range(2000):
+            loss, leaves = prepared()
+            before = [x.grad.numpy().tobytes() for x in leaves if x.grad is not None]
+            failure = found = None
+            testcapi.set_nomemory(n, n + 1)
+            try:
+                found = run(loss, leaves)
+            except BaseException as error:
+                failure = error
+            testcapi.remove_mem_hooks()
+            if failure is not None:
+                assert type(failure) is MemoryError, n
+                assert [x.grad.numpy().tobytes() for x in leaves if x.grad is not None] == before
+                assert mg.is_grad_enabled()
+                failed += 1
+                found = run(loss, leaves)
+            assert bits(found, leaves) == expected
+            if failure is None and n > failed + 20:
+                break
+    finally:
+        gc.enable()
+    assert failed > 20
 
 
 # ---------------------------------------------------------------- depth
