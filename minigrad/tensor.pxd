@@ -64,6 +64,7 @@ cdef class Sweep(Mode):
     cdef dict wanted            # for grad(): key of an input's slot -> None, then its gradient
     cdef set needed             # for grad(): keys of the slots between outputs and inputs
     cdef bint takes(self, Slot slot) except -1
+    cdef Slot find(self, Slot slot)
     cdef Slot place(self, Slot slot)
     cdef int reserve(self) except -1
     cdef void push(self, Node node) noexcept

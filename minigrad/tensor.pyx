@@ -577,10 +577,8 @@ cdef int check_gradients(Node node) except -1:
     cdef Slot slot
     for i in range(len(node.slots)):
         slot = <Slot>node.slots[i]
-        if slot is None or not node.run.takes(slot):
-            continue
-        slot = node.run.place(slot)
-        if slot.inflight is not None and not np.isfinite(slot.inflight._array).all():
+        slot = None if slot is None else node.run.find(slot)
+        if slot is not None and slot.inflight is not None and not np.isfinite(slot.inflight._array).all():
             raise RuntimeError(f"anomaly: the backward of {node.name} made the first non-finite gradient, for its input {i}; "
                                f"the op was recorded at {node.where}")
     return 0
@@ -779,20 +777,27 @@ cdef class Sweep(Mode):
         """Does this sweep have a use for the gradient of a slot?"""
         return slot is not None and (self.wanted is None or key_of(slot) in self.needed)
 
-    cdef Slot place(self, Slot slot):
-        """Where this sweep gathers the gradient of a slot: there, or in a stand-in. The first time it is put among what is pending."""
+    cdef Slot find(self, Slot slot):
+        """Where this sweep has gathered a gradient of a slot, or None."""
         if slot.run is self:
             return slot
-        key = key_of(slot)
-        if self.stand_ins is not None and key in self.stand_ins:
-            return <Slot>self.stand_ins[key]
+        return None if self.stand_ins is None else <Slot>self.stand_ins.get(key_of(slot))
+
+    cdef Slot place(self, Slot slot):
+        """Where this sweep gathers the gradient of a slot: there, or in a stand-in. The first time it is put among what is pending;
+        a gradient must be gathered there then."""
+        cdef Slot found = self.find(slot)
+        if found is not None:
+            return found
         self.reserve()
         if not claim(slot, self):
-            slot = leaf_stand_in(<Tensor>slot) if slot.is_leaf else stand_in(<Node>slot)
-            slot.run = self
+            key = key_of(slot)
+            found = leaf_stand_in(<Tensor>slot) if slot.is_leaf else stand_in(<Node>slot)
+            found.run = self
             if self.stand_ins is None:
                 self.stand_ins = {}
-            self.stand_ins[key] = slot
+            self.stand_ins[key] = found
+            slot = found
         if not slot.is_leaf:
             self.push(<Node>slot)
             return slot
@@ -870,7 +875,7 @@ cdef class Sweep(Mode):
             raise already_freed(node)
         if real.hooks and dy is not None:
             dy = run_hooks(self, real, dy)
-            node.fresh = False
+            node.fresh = node.fresh or dy is not node.inflight
         node.inflight = None
         ran[0] = self.wanted is None or leads_on(node, self.needed)
         if self.wanted is not None and real in self.wanted:
@@ -902,13 +907,14 @@ cdef class Sweep(Mode):
     cdef int finish_leaves(self) except -1:
         """Run the hooks of leaves; for grad(), note the gradients."""
         cdef Slot place
-        cdef Tensor leaf
+        cdef Tensor leaf, gradient
         cdef Py_ssize_t i
         for i in range(len(self.leaves)):
             place = <Slot>self.leaves[i]
             leaf = leaf_of(place)
             if leaf.hooks:
-                place.inflight, place.fresh = run_hooks(self, leaf, place.inflight), False
+                gradient = run_hooks(self, leaf, place.inflight)
+                place.inflight, place.fresh = gradient, place.fresh or gradient is not place.inflight
             if self.wanted is not None and key_of(leaf) in self.wanted:
                 self.wanted[key_of(leaf)] = gathered(place, self.create_graph)
         return 0

@@ -1355,6 +1355,18 @@ def test_anomaly_notices_memory_changed_behind_its_back():
             y.backward()
 
 
+def test_anomaly_where_a_rule_gives_nothing():
+    """An input that is given no gradient is not visited, with one or several sweeps on their way."""
+    x = leaf(1.0)
+    y = mg.exp(x)
+    z = broken(backward=lambda ctx, dy: (None, None)).apply(y, 3) + x
+    with mg.detect_anomaly():
+        z.register_hook(lambda dz: z.backward(retain_graph=True) if x.grad is None else None)
+        x.grad = mg.ones(1, np.float64)
+        z.backward(retain_graph=True)
+    assert close(x.grad, 2)
+
+
 def test_anomaly_names_a_line_in_a_folder_called_minigrad(tmp_path):
     script = tmp_path / "minigrad" / "train.py"
     script.parent.mkdir()
