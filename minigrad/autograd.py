@@ -1,5 +1,5 @@
-"""What is built on the sweep: vjp, jacobian, and ops whose forward and backward the user writes in Python; and how no_grad,
-enable_grad and detect_anomaly decorate functions."""
+"""What is built on the sweep: vjp, jacobian, and ops whose forward and backward the user writes in
+Python; and how no_grad, enable_grad and detect_anomaly decorate functions."""
 import functools
 import inspect
 from threading import get_ident
@@ -251,8 +251,10 @@ class Function:
             cotangents = [zeros(*spec) if dy is None else dy for dy, spec in zip(received, specs, strict=False)]
             saved, values = iter(received[len(specs):]), received[len(specs) + len(kept):]
             thread = get_ident()
-            outer = ctx._received.get(thread)       # a backward inside of this one may come through the same op
-            ctx._received[thread] = tuple(values[i] if kind == "result" else next(saved) for kind, i in places)
+            # Other threads, and a backward inside of this one, may come through the same op.
+            outer = ctx._received.get(thread)
+            ctx._received[thread] = tuple(values[i] if kind == "result" else next(saved)
+                                          for kind, i in places)
             try:
                 gradients = cls.backward(ctx, *cotangents)
             finally:

@@ -162,8 +162,10 @@ cdef class Sequence:
         dx = self.new((<object>self.x).shape) if node.wants(0) else None
         buffers = []                    # no comprehensions of objects: tensor.pyx says why
         for i, weight in ((3, self.wx), (4, self.wh), (5, self.bias), (6, self.peephole)):
-            wanted = weight is not None and node.wants(i)
-            buffers.append(node.buffer(i, (<object>weight).shape, cnp.PyArray_TYPE(weight))._array if wanted else None)
+            buffer = None
+            if weight is not None and node.wants(i):
+                buffer = node.buffer(i, (<object>weight).shape, cnp.PyArray_TYPE(weight))._array
+            buffers.append(buffer)
         wants_state = node.wants(1) or node.wants(2)
         T = self.x.shape[0]
         norms = np.zeros((2, T))
@@ -332,7 +334,8 @@ cdef int sequence_rule(Node node, Tensor _) except -1:
         if dy is not None:
             ys.append(y)
             dys.append(dy)
-    gradients = grad(ys, list(map(aliases.__getitem__, wanted)), dys, create_graph=True, allow_unused=True)
+    points = list(map(aliases.__getitem__, wanted))
+    gradients = grad(ys, points, dys, create_graph=True, allow_unused=True)
     for i, gradient in zip(wanted, gradients):
         if gradient is not None:
             node.give(i, <Tensor>gradient, False)

@@ -16,7 +16,7 @@ cdef class Slot:
     cdef bint fresh             # inflight is the sweep's own buffer: further contributions may be added in place
     cdef bint is_leaf
     cdef Sweep run              # the sweep that this slot is open in
-    cdef dict hooks             # number -> callable; 0 -> weak reference to the Tensor that retains its gradient
+    cdef dict hooks             # number -> callable; 0 -> weakref of the Tensor that retains its grad
 
 cdef class Node(Slot):
     cdef unsigned long long serial      # rank in the order of creation
@@ -56,7 +56,7 @@ cdef class Sweep(Mode):
     cdef Py_ssize_t pending
     cdef Py_ssize_t capacity
     cdef PyObject *small[8]     # the heap of most sweeps
-    cdef list leaves            # where the gradients of leaves are gathered: the leaf, or a LeafStandIn
+    cdef list leaves            # where leaves' gradients are gathered: the leaf, or a LeafStandIn
     cdef list retained          # (Tensor, gradient), for tensors that retain their gradient
     cdef dict stand_ins         # for slots that another sweep was busy with
     cdef bint create_graph

@@ -5,24 +5,25 @@
 How a gradient is made, in three steps:
 
 1. *Record.* Each op computes its value and, if an input requires a gradient and recording is on,
-   makes a Node. The Node holds its rule, what the rule needs (saved tensors), and the *slots* of the
-   inputs: the Node that made an input, or the leaf Tensor itself. It never holds its own output: a
-   rule that needs the output keeps its memory, in a Tensor that has no Node. So there are no cycles,
-   and a Node that nobody needs dies at once. Its serial is its rank in the order of creation.
-2. *Sweep.* ``backward`` puts the seed into the slot of the root and then visits, again and again, the
-   newest of the Nodes that have been given a gradient. A Node is newer than everything it was made
-   from, so when its turn comes, every contribution to its gradient has arrived: no recursion and no
-   sorting (for `b = a + a; c = b + b`, b is visited once, with both contributions). The rule turns
-   the gradient of the output, `dy`, into gradients of the inputs and gives them to their slots; then
-   the Node lets go of what it saved. Only what hangs on the root is ever looked at.
+   makes a Node. The Node holds its rule, what the rule needs (saved tensors), and the *slots* of
+   the inputs: the Node that made an input, or the leaf Tensor itself. It never holds its own
+   output: a rule that needs the output keeps its memory, in a Tensor that has no Node. So there are
+   no cycles, and a Node that nobody needs dies at once. Its serial is its rank in the order of
+   creation.
+2. *Sweep.* ``backward`` puts the seed into the slot of the root and then visits, again and again,
+   the newest of the Nodes that have been given a gradient. A Node is newer than everything it was
+   made from, so when its turn comes, every contribution to its gradient has arrived: no recursion
+   and no sorting (for `b = a + a; c = b + b`, b is visited once, with both contributions). The rule
+   turns the gradient of the output, `dy`, into gradients of the inputs and gives them to their
+   slots; then the Node lets go of what it saved. Only what hangs on the root is ever looked at.
 3. *Commit.* Only when the whole sweep succeeded, the leaves' gradients are added to their ``grad``,
    all of them in one go.
 
 Threads and sweeps inside of sweeps (from a hook): recording, anomaly mode and the sweep belong to
 their thread, and nothing waits for anything. A sweep gathers gradients in the slots themselves. If
 another sweep is busy with a slot, it gathers in a *stand-in*: a Slot of its own with the same rule
-and the same saved tensors. Three places must happen at once as seen from other threads, and do, since
-they run no Python code and hold the interpreter's lock: `claim`, the end of `commit`, and
+and the same saved tensors. Three places must happen at once as seen from other threads, and do,
+since they run no Python code and hold the interpreter's lock: `claim`, the end of `commit`, and
 `next_serial` (atomic also without that lock). No lock is taken, so a fork finds none held.
 """
 cimport cython
@@ -48,7 +49,8 @@ cdef extern from *:
     """
     static _Thread_local int mg_recording = 1;
     static _Thread_local int mg_anomaly = 0;
-    static _Thread_local PyObject *mg_modes = NULL;     /* the last change of one of the two, a Mode, owned */
+    /* The last change of one of the two: a Mode, owned. */
+    static _Thread_local PyObject *mg_modes = NULL;
 
     #ifdef Py_GIL_DISABLED
     static _Atomic unsigned long long mg_serials = 0;
@@ -57,7 +59,7 @@ cdef extern from *:
     #endif
     #define mg_next_serial() (++mg_serials)
 
-    /* What nodes held that died too deep inside of each other, for the outermost of them to release. */
+    /* What nodes held that died too deep inside of each other: the outermost releases it. */
     static _Thread_local int mg_depth = 0;
     static _Thread_local struct { PyObject **items; size_t count, capacity; } mg_dead;
 
@@ -149,9 +151,9 @@ cdef class Node(Slot):
     """One recorded op. `name` is the op's, `inputs` lead to the earlier nodes."""
 
     def __dealloc__(self):
-        """Let go of what the node holds: not deeper than MAX_DEPTH, since a chain of a million nodes
-        would overrun the stack. (CPython's trashcan, from 3.12 on, allows thousands of levels: too
-        many for a thread with a small stack.)"""
+        """Let go of what the node holds: not deeper than MAX_DEPTH, since a chain of a million
+        nodes would overrun the stack. (CPython's trashcan, from 3.12 on, allows thousands of
+        levels: too many for a thread with a small stack.)"""
         global mg_depth
         if mg_depth >= MAX_DEPTH:
             bury(self.slots)
@@ -210,7 +212,8 @@ cdef class Node(Slot):
             slot = self.run.place(slot)
         if slot.inflight is None:
             slot.inflight, slot.fresh = wrap(array_of_shape(shape, typenum, True)), True
-        elif not slot.fresh or not PyArray_CHKFLAGS(slot.inflight._array, cnp.NPY_ARRAY_C_CONTIGUOUS):
+        elif not (slot.fresh
+                  and PyArray_CHKFLAGS(slot.inflight._array, cnp.NPY_ARRAY_C_CONTIGUOUS)):
             slot.inflight, slot.fresh = wrap(copied(slot.inflight._array)), True
         return slot.inflight
 
@@ -340,8 +343,8 @@ cdef int record_outputs(Node main, tuple ys) except -1:
 
 # ---------------------------------------------------------------- recording
 
-# In this file no list of objects is made by a comprehension: where memory runs out while it grows, code of Cython 3.3 gives up a
-# reference twice.
+# In this file no list of objects is made by a comprehension: where memory runs out while it grows,
+# code of Cython 3.3 gives up a reference twice.
 
 cdef bint recording() noexcept:
     return mg_recording
@@ -474,7 +477,8 @@ cdef int python_rule(Node node, Tensor dy) except -1:
                                f"expected shape {shapes[i][0]} and dtype {shapes[i][1]}")
         if create_graph:
             node.give(i, dx, False)
-        elif Py_REFCNT(dx) == 3 and Py_REFCNT(dx._array) == 1 and PyArray_CHKFLAGS(dx._array, cnp.NPY_ARRAY_OWNDATA):
+        elif (Py_REFCNT(dx) == 3 and Py_REFCNT(dx._array) == 1
+              and PyArray_CHKFLAGS(dx._array, cnp.NPY_ARRAY_OWNDATA)):
             node.give(i, dx, True)          # only `gradients` and two names here know it
         else:
             node.give(i, own(dx, False), True)
@@ -484,18 +488,21 @@ cdef int python_rule(Node node, Tensor dy) except -1:
 cdef int check_tensors(tuple tensors, str what, bint none_too, str name) except -1:
     for i, x in enumerate(tensors):
         if not isinstance(x, Tensor) and not (none_too and x is None):
-            raise TypeError(f"{name}: {what} must be Tensors, got {type(x).__name__} at position {i}")
+            raise TypeError(f"{name}: {what} must be Tensors, "
+                            f"got {type(x).__name__} at position {i}")
     return 0
 
 
 def record(str name not None, values, tuple inputs not None, backward, tuple saved=(), bint save_value=False):
     """Wrap the value of an op written in Python and put the op on the tape.
 
-    values: ndarray, or a tuple of them for an op with several outputs; not copied, as with ``Tensor(copy=False)``. inputs: the
-    Tensors it was made from, or None for one that has no gradient.
-    backward: called as backward(dy, *saved), or backward(dy_0, dy_1, ..., *saved) for several outputs (None for those that got no
-    gradient); returns the gradient of each input as a Tensor, or None. It must be made of ops, so that it can be differentiated again.
-    saved: Tensors that backward needs; they are checked for in-place changes. save_value: the op's own values come last among them.
+    values: ndarray, or a tuple of them for an op with several outputs; not copied, as with
+    ``Tensor(copy=False)``. inputs: the Tensors it was made from, or None for one that has no gradient.
+    backward: called as backward(dy, *saved), or backward(dy_0, dy_1, ..., *saved) for several outputs
+    (None for those that got no gradient); returns the gradient of each input as a Tensor, or None. It
+    must be made of ops, so that it can be differentiated again.
+    saved: Tensors that backward needs; they are checked for in-place changes. save_value: the op's own
+    values come last among them.
     Return the output Tensor, or a tuple of them.
 
     >>> import minigrad as mg
@@ -556,7 +563,7 @@ def user_line() -> str:
     frame = sys._getframe()
     while frame is not None:
         path = frame.f_code.co_filename
-        if path.startswith("<") or not (os.path.realpath(path) + os.sep).startswith(package + os.sep):
+        if path.startswith("<") or not os.path.realpath(path).startswith(package + os.sep):
             line = linecache.getline(path, frame.f_lineno, frame.f_globals).strip()
             return f"{path}:{frame.f_lineno}: {line}"
         frame = frame.f_back
@@ -590,9 +597,9 @@ cdef int check_gradients(Node node) except -1:
 cdef class Mode:
     """One change of a mode of this thread, recording or anomaly, for as long as it lasts.
 
-    The changes of a thread are a linked list, the last one first. They end in any order: contexts that
-    are open in generators do. The one that ends leaves the list; if a later change of the same mode is
-    still in force, that one inherits what comes back in the end.
+    The changes of a thread are a linked list, the last one first. They end in any order: contexts
+    that are open in generators do. The one that ends leaves the list; if a later change of the same
+    mode is still in force, that one inherits what comes back in the end.
     """
 
     cdef int enter(self, int *flag, int value, object owner) except -1:
@@ -630,8 +637,9 @@ cdef class Mode:
 
 
 class _Context:
-    """Changes a mode of this thread for a `with` block, or for what is decorated: a function, a generator function, an async
-    function. May be used again, inside of itself too, and by several threads."""
+    """Changes a mode of this thread for a `with` block, or for what is decorated: a function, a
+    generator function, an async function. May be used again, inside of itself too, and by several
+    threads."""
 
     def __new__(cls, function=None):
         context = super().__new__(cls)
@@ -646,8 +654,8 @@ class _Context:
         return self
 
     def __exit__(self, *exception):
-        """End the last change that this context made in this thread. (None, if a generator that holds the context open is ended
-        by another thread.)"""
+        """End the last change that this context made in this thread. (None, if a generator that
+        holds the context open is ended by another thread.)"""
         cdef Mode mode = <Mode>mg_modes if mg_modes != NULL else None
         while mode is not None and mode.owner is not self:
             mode = mode.outer
@@ -660,9 +668,9 @@ class _Context:
 
 
 class detect_anomaly(_Context):
-    """A context, or decorator, in which each op that this thread records is checked, forward and backward; the first non-finite
-    value is a RuntimeError that names the op and the user's line. Buffers that were saved are checksummed too. Slow: for finding
-    a fault.
+    """A context, or decorator, in which each op that this thread records is checked, forward and
+    backward; the first non-finite value is a RuntimeError that names the op and the user's line.
+    Buffers that were saved are checksummed too. Slow: for finding a fault.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 0.0], requires_grad=True)
@@ -677,8 +685,8 @@ class detect_anomaly(_Context):
 class no_grad(_Context):
     """A context, or decorator, in which this thread records nothing.
 
-    As a decorator it is written with or without brackets, ``@mg.no_grad()`` or ``@mg.no_grad``, before a function, a generator
-    function or an async function; a class is a TypeError.
+    As a decorator it is written with or without brackets, ``@mg.no_grad()`` or ``@mg.no_grad``,
+    before a function, a generator function or an async function; a class is a TypeError.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0], requires_grad=True)
@@ -716,7 +724,8 @@ def is_grad_enabled() -> bool:
 # ---------------------------------------------------------------- the sweep
 
 cdef inline object key_of(Slot slot):
-    """A slot as a key of a dict or set: a user's subclass of Tensor may have its own idea of equality."""
+    """A slot as a key of a dict or set: a user's subclass of Tensor may have its own idea of
+    equality."""
     return <size_t><PyObject *>slot if slot.is_leaf else slot
 
 
@@ -736,8 +745,9 @@ cdef Node stand_in(Node node):
         (<Output>twin).main, (<Output>twin).index = (<Output>node).main, (<Output>node).index
     else:
         twin = Node.__new__(Node)
-    twin.serial, twin.rule, twin.name, twin.slots, twin.extra = node.serial, node.rule, node.name, node.slots, node.extra
-    twin.saved0, twin.version0, twin.sum0, twin.saved_output = node.saved0, node.version0, node.sum0, node.saved_output
+    twin.serial, twin.rule, twin.name = node.serial, node.rule, node.name
+    twin.slots, twin.extra, twin.saved_output = node.slots, node.extra, node.saved_output
+    twin.saved0, twin.version0, twin.sum0 = node.saved0, node.version0, node.sum0
     twin.saved1, twin.version1, twin.sum1 = node.saved1, node.version1, node.sum1
     twin.freed, twin.where, twin.original = node.freed, node.where, node
     if node.outputs is not None:
@@ -763,8 +773,9 @@ cdef void release(Node node) noexcept:
 @cython.auto_pickle(False)
 @cython.final
 cdef class Sweep(Mode):
-    """One walk over the tape: what is pending, and where the gradients of leaves are gathered. While it lasts, recording is on
-    in its thread if its gradients are to be differentiated, else off."""
+    """One walk over the tape: what is pending, and where the gradients of leaves are gathered.
+    While it lasts, recording is on in its thread if its gradients are to be differentiated, else
+    off."""
 
     def __cinit__(self):
         self.heap, self.capacity, self.leaves = self.small, 8, []
@@ -784,8 +795,8 @@ cdef class Sweep(Mode):
         return None if self.stand_ins is None else <Slot>self.stand_ins.get(key_of(slot))
 
     cdef Slot place(self, Slot slot):
-        """Where this sweep gathers the gradient of a slot: there, or in a stand-in. The first time it is put among what is pending;
-        a gradient must be gathered there then."""
+        """Where this sweep gathers the gradient of a slot: there, or in a stand-in. The first time
+        it is put among what is pending; a gradient must be gathered there then."""
         cdef Slot found = self.find(slot)
         if found is not None:
             return found
@@ -816,9 +827,10 @@ cdef class Sweep(Mode):
         cdef PyObject **heap
         if self.pending < self.capacity:
             return 0
-        heap = <PyObject **>realloc(NULL if self.heap == self.small else self.heap, capacity * sizeof(PyObject *))
+        cdef size_t size = capacity * sizeof(PyObject *)
+        heap = <PyObject **>realloc(NULL if self.heap == self.small else self.heap, size)
         if heap == NULL:
-            raise MemoryError(f"backward: cannot allocate {capacity * sizeof(PyObject *)} bytes for the pending nodes")
+            raise MemoryError(f"backward: cannot allocate {size} bytes for the pending nodes")
         if self.heap == self.small:
             memcpy(heap, self.small, sizeof(self.small))
         self.heap, self.capacity = heap, capacity
@@ -845,7 +857,8 @@ cdef class Sweep(Mode):
         self.pending -= 1
         last = self.heap[self.pending]
         while child < self.pending:
-            if child + 1 < self.pending and (<Node>self.heap[child + 1]).serial > (<Node>self.heap[child]).serial:
+            if (child + 1 < self.pending
+                    and (<Node>self.heap[child + 1]).serial > (<Node>self.heap[child]).serial):
                 child += 1
             if (<Node>last).serial >= (<Node>self.heap[child]).serial:
                 break
@@ -887,8 +900,8 @@ cdef class Sweep(Mode):
         return 0
 
     cdef void close(self, Node node, bint ran) noexcept:
-        """The walk leaves a node, or gives it up after an error. If its rule ran, it lets go of what it saved; but not while
-        another sweep is busy with it: that one does it then."""
+        """The walk leaves a node, or gives it up after an error. If its rule ran, it lets go of
+        what it saved; but not while another sweep is busy with it: that one does it then."""
         cdef Node real = node.original
         cdef Py_ssize_t i
         node.inflight = None
@@ -914,7 +927,8 @@ cdef class Sweep(Mode):
             leaf = leaf_of(place)
             if leaf.hooks:
                 gradient = run_hooks(self, leaf, place.inflight)
-                place.inflight, place.fresh = gradient, place.fresh or gradient is not place.inflight
+                place.fresh = place.fresh or gradient is not place.inflight
+                place.inflight = gradient
             if self.wanted is not None and key_of(leaf) in self.wanted:
                 self.wanted[key_of(leaf)] = gathered(place, self.create_graph)
         return 0
@@ -940,16 +954,17 @@ cdef class Sweep(Mode):
                 target, gradient = <Tensor>targets[i], <Tensor>gradients[i]
                 old = target._grad
                 if not same_form(gradient._array, target._array):
-                    raise RuntimeError(f"backward: a tensor got its data by __init__ after it had been used: its gradient has "
-                                       f"shape {gradient.shape}, it has shape {target.shape}")
+                    raise RuntimeError(
+                        f"backward: a tensor got its data by __init__ after it had been used: "
+                        f"its gradient has shape {gradient.shape}, it has shape {target.shape}")
                 if old is not None and self.create_graph:
                     gradient = operators.add(old, gradient)
                 elif old is not None:
                     make_addable(old, target)
                 olds.append(old)
                 sums.append(gradient)
-            # From here on nothing fails and no Python code runs: other threads see all of it or nothing.
-            # If one of them came in between, once more.
+            # From here on nothing fails and no Python code runs: other threads see all of it or
+            # nothing. If one of them came in between, once more.
             unchanged = True
             for i in range(len(targets)):
                 unchanged = unchanged and (<Tensor>targets[i])._grad is <Tensor>olds[i]
@@ -985,7 +1000,8 @@ cdef inline Tensor leaf_of(Slot place):
 cdef Tensor gathered(Slot place, bint create_graph):
     """The gradient that was gathered, in memory of its own: later ones are added to it in place."""
     cdef Tensor gradient = place.inflight
-    if place.fresh and (create_graph or PyArray_CHKFLAGS(gradient._array, cnp.NPY_ARRAY_C_CONTIGUOUS)):
+    if place.fresh and (create_graph
+                        or PyArray_CHKFLAGS(gradient._array, cnp.NPY_ARRAY_C_CONTIGUOUS)):
         return gradient
     return own(gradient, create_graph)
 
@@ -1004,9 +1020,11 @@ cdef bint same_form(cnp.ndarray a, cnp.ndarray b) noexcept:
 cdef int make_addable(Tensor grad, Tensor target) except -1:
     """Gradients are going to be added to `grad`, the ``grad`` of `target`, in place."""
     if not same_form(grad._array, target._array):
-        raise ValueError(f"grad: must have shape {target.shape} and dtype {target.dtype}, got {grad.shape} and {grad.dtype}")
+        raise ValueError(f"grad: must have shape {target.shape} and dtype {target.dtype}, "
+                         f"got {grad.shape} and {grad.dtype}")
     if not PyArray_CHKFLAGS(grad._array, cnp.NPY_ARRAY_WRITEABLE):
-        raise ValueError("grad: the memory is read-only, and gradients are added to it in place: give a copy")
+        raise ValueError("grad: the memory is read-only, and gradients are added to it in place: "
+                         "give a copy")
     if grad.version is None:
         grad.version = Version.__new__(Version)
     return 0
@@ -1024,8 +1042,9 @@ cdef bint leads_on(Node node, set needed) except -1:
 cdef set find_needed(list roots, dict wanted):
     """The slots on the way from the roots to the wanted ones: both ends, and every node that leads to a wanted slot.
 
-    First a walk from the newest node to the oldest, as the sweep does it; then back, so that each node is looked at after its
-    inputs. A node is pushed once by each that it was an input of. All of these are newer, so the copies leave the heap together.
+    First a walk from the newest node to the oldest, as the sweep does it; then back, so that each
+    node is looked at after its inputs. A node is pushed once by each that it was an input of. All
+    of these are newer, so the copies leave the heap together.
     """
     cdef Sweep walk = Sweep.__new__(Sweep)
     cdef Tensor root
@@ -1059,9 +1078,11 @@ cdef int push_slot(Sweep walk, Slot slot) except -1:
 
 
 cdef Tensor run_hooks(Sweep run, Slot slot, Tensor gradient):
-    """Run the hooks of a slot, each on the gradient that the one before has left; return what the last has left.
+    """Run the hooks of a slot, each on the gradient that the one before has left; return what the
+    last has left.
 
-    A hook is given a copy: it may keep it, and what it does to it in place changes this gradient and no other.
+    A hook is given a copy: it may keep it, and what it does to it in place changes this gradient
+    and no other.
     """
     cdef Tensor new
     cdef bint create_graph = run.create_graph
@@ -1139,8 +1160,9 @@ cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict want
 def grad(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=False, allow_unused=False) -> tuple:
     """The gradients of `outputs` (a Tensor or several) with respect to `inputs` (a Tensor or several), as a tuple of Tensors.
 
-    grad_outputs: the cotangent of each output; may be left out for scalars. No leaf's ``grad`` changes. With create_graph=True the
-    result can be differentiated again. An input that the outputs do not depend on is a RuntimeError, or None with allow_unused=True.
+    grad_outputs: the cotangent of each output; may be left out for scalars. No leaf's ``grad``
+    changes. With create_graph=True the result can be differentiated again. An input that the
+    outputs do not depend on is a RuntimeError, or None with allow_unused=True.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([3.0], requires_grad=True)
@@ -1414,8 +1436,8 @@ cdef class Tensor(Slot):
 
     def __init__(self, data, dtype=None, requires_grad=False, copy=True):
         if self._array is not nothing:
-            raise RuntimeError("Tensor: __init__ has been called before; to give the tensor other values, assign to it: "
-                               "x[...] = value")
+            raise RuntimeError("Tensor: __init__ has been called before; to give the tensor other "
+                               "values, assign to it: x[...] = value")
         self._array = as_array(data, dtype, copy, "Tensor")
         self._requires_grad = bool(requires_grad)
 
@@ -1474,15 +1496,19 @@ cdef class Tensor(Slot):
 
     @grad.setter
     def grad(self, Tensor value):
+        cdef cnp.ndarray array
         cdef int d
         if value is not None:
             make_addable(value, self)
-            for d in range(cnp.PyArray_NDIM(value._array)):
-                if cnp.PyArray_STRIDE(value._array, d) == 0 and value.size and cnp.PyArray_DIM(value._array, d) > 1:
-                    raise ValueError("grad: several elements of an expanded view share one memory location, and gradients are "
-                                     "added in place: give a copy")
-            if np.may_share_memory(value._array, self._array):
-                raise ValueError("grad: the memory is that of the tensor itself, and gradients are added to it in place: give a copy")
+            array = value._array
+            for d in range(cnp.PyArray_NDIM(array)):
+                if (cnp.PyArray_STRIDE(array, d) == 0 and cnp.PyArray_DIM(array, d) > 1
+                        and cnp.PyArray_SIZE(array)):
+                    raise ValueError("grad: several elements of an expanded view share one memory "
+                                     "location, and gradients are added in place: give a copy")
+            if np.may_share_memory(array, self._array):
+                raise ValueError("grad: the memory is that of the tensor itself, and gradients "
+                                 "are added to it in place: give a copy")
         self._grad = value
 
     # -- autograd
@@ -1505,11 +1531,13 @@ cdef class Tensor(Slot):
         return t
 
     def register_hook(self, hook) -> HookHandle:
-        """Call hook(gradient) when the sweep has this tensor's whole gradient; a Tensor that it returns replaces the gradient.
+        """Call hook(gradient) when the sweep has this tensor's whole gradient; a Tensor that it
+        returns replaces the gradient.
 
-        The gradient is a copy for this hook. The hook may keep it, or change it in place: what goes on is then what it has become.
-        Nothing is recorded while a hook runs, unless backward was called with create_graph=True. A hook may go backward itself,
-        through the same tensors too. If it raises, no ``grad`` changes.
+        The gradient is a copy for this hook. The hook may keep it, or change it in place: what goes
+        on is then what it has become. Nothing is recorded while a hook runs, unless backward was
+        called with create_graph=True. A hook may go backward itself, through the same tensors too.
+        If it raises, no ``grad`` changes.
         """
         global hook_numbers
         if not self._requires_grad:
@@ -1525,8 +1553,9 @@ cdef class Tensor(Slot):
         return handle
 
     def retain_grad(self) -> None:
-        """Keep the gradient of this tensor, though it is not a leaf, in ``grad``: what its hooks have left of it, whenever they
-        were registered, and if the tensor is assigned to, the gradient of its last value."""
+        """Keep the gradient of this tensor, though it is not a leaf, in ``grad``: what its hooks
+        have left of it, whenever they were registered, and if the tensor is assigned to, the
+        gradient of its last value."""
         if not self._requires_grad:
             raise RuntimeError("retain_grad: the tensor does not require grad")
         if self.node is None:

@@ -886,8 +886,9 @@ def test_function_that_saved_an_intermediate_is_not_differentiated_twice():
 
 @pytest.mark.parametrize("values, error, text", [
     (np.ones(2, np.float16), TypeError, "float16"), (np.ones(2, bool), TypeError, "bool"), (np.ones(2, int), TypeError, "int64"),
-    (np.ones(2, np.longdouble), TypeError, "dtype"), (np.ones(2, complex), TypeError, "complex128"), (None, TypeError, "NoneType"),
-    (np.ma.masked_array([1.0, 2.0], [False, True]), TypeError, "masked"), ("a", TypeError, "str"), ((), ValueError, "at least one"),
+    (np.ones(2, np.longdouble), TypeError, "dtype"), (np.ones(2, complex), TypeError, "complex128"),
+    (None, TypeError, "NoneType"), (np.ma.masked_array([1.0, 2.0], [False, True]), TypeError, "masked"),
+    ("a", TypeError, "str"), ((), ValueError, "at least one"),
     ((np.ones(2), None), TypeError, "NoneType"), (np.array([None]), TypeError, "object"),
 ], ids=range(11))
 def test_record_with_values_that_no_tensor_holds(values, error, text):
@@ -1444,7 +1445,7 @@ def test_init_twice():
     late.requires_grad_()
     y = late.sum()
     late.__init__([1.0, 2.0], requires_grad=True)
-    with pytest.raises(RuntimeError, match=r"__init__ after it had been used: its gradient has shape \(0,\), it has shape \(2,\)"):
+    with pytest.raises(RuntimeError, match=r"__init__ after it had been used: .* \(0,\), it has shape \(2,\)"):
         y.backward()
     with pytest.raises(TypeError):
         mg.Tensor("no")
