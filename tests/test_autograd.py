@@ -388,10 +388,11 @@ def test_hooks_that_make_and_kill_nodes():
     y, holder = x, []
     for _ in range(30):
         y = mg.tanh(y)
-        y.register_hook(lambda dy, noisy=Noisy(): hook(dy, noisy))
+        noisy = Noisy()
+        y.register_hook(lambda dy, noisy=noisy: hook(dy, noisy))
         holder.append(y)
     holder.append(y.sum())
-    del y
+    del y, noisy
     loss = holder[-1]
     holder.append(loss)
     loss.backward()
