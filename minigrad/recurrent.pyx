@@ -242,9 +242,12 @@ cdef class Sequence:
         dh, dh_T, dc_T = (*dys, None)[:3]
         dh, dh_T, dc_T = rows_of(dh), array_of(dh_T), array_of(dc_T)
         dx = self.new((<object>self.x).shape) if node.wants(0) else None
-        buffers = [None if weight is None or not node.wants(i) else
-                   node.buffer(i, (<object>weight).shape, cnp.PyArray_TYPE(weight))._array
-                   for i, weight in ((3, self.wx), (4, self.wh), (5, self.bias), (6, self.peephole))]
+        buffers = []                    # no comprehensions of objects: tensor.pyx says why
+        for i, weight in ((3, self.wx), (4, self.wh), (5, self.bias), (6, self.peephole)):
+            buffer = None
+            if weight is not None and node.wants(i):
+                buffer = node.buffer(i, (<object>weight).shape, cnp.PyArray_TYPE(weight))._array
+            buffers.append(buffer)
         wants_state = node.wants(1) or node.wants(2)
         T = self.x.shape[0]
         norms = np.zeros((2, T))
@@ -552,7 +555,7 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
     s.composed = composed
     saving = recording() and any([t is not None and t.requires_grad for t in inputs])
     s.forward(saving or trace, checkpoint and not trace)
-    outputs = (out, *[wrap(array) for array in (s.h_T, s.c_T) if array is not None])
+    outputs = (out, wrap(s.h_T)) if s.c_T is None else (out, wrap(s.h_T), wrap(s.c_T))
     if saving:
         node = recordn(<Tensor>outputs[0], sequence_rule, cell, inputs)
         record_outputs(node, outputs)
@@ -569,7 +572,10 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
 
 cdef list guard(tuple tensors):
     """The tensors' versions now, and the memory they count for."""
-    return [None if t is None else mark(<Tensor>t) for t in tensors]
+    marks = []
+    for t in tensors:
+        marks.append(None if t is None else mark(<Tensor>t))
+    return marks
 
 cdef tuple mark(Tensor t):
     cdef Tensor alias = t.detach()
@@ -598,9 +604,15 @@ cdef int sequence_rule(Node node, Tensor _) except -1:
     if s.composed is None:
         raise RuntimeError(f"{node.name}: cannot be differentiated twice, since sequence was called without composed=")
     wanted = [i for i in range(len(inputs)) if node.wants(i)]
-    aliases = [t.reshape(t.shape) if i in wanted else t for i, t in enumerate(inputs)]
-    pairs = [(y, dy) for y, dy in zip(s.composed(*aliases), node.outputs) if dy is not None and y.requires_grad]
-    gradients = grad([y for y, _ in pairs], [aliases[i] for i in wanted], [dy for _, dy in pairs], create_graph=True, allow_unused=True)
+    aliases, ys, dys = [], [], []
+    for i, t in enumerate(inputs):
+        aliases.append(t.reshape(t.shape) if i in wanted else t)
+    for y, dy in zip(s.composed(*aliases), node.outputs):
+        if dy is not None and y.requires_grad:
+            ys.append(y)
+            dys.append(dy)
+    points = list(map(aliases.__getitem__, wanted))
+    gradients = grad(ys, points, dys, create_graph=True, allow_unused=True)
     for i, gradient in zip(wanted, gradients):
         if gradient is not None:
             node.give(i, <Tensor>gradient, False)
