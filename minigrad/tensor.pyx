@@ -20,6 +20,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from minigrad.kernels cimport K32, K64, accumulate_strided, array_like, array_of_shape, copy_strided, mg_kernels, new_array
 
+import math
 import operator
 import os
 import sys
@@ -42,7 +43,12 @@ cdef extern from *:
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         PyObject *tp_dict
+    ctypedef struct PyFloatObject:
+        double ob_fval
     void PyType_Modified(PyTypeObject *type)
+    double PyFloat_AsDouble(object x) except? -1
+    bint PySequence_Check(object x) noexcept
+    bint PyObject_CheckBuffer(object x) noexcept
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_EMPTY(int nd, cnp.npy_intp *dims, int typenum, int fortran)
@@ -59,13 +65,16 @@ cdef object float32 = np.dtype(np.float32)
 cdef object float64 = np.dtype(np.float64)
 cdef object one_sweep = threading.RLock()       # a sweep at a time: threads may share leaves; a hook may start another in its thread
 cdef object masked_array = np.ma.MaskedArray
+cdef tuple array_protocols = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
 cdef tuple number_types = (np.floating, np.integer)       # NumPy scalars beside Python's float and int
 
 
 # ---------------------------------------------------------------- the tape
 
+@cython.final
+@cython.no_gc
 cdef class Version:
-    """Counts the in-place changes of one block of memory; shared by all tensors that look at it."""
+    """What is known of one block of memory; shared by all tensors that look at it."""
 
 
 @cython.trashcan(True)
@@ -201,12 +210,19 @@ cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1:
     """y += x in place, for a y of our own."""
     cdef const mg_kernels *K = kernels_of(y)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(y)
+    cdef bint fits = cnp.PyArray_NDIM(x) == cnp.PyArray_NDIM(y)
+    cdef int d
+    if fits:
+        for d in range(cnp.PyArray_NDIM(y)):
+            fits &= cnp.PyArray_DIM(x, d) == cnp.PyArray_DIM(y, d)
+    if not fits or cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(y):
+        raise RuntimeError(f"backward: a gradient must have shape {(<object>y).shape} and dtype {(<object>y).dtype}, "
+                           f"got {(<object>x).shape} and {(<object>x).dtype}")
     if PyArray_CHKFLAGS(y, cnp.NPY_ARRAY_C_CONTIGUOUS) and PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS):
         K.accumulate(n, cnp.PyArray_DATA(x), 1, cnp.PyArray_DATA(y))
         return 0
     cdef ptrdiff_t sx[64]
     cdef ptrdiff_t sy[64]
-    cdef int d
     for d in range(cnp.PyArray_NDIM(y)):
         sx[d] = cnp.PyArray_STRIDE(x, d) // <ptrdiff_t>K.itemsize
         sy[d] = cnp.PyArray_STRIDE(y, d) // <ptrdiff_t>K.itemsize
@@ -230,7 +246,7 @@ cdef Tensor saved(Node node, Tensor x, long version, long checksum, bint own_out
     cdef Tensor y
     if own_output and node.run.create_graph:
         y = wrap(x._array)
-        y.node, y._requires_grad, y.version = node, True, x.version
+        y.node, y._requires_grad, y.version, y.seen = node, True, x.version, SAVED
         return y
     return x
 
@@ -293,39 +309,66 @@ cdef Node record2(Tensor y, Rule rule, str name, Tensor a, Tensor b):
 
 cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs):
     """Put an op on the tape: y was made from `inputs` (Tensor or None). The caller then saves what its rule needs."""
-    cdef Node node = Node.__new__(Node)
     cdef Py_ssize_t n = len(inputs)
     cdef Tensor x
-    node.rule, node.name = rule, name
+    cdef tuple slots                    # found first: a view may be recorded anew, and what is read is earlier on the tape
     if n == 1:
-        node.slots = (checked_slot(<Tensor>inputs[0], name),)
+        slots = (checked_slot(<Tensor>inputs[0], name),)
     elif n == 2:
-        node.slots = (checked_slot(<Tensor>inputs[0], name), checked_slot(<Tensor>inputs[1], name))
+        slots = (checked_slot(<Tensor>inputs[0], name), checked_slot(<Tensor>inputs[1], name))
     else:
-        node.slots = tuple([checked_slot(x, name) if x is not None else None for x in inputs])
+        slots = tuple([checked_slot(x, name) if x is not None else None for x in inputs])
+    cdef Node node = Node.__new__(Node)
+    node.rule, node.name, node.slots = rule, name, slots
     y.node, y._requires_grad = node, True
     if mg_anomaly:
         note_anomaly(node, y, inputs)
     return node
 
 cdef Slot checked_slot(Tensor x, str name):
-    """x's slot, for a new node; a view of memory that an op on the tape has changed since is refused: it knows nothing of that op."""
-    if x.seen >= 0 and x.seen != x.version.recorded:
-        raise RuntimeError(f"{name}: an input of shape {x.shape} is a view that was taken before its memory was assigned to: "
-                           f"take the view again, or copy it when it is taken")
+    """x's slot, for a new node. A view of memory that an op on the tape has changed since is recorded anew first."""
+    if stale(x):
+        operators.renew(x, name)
     return slot_of(x)
 
+cdef Version version_of(Tensor x):
+    """What is known of x's memory."""
+    cdef Version version = x.version
+    if version is None:
+        version = Version.__new__(Version)
+        look_at(x, version)
+        version.owner = <PyObject *>x
+    return version
+
+cdef int look_at(Tensor x, Version version) except -1:
+    """x looks at this memory until it dies, of which the collector's clearing must not keep the version from hearing."""
+    x.version, x.counted = version, <PyObject *>version
+    Py_INCREF(version)
+    version.tensors += 1
+    return 0
+
+cdef Tensor kept(Tensor x):
+    """x as a node may save it: memory that NumPy may change unseen is copied."""
+    cdef Tensor y, copy
+    cdef Version version = version_of(x)
+    if not version.foreign:
+        return x
+    copy = wrap(copied(x._array))
+    version_of(copy)
+    if x._requires_grad:
+        y = operators.mul(x, 1.0) if x.node is None else x      # a copy of a leaf leads to the leaf
+        copy.node, copy._requires_grad = y.node, True
+    return copy
+
 cdef int save0(Node node, Tensor x) except -1:
-    if x.version is None:
-        x.version = Version.__new__(Version)
+    x = kept(x)
     node.saved0, node.version0 = x, x.version.count
     if mg_anomaly:
         node.sum0 = zlib.crc32(np.ascontiguousarray(x._array)) + 1
     return 0
 
 cdef int save1(Node node, Tensor x) except -1:
-    if x.version is None:
-        x.version = Version.__new__(Version)
+    x = kept(x)
     node.saved1, node.version1 = x, x.version.count
     if mg_anomaly:
         node.sum1 = zlib.crc32(np.ascontiguousarray(x._array)) + 1
@@ -333,25 +376,45 @@ cdef int save1(Node node, Tensor x) except -1:
 
 cdef int save_output(Node node, Tensor y) except -1:
     """Save the op's own output: its memory, in a Tensor without the node, so that no cycle arises."""
-    if y.version is None:
-        y.version = Version.__new__(Version)
     cdef Tensor alias = wrap(y._array)
-    alias.version = y.version
+    alias.version, alias.seen = version_of(y), SAVED
     node.saved_output = True
     return save0(node, alias)
 
+
+# ---------------------------------------------------------------- memory that several tensors look at
+#
+# A recorded change of memory is part of the history of the tensor that owns the memory, and `recorded` counts it. A view whose number
+# is behind is recorded anew, as a view of what the owner is now, when it is used next. Where the owner is gone, that cannot be done.
+
+cdef bint outdated(Tensor x) noexcept:
+    """For a tensor whose number is not that of its memory."""
+    if x.seen <= UNRECORDED:
+        return UNRECORDED - x.seen != x.version.recorded
+    return x.seen >= 0
+
+cdef int settle(Tensor x) except -1:
+    """A view that is the only tensor left of its memory owns it."""
+    if x.seen != OWN and x.seen != SAVED and x.version.tensors == 1 and not stale(x):
+        x.seen, x.version.owner = OWN, <PyObject *>x
+    return 0
+
 cdef int mark_view(Tensor y, Tensor x) except -1:
     """y looks at x's memory."""
-    if x.version is None:
-        x.version = Version.__new__(Version)
-    y.version, y.seen = x.version, x.seen if x.seen >= 0 else x.version.recorded
+    cdef Version version = version_of(x)
+    settle(x)
+    if mg_recording and stale(x):
+        operators.renew(x, "view")
+    look_at(y, version)
+    y.seen = version.recorded if x.seen == OWN else DETACHED if x.seen == SAVED else x.seen
+    if y.seen >= 0 and not mg_recording:
+        y.seen = UNRECORDED - y.seen
     return 0
 
 cdef int bump(Tensor x) except -1:
     """x's memory was changed in place."""
-    if x.version is None:
-        x.version = Version.__new__(Version)
-    x.version.count += 1
+    cdef Version version = version_of(x)
+    version.count += 1
     return 0
 
 
@@ -364,7 +427,7 @@ cdef int python_rule(Node node, Tensor dy) except -1:
         x = saved(node, x, version, checksum, output is not None and not several)
         if output is not None and several and node.run.create_graph:
             y = wrap(x._array)
-            y.version = x.version
+            y.version, y.seen = x.version, SAVED
             x = put_output(y, node, output)
         arguments.append(x)
     gradients = backward(*(node.outputs if node.outputs is not None else (dy,)), *arguments)
@@ -420,7 +483,7 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
         saves = []
         for x in saved:
             save0(node, x)
-            saves.append((x, node.version0, node.sum0, None))
+            saves.append((node.saved0, node.version0, node.sum0, None))
         if save_value:
             for index, y in enumerate(made):
                 save_output(node, y)
@@ -695,6 +758,7 @@ cdef Tensor run_hooks(Slot slot, Tensor gradient):
 
 cdef Tensor check_seed(Tensor root, object gradient, str op):
     cdef Tensor seed
+    checked_slot(root, op)
     if not root._requires_grad:
         raise RuntimeError(f"{op}: the tensor does not require grad and was not made from one that does")
     if gradient is None:
@@ -876,14 +940,54 @@ def checked_dtype(dtype, str op) -> np.dtype:
     return found
 
 
-cdef bint holds_mask(object data) except -1:
-    """Is there a masked array in (lists of) lists?"""
-    if type(data) is list or type(data) is tuple:
-        for part in data:
-            if holds_mask(part):
-                return True
-        return False
-    return isinstance(data, masked_array)
+def check_data(data, str op not None, str name not None) -> None:
+    """Refuse data that would lose something as an array: Tensors within it their gradient, masked arrays their mask."""
+    look_through(data, op, name, 0)
+
+
+cdef int look_through(object data, str op, str name, int depth) except -1:
+    if type(data) is float or type(data) is int or type(data) is range or isinstance(data, (np.generic, str, bytes)):
+        return 0
+    if isinstance(data, Tensor):
+        if depth:
+            raise TypeError(f"{op}: {name} must not be made of Tensors, they would lose their gradient: join them with mg.stack, "
+                            f"or mg.concatenate")
+        return 0
+    if isinstance(data, np.ndarray):
+        if isinstance(data, masked_array):
+            raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
+        if (<cnp.ndarray>data).descr.kind != c"O":
+            return 0
+        parts = data.ravel().tolist()
+    elif isinstance(data, (list, tuple, set, frozenset)):
+        parts = data
+    elif isinstance(data, dict):
+        parts = data.values()
+    elif PySequence_Check(data) and not PyObject_CheckBuffer(data) and not any([hasattr(data, way) for way in array_protocols]):
+        try:
+            parts = [data[i] for i in range(len(data))]
+        except Exception:               # no sequence after all: NumPy says what it is
+            return 0
+    else:
+        return 0
+    if depth >= 64:
+        raise ValueError(f"{op}: {name} is nested deeper than 64 lists")
+    for part in parts:
+        look_through(part, op, name, depth + 1)
+    return 0
+
+
+cdef object made_array(object data, str op):
+    """np.asanyarray(data), with exceptions that name the op."""
+    try:
+        found = np.asanyarray(data)
+    except ValueError as error:
+        raise ValueError(f"{op}: data is ragged or not an array: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise TypeError(f"{op}: data cannot be made an array: {type(error).__name__}: {error}") from error
+    return found
 
 
 cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
@@ -893,19 +997,21 @@ cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
         data = (<Tensor>data)._array
     if isinstance(data, (str, bytes, bytearray)) or data is None:
         raise TypeError(f"{op}: data must be numbers, got {type(data).__name__}")
+    look_through(data, op, "data", 0)
     typed = isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "__array__") or hasattr(data, "__dlpack__")
-    try:
-        found = np.asanyarray(data)
-    except ValueError as error:
-        raise ValueError(f"{op}: data is ragged or not an array: {error}") from None
-    if isinstance(found, np.ma.MaskedArray) or holds_mask(data):
-        raise TypeError(f"{op}: data must not be a masked array, the mask would be lost: use data.filled(value)")
+    found = made_array(data, op)
+    look_through(found, op, "data", 0)
     array = np.asarray(found)
     if type(data) is list or type(data) is tuple:
         first = data
         while isinstance(first, (list, tuple)) and len(first):
             first = first[0]
-        typed = isinstance(first, (np.ndarray, np.generic, Tensor)) and not isinstance(first, (list, tuple))
+        typed = isinstance(first, (np.ndarray, np.generic)) and not isinstance(first, (list, tuple))
+    if not typed and array.dtype.kind == "O" and all([isinstance(number, int) for number in array.ravel().tolist()]):
+        try:
+            array = array.astype(np.float64)
+        except OverflowError:
+            raise ValueError(f"{op}: data holds whole numbers beyond the range of floats") from None
     kind = array.dtype.kind
     if dtype is not None:
         dtype = checked_dtype(dtype, op)
@@ -920,17 +1026,33 @@ cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
         if kind not in "fiub":
             raise TypeError(f"{op}: data must be numbers, got {type(data).__name__} of {array.dtype}")
         dtype = float32
-    result = np.array(array, dtype=dtype, order="K", copy=True if copy else None, subok=False)
+    with np.errstate(all="ignore"):
+        result = np.array(array, dtype=dtype, order="K", copy=True if copy else None, subok=False)
     if not result.flags.aligned or any([stride % result.itemsize for stride in result.strides]):
         result = result.copy()
     return result
+
+
+cdef Tensor constant(object data, object dtype, str op):
+    """A Tensor of `data`, whose memory NumPy may have too."""
+    cdef Tensor t = wrap(as_array(data, dtype, False, op))
+    mark_foreign(t, data)
+    return t
+
+cdef int mark_foreign(Tensor t, object data) except -1:
+    """Note that NumPy has t's memory too, if that may be so."""
+    cdef Version version
+    if t._array is data or (<object>t._array).base is not None or not isinstance(data, (list, tuple, np.ndarray, np.generic)):
+        version = version_of(t)
+        version.foreign = True
+    return 0
 
 
 cdef Tensor as_input(object x, str op):
     """The one Tensor input of an op; other things become constants."""
     if isinstance(x, Tensor):
         return <Tensor>x
-    return wrap(as_array(x, None, False, op))
+    return constant(x, None, op)
 
 
 def as_tensor(x, str op not None) -> Tensor:
@@ -938,24 +1060,39 @@ def as_tensor(x, str op not None) -> Tensor:
     return as_input(x, op)
 
 
+cdef double as_double(object x, str op) except? -1:
+    """A number as a double."""
+    if isinstance(x, np.timedelta64):
+        raise TypeError(f"{op}: operands must be real numbers, got {type(x).__name__}")
+    try:
+        return PyFloat_AsDouble(x)
+    except OverflowError:
+        raise ValueError(f"{op}: the number is beyond the range of floats") from None
+    except Exception as error:
+        raise TypeError(f"{op}: {type(x).__name__} is no number: {type(error).__name__}: {error}") from error
+
+
 cdef Tensor as_operand(object x, Tensor like, str op):
-    """An operand beside the Tensor `like`: a Tensor, or a number that takes like's dtype, or an array of like's dtype."""
+    """An operand beside the Tensor `like`: a Tensor, or a number or array of bool that takes like's dtype, or an array of like's dtype."""
     cdef cnp.ndarray array
     cdef Tensor t
+    cdef double number
     if isinstance(x, Tensor):
         t = <Tensor>x
         same_dtype(like, t, op)
         return t
     if isinstance(x, float) or isinstance(x, int) or isinstance(x, number_types):
+        number = (<PyFloatObject *>x).ob_fval if type(x) is float else as_double(x, op)
         array = <cnp.ndarray>PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(like._array), 0)
         if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT:
-            (<float *>cnp.PyArray_DATA(array))[0] = x
+            (<float *>cnp.PyArray_DATA(array))[0] = <float>number
         else:
-            (<double *>cnp.PyArray_DATA(array))[0] = x
+            (<double *>cnp.PyArray_DATA(array))[0] = number
         return wrap(array)
     if isinstance(x, complex):
         raise TypeError(f"{op}: operands must be real, got {type(x).__name__}")
-    t = wrap(as_array(x, None if hasattr(x, "dtype") else like._array.dtype, False, op))
+    own = not hasattr(x, "dtype") or (isinstance(x, (np.ndarray, np.bool_)) and x.dtype.kind == "b")
+    t = constant(x, like._array.dtype if own else None, op)
     same_dtype(like, t, op)
     return t
 
@@ -966,15 +1103,23 @@ cdef int same_dtype(Tensor a, Tensor b, str op) except -1:
     return 0
 
 
+cdef tuple ints_of(object numbers):
+    """An int, or several, as a tuple of Python's own; None for anything else."""
+    try:
+        return (operator.index(numbers),)
+    except Exception:                   # it may be several; and __index__ may raise what it likes
+        pass
+    try:
+        return tuple([operator.index(number) for number in numbers])
+    except Exception:
+        return None
+
+
 def checked_shape(shape, str op) -> tuple:
     """`shape` as a tuple of dimensions whose product can be addressed."""
-    try:
-        dims = (operator.index(shape),)
-    except TypeError:
-        try:
-            dims = tuple([operator.index(d) for d in shape])
-        except TypeError:
-            raise TypeError(f"{op}: shape must be made of ints, got {shape!r}") from None
+    cdef tuple dims = ints_of(shape)
+    if dims is None:
+        raise TypeError(f"{op}: shape must be made of ints, got {shape!r}")
     size = 1
     for d in dims:
         if d < 0:
@@ -1028,6 +1173,8 @@ cdef object compare(object a, object b, object operation):
         a = (<Tensor>a)._array
     if isinstance(b, Tensor):
         b = (<Tensor>b)._array
+    elif isinstance(b, int):
+        as_double(b, "comparison")
     return operation(a, b)
 
 
@@ -1052,11 +1199,31 @@ cdef class Tensor(Slot):
 
     def __cinit__(self):
         self.is_leaf = True
-        self.seen = -1
+        self.seen = OWN
+
+    def __dealloc__(self):
+        cdef Version version
+        if self.counted != NULL:
+            version = <Version>self.counted
+            self.counted = NULL
+            version.tensors -= 1
+            if version.owner == <PyObject *>self:
+                version.owner = NULL
+            Py_DECREF(version)
 
     def __init__(self, data, dtype=None, requires_grad=False, copy=True):
+        cdef Tensor given
         self._array = as_array(data, dtype, copy, "Tensor")
         self._requires_grad = bool(requires_grad)
+        if copy:
+            return
+        if isinstance(data, Tensor):
+            given = <Tensor>data
+            if given._array is self._array or (<object>self._array).base is given._array:
+                look_at(self, version_of(given))
+                self.seen = DETACHED
+        else:
+            mark_foreign(self, data)
 
     # -- what it is
 
@@ -1093,7 +1260,7 @@ cdef class Tensor(Slot):
     @property
     def requires_grad(self) -> bool:
         """Is a gradient wanted for this tensor?"""
-        return self._requires_grad
+        return self._requires_grad or (stale(self) and self.seen >= 0)
 
     @requires_grad.setter
     def requires_grad(self, value):
@@ -1103,6 +1270,8 @@ cdef class Tensor(Slot):
         """Say whether a gradient is wanted for this leaf; return the tensor itself."""
         if self.node is not None and not requires_grad:
             raise RuntimeError("requires_grad_: only a leaf can stop requiring a gradient; use detach()")
+        if requires_grad and not self._requires_grad and self.version is not None and self.seen == OWN:
+            self.version.recorded += 1          # views that were taken before are recorded anew
         self._requires_grad = bool(requires_grad)
         return self
 
@@ -1131,9 +1300,8 @@ cdef class Tensor(Slot):
     def detach(self) -> Tensor:
         """A tensor with the same memory that is not part of the graph."""
         cdef Tensor t = wrap(self._array)
-        if self.version is None:
-            self.version = Version.__new__(Version)
-        t.version = self.version
+        look_at(t, version_of(self))
+        t.seen = DETACHED
         return t
 
     def register_hook(self, hook) -> HookHandle:
@@ -1189,7 +1357,25 @@ cdef class Tensor(Slot):
         return self.item()
 
     def __int__(self):
-        return int(self.item())
+        value = self.item()
+        if not math.isfinite(value):
+            raise ValueError(f"int: {value} cannot be converted to an int")
+        return int(value)
+
+    def __trunc__(self):
+        return int(self)
+
+    def __round__(self, digits=None):
+        """The value of a tensor with one element, rounded as a Python float."""
+        return round(self.item(), digits) if digits is not None else int(self.__round__(0))
+
+    def __format__(self, spec):
+        """As str(), or the value of a tensor with one element with a format for numbers: f"{loss:.3f}"."""
+        if not spec:
+            return str(self)
+        if cnp.PyArray_SIZE(self._array) != 1:
+            raise TypeError(f"format: only a tensor of one element takes a format such as {spec!r}, this has shape {self.shape}")
+        return format(self.item(), spec)
 
     def __bool__(self):
         if cnp.PyArray_SIZE(self._array) != 1:
@@ -1207,7 +1393,10 @@ cdef class Tensor(Slot):
         return iter([self[i] for i in range(len(self))])
 
     def __contains__(self, value):
-        return bool((self == value).any())
+        found = self == value
+        if not isinstance(found, (np.ndarray, np.bool_)):
+            raise TypeError(f"in: a tensor holds numbers, got {type(value).__name__}")
+        return bool(found.any())
 
     def __hash__(self):
         return <Py_ssize_t>(<PyObject *>self) >> 4
@@ -1269,6 +1458,24 @@ cdef class Tensor(Slot):
 
     def __abs__(self):
         return operators.abs(self)
+
+    def __iadd__(self, other):
+        return operators.inplace(self, other, operators.add, "+=")
+
+    def __isub__(self, other):
+        return operators.inplace(self, other, operators.sub, "-=")
+
+    def __imul__(self, other):
+        return operators.inplace(self, other, operators.mul, "*=")
+
+    def __itruediv__(self, other):
+        return operators.inplace(self, other, operators.div, "/=")
+
+    def __ipow__(self, other):
+        return operators.inplace(self, other, operators.pow, "**=")
+
+    def __imatmul__(self, other):
+        return operators.inplace(self, other, operators.matmul, "@=")
 
     def __getitem__(self, index):
         return operators.getitem(self, index)
