@@ -13,7 +13,7 @@ from minigrad.tensor cimport (Node, Operators, Rule, Tensor, add_into, as_input,
 
 import numpy as np
 
-from minigrad.tensor import install
+from minigrad.tensor import check_data, install
 
 cnp.import_array()
 
@@ -351,6 +351,7 @@ cpdef Tensor where(condition, a, b):
     Tensor([-0.5,  2. ])
     """
     cdef Tensor x = left(a, b, "where"), y = as_operand(b, x, "where")
+    check_data(condition, "where", "condition")
     mask = np.asarray(condition)
     if mask.dtype != np.bool_:
         raise TypeError(f"where: condition must be an array of bool, got {mask.dtype}")
@@ -360,7 +361,7 @@ cpdef Tensor where(condition, a, b):
         raise ValueError(f"where: {error}") from None
     if tracked2(x, y):
         node = record2(z, where_rule, "where", x, y)
-        node.extra = (x.shape, y.shape, mask)
+        node.extra = (x.shape, y.shape, mask.copy())        # the caller may change it before backward
     return z
 
 cdef int where_rule(Node node, Tensor dz) except -1:

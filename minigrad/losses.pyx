@@ -18,6 +18,7 @@ import operator
 import numpy as np
 
 from minigrad.elementwise import clip, softplus
+from minigrad.tensor import check_data
 
 cnp.import_array()
 
@@ -57,6 +58,7 @@ cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, Py_
         raise TypeError(f"{op}: target must be an array of ints, the classes, got a Tensor of {target.dtype}")
     if isinstance(target, np.ma.MaskedArray):
         raise TypeError(f"{op}: target must not be a masked array, the mask would be lost: use target.filled({index})")
+    check_data(target, op, "target")
     try:
         array = np.asarray(target)
     except ValueError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from minigrad.index import embedding
 from minigrad.matmul import addmm, matmul
 from minigrad.random import Generator, checked_probability, default_generator, dropout
-from minigrad.tensor import Tensor, checked_dtype, no_grad
+from minigrad.tensor import Tensor, check_data, checked_dtype, no_grad
 
 
 class Parameter(Tensor):
@@ -42,8 +42,7 @@ def flag(op: str, name: str, value: Any) -> bool:
 
 def plain_array(op: str, name: str, value: Any) -> np.ndarray:
     """`value` as an array; a masked array and nested lists of different lengths are errors."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
+    check_data(value, op, name)
     try:
         return np.asarray(value)
     except ValueError:

@@ -102,7 +102,7 @@ cdef Tensor wrap(cnp.ndarray array)
 cdef Tensor empty(int nd, cnp.npy_intp *shape, int typenum)
 cdef Tensor as_operand(object x, Tensor like, str op)
 cdef Tensor as_input(object x, str op)
-cdef Tensor constant(object data, object dtype, str op)
+cdef Tensor as_constant(object data, object dtype, str op)
 cdef tuple ints_of(object numbers)
 cdef int same_dtype(Tensor a, Tensor b, str op) except -1
 cdef Node record1(Tensor y, Rule rule, str name, Tensor x)
@@ -110,6 +110,7 @@ cdef Node record2(Tensor y, Rule rule, str name, Tensor a, Tensor b)
 cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs)
 cdef int record_outputs(Node main, tuple ys) except -1
 cdef Slot checked_slot(Tensor x, str name)
+cdef Tensor savable(Tensor x)
 cdef int save0(Node node, Tensor x) except -1
 cdef int save1(Node node, Tensor x) except -1
 cdef int save_output(Node node, Tensor y) except -1

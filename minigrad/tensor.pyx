@@ -242,7 +242,7 @@ cdef Tensor saved(Node node, Tensor x, long version, long checksum, bint own_out
         )
     if checksum != 0 and zlib.crc32(np.ascontiguousarray(x._array)) + 1 != checksum:
         raise RuntimeError(f"{node.name}: the memory of a saved tensor of shape {x.shape} was changed behind minigrad's back"
-                           f" (a NumPy alias made by copy=False?); recorded at {node.where}")
+                           f" (by code that writes to its array?); recorded at {node.where}")
     cdef Tensor y
     if own_output and node.run.create_graph:
         y = wrap(x._array)
@@ -347,7 +347,7 @@ cdef int look_at(Tensor x, Version version) except -1:
     version.tensors += 1
     return 0
 
-cdef Tensor kept(Tensor x):
+cdef Tensor savable(Tensor x):
     """x as a node may save it: memory that NumPy may change unseen is copied."""
     cdef Tensor y, copy
     cdef Version version = version_of(x)
@@ -361,14 +361,14 @@ cdef Tensor kept(Tensor x):
     return copy
 
 cdef int save0(Node node, Tensor x) except -1:
-    x = kept(x)
+    x = savable(x)
     node.saved0, node.version0 = x, x.version.count
     if mg_anomaly:
         node.sum0 = zlib.crc32(np.ascontiguousarray(x._array)) + 1
     return 0
 
 cdef int save1(Node node, Tensor x) except -1:
-    x = kept(x)
+    x = savable(x)
     node.saved1, node.version1 = x, x.version.count
     if mg_anomaly:
         node.sum1 = zlib.crc32(np.ascontiguousarray(x._array)) + 1
@@ -1033,7 +1033,7 @@ cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
     return result
 
 
-cdef Tensor constant(object data, object dtype, str op):
+cdef Tensor as_constant(object data, object dtype, str op):
     """A Tensor of `data`, whose memory NumPy may have too."""
     cdef Tensor t = wrap(as_array(data, dtype, False, op))
     mark_foreign(t, data)
@@ -1052,7 +1052,7 @@ cdef Tensor as_input(object x, str op):
     """The one Tensor input of an op; other things become constants."""
     if isinstance(x, Tensor):
         return <Tensor>x
-    return constant(x, None, op)
+    return as_constant(x, None, op)
 
 
 def as_tensor(x, str op not None) -> Tensor:
@@ -1092,7 +1092,7 @@ cdef Tensor as_operand(object x, Tensor like, str op):
     if isinstance(x, complex):
         raise TypeError(f"{op}: operands must be real, got {type(x).__name__}")
     own = not hasattr(x, "dtype") or (isinstance(x, (np.ndarray, np.bool_)) and x.dtype.kind == "b")
-    t = constant(x, like._array.dtype if own else None, op)
+    t = as_constant(x, like._array.dtype if own else None, op)
     same_dtype(like, t, op)
     return t
 
@@ -1185,7 +1185,9 @@ cdef class Tensor(Slot):
     data: anything NumPy makes an array of. Arrays and NumPy scalars keep their dtype, which must be float32 or float64; Python numbers
     and lists of them become float32; dtype= converts any real numbers. Big-endian and misaligned data is copied into native order.
     Masked arrays, objects, strings and complex numbers are a TypeError, ragged lists a ValueError.
-    copy=False shares the memory of a fitting array: changes made through NumPy are then not noticed by the tape.
+    copy=False shares the memory of a fitting array, or of a Tensor, as detach() does. What backward needs of memory that NumPy shares is
+    copied when it is recorded. Arrays of bool are operands beside a Tensor, and take its dtype; arrays of ints index, and nothing else.
+    Data made of Tensors is a TypeError, since they would lose their gradient: join them with mg.stack.
 
     >>> import minigrad as mg
     >>> w = mg.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
