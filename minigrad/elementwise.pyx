@@ -13,7 +13,7 @@ from minigrad.tensor cimport (Node, Operators, Rule, Tensor, add_into, as_input,
 
 import numpy as np
 
-from minigrad.tensor import check_data, install
+from minigrad.tensor import install, made_array
 
 cnp.import_array()
 
@@ -351,8 +351,7 @@ cpdef Tensor where(condition, a, b):
     Tensor([-0.5,  2. ])
     """
     cdef Tensor x = left(a, b, "where"), y = as_operand(b, x, "where")
-    check_data(condition, "where", "condition")
-    mask = np.asarray(condition)
+    mask = made_array(condition, "where", "condition")
     if mask.dtype != np.bool_:
         raise TypeError(f"where: condition must be an array of bool, got {mask.dtype}")
     try:

@@ -22,7 +22,7 @@ import operator
 
 import numpy as np
 
-from minigrad.tensor import check_data
+from minigrad.tensor import check_data, made_array
 
 cnp.import_array()
 
@@ -205,17 +205,17 @@ cdef object owned_part(object part, str op):
     if not isinstance(part, (list, tuple, range, np.ndarray)) and not hasattr(part, "__array__"):
         if part is None or part is Ellipsis or isinstance(part, (slice, bool, int, np.generic)):
             return part
+        check_data(part, op, "index")
         raise TypeError(f"{op}: an index must be made of ints, slices, None, '...', and arrays of ints or bool, "
                         f"got {type(part).__name__}")
-    check_data(part, op, "index")
+    return index_array(part, op)
+
+cdef object index_array(object part, str op):
+    """An array of our own."""
     try:
-        array = np.array(part)
-    except (ValueError, OverflowError) as error:
-        raise IndexError(f"{op}: the index is not an array: {error}") from None
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise TypeError(f"{op}: the index is not an array: {type(error).__name__}: {error}") from error
+        array = np.array(made_array(part, op, "index"))
+    except ValueError as error:
+        raise IndexError(*error.args) from None
     return array.astype(np.intp) if array.size == 0 and not hasattr(part, "dtype") else array
 
 
@@ -279,7 +279,7 @@ cdef Tensor gathered(Tensor x, cnp.ndarray rows, str name):
 cdef Tensor picked(Tensor x, object index):
     cdef cnp.ndarray value
     cdef Tensor y
-    if type(index) is not np.ndarray:
+    if type(index) is not np.ndarray or index.dtype.kind not in "iub":
         index = owned(index, "index")
     if type(index) is np.ndarray:
         if index.dtype.kind in "iu" and cnp.PyArray_NDIM(x._array):
@@ -702,7 +702,7 @@ def embedding(weight, indices) -> Tensor:
     cdef cnp.ndarray array
     if cnp.PyArray_NDIM(w._array) != 2:
         raise ValueError(f"embedding: weight must have shape (N, D), got {w.shape}")
-    array = <cnp.ndarray>indices if type(indices) is np.ndarray else np.asarray(owned_part(indices, "embedding"))
+    array = <cnp.ndarray>indices if type(indices) is np.ndarray and indices.dtype.kind in "iu" else index_array(indices, "embedding")
     if (<object>array).dtype.kind not in "iu":
         raise TypeError(f"embedding: indices must be integers, got {array.dtype}")
     return gathered(w, row_numbers(array, cnp.PyArray_DIM(w._array, 0), False, "embedding"), "embedding")

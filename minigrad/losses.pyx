@@ -18,7 +18,7 @@ import operator
 import numpy as np
 
 from minigrad.elementwise import clip, softplus
-from minigrad.tensor import check_data
+from minigrad.tensor import made_array
 
 cnp.import_array()
 
@@ -58,11 +58,7 @@ cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, Py_
         raise TypeError(f"{op}: target must be an array of ints, the classes, got a Tensor of {target.dtype}")
     if isinstance(target, np.ma.MaskedArray):
         raise TypeError(f"{op}: target must not be a masked array, the mask would be lost: use target.filled({index})")
-    check_data(target, op, "target")
-    try:
-        array = np.asarray(target)
-    except ValueError as error:
-        raise ValueError(f"{op}: target is ragged: {error}") from None
+    array = made_array(target, op, "target")
     kind = array.dtype.kind
     if kind not in "iu":
         raise TypeError(f"{op}: target must be an array of ints, the classes, got {array.dtype if target is not None else None}")

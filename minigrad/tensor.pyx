@@ -968,6 +968,8 @@ cdef int look_through(object data, str op, str name, int depth) except -1:
             parts = [data[i] for i in range(len(data))]
         except Exception:               # no sequence after all: NumPy says what it is
             return 0
+    elif depth and hasattr(data, "__array__"):
+        parts = (converted(data, op, name),)
     else:
         return 0
     if depth >= 64:
@@ -977,17 +979,23 @@ cdef int look_through(object data, str op, str name, int depth) except -1:
     return 0
 
 
-cdef object made_array(object data, str op):
-    """np.asanyarray(data), with exceptions that name the op."""
+def made_array(data, str op not None, str name not None) -> np.ndarray:
+    """`data` as a NumPy array, which may be its own memory; nothing is lost, and exceptions name the op."""
+    look_through(data, op, name, 0)
+    found = converted(data, op, name)
+    look_through(found, op, name, 0)
+    return np.asarray(found)
+
+
+cdef object converted(object data, str op, str name):
     try:
-        found = np.asanyarray(data)
+        return np.asanyarray(data)
     except ValueError as error:
-        raise ValueError(f"{op}: data is ragged or not an array: {error}") from None
+        raise ValueError(f"{op}: {name} is ragged or not an array: {error}") from None
     except MemoryError:
         raise
     except Exception as error:
-        raise TypeError(f"{op}: data cannot be made an array: {type(error).__name__}: {error}") from error
-    return found
+        raise TypeError(f"{op}: {name} cannot be made an array: {type(error).__name__}: {error}") from error
 
 
 cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
@@ -997,11 +1005,8 @@ cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
         data = (<Tensor>data)._array
     if isinstance(data, (str, bytes, bytearray)) or data is None:
         raise TypeError(f"{op}: data must be numbers, got {type(data).__name__}")
-    look_through(data, op, "data", 0)
     typed = isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "__array__") or hasattr(data, "__dlpack__")
-    found = made_array(data, op)
-    look_through(found, op, "data", 0)
-    array = np.asarray(found)
+    array = made_array(data, op, "data")
     if type(data) is list or type(data) is tuple:
         first = data
         while isinstance(first, (list, tuple)) and len(first):
@@ -1359,17 +1364,22 @@ cdef class Tensor(Slot):
         return self.item()
 
     def __int__(self):
+        return math.trunc(self)
+
+    def __trunc__(self):
         value = self.item()
         if not math.isfinite(value):
             raise ValueError(f"int: {value} cannot be converted to an int")
         return int(value)
 
-    def __trunc__(self):
-        return int(self)
-
     def __round__(self, digits=None):
-        """The value of a tensor with one element, rounded as a Python float."""
-        return round(self.item(), digits) if digits is not None else int(self.__round__(0))
+        """The value of a tensor with one element, rounded as Python rounds it: to a float, or to an int without `digits`."""
+        value = self.item()
+        if digits is not None:
+            return round(value, digits)
+        if not math.isfinite(value):
+            raise ValueError(f"int: {value} cannot be converted to an int")
+        return round(value)
 
     def __format__(self, spec):
         """As str(), or the value of a tensor with one element with a format for numbers: f"{loss:.3f}"."""
