@@ -205,7 +205,7 @@ cdef int mul_rule(Node node, Tensor dz) except -1:
     return 0
 
 
-# z = a / b        da = dz / b, db = -(dz / b) z
+# z = a / b        da = dz / b, db = -(dz / b) (a / b);  a is saved and not z, which may then be changed in place
 
 cpdef Tensor div(a, b):
     """a / b, element by element, with broadcasting.
@@ -221,13 +221,13 @@ cpdef Tensor div(a, b):
         node = record_pair(z, div_rule, "div", x, y)
         save1(node, y)
         if y._requires_grad:
-            save_output(node, z)
+            save0(node, x)
     return z
 
 cdef int div_rule(Node node, Tensor dz) except -1:
-    cdef Tensor da = div(dz, node.get1())
+    cdef Tensor b = node.get1(), da = div(dz, b)
     if node.wants(1):
-        deliver(node, 1, neg(mul(da, node.get0())), True)
+        deliver(node, 1, neg(mul(da, div(node.get0(), b))), True)
     deliver(node, 0, da, not node.wants(1) or not node.run.create_graph)
     return 0
 
@@ -385,6 +385,8 @@ def clip(x, low=None, high=None) -> Tensor:
     for name, bound in (("low", low), ("high", high)):
         if bound is not None and (isinstance(bound, (bool, complex)) or not isinstance(bound, (int, float, np.integer, np.floating))):
             raise TypeError(f"clip: {name} must be a number or None, got {type(bound).__name__}")
+        if bound is not None:
+            as_operand(bound, t, "clip")            # beyond the range of floats it is a ValueError
     if low is None and high is None:
         raise ValueError("clip: low and high must not both be None")
     y = wrap(np.asarray(np.clip(t._array, low, high, dtype=t._array.dtype)))

@@ -96,7 +96,7 @@ cdef Tensor class_weights(object weight, Tensor x, cnp.ndarray target, Py_ssize_
 
 
 cdef Tensor constant(Tensor weight, str op, str argument):
-    if weight._requires_grad:
+    if weight.requires_grad:
         raise RuntimeError(f"{op}: {argument} is a constant, no gradient is made for it: use {argument}.detach()")
     return weight
 

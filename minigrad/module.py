@@ -26,11 +26,15 @@ class Parameter(Tensor):
 
 def size(op: str, name: str, value: Any) -> int:
     """`value` as a positive int; a bool or a float is a TypeError."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
-    if operator.index(value) <= 0:
-        raise ValueError(f"{op}: {name} must be greater than zero, got {value}")
-    return operator.index(value)
+    try:
+        found = operator.index(None if isinstance(value, (bool, np.bool_)) else value)
+    except Exception:
+        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}") from None
+    if found <= 0:
+        raise ValueError(f"{op}: {name} must be greater than zero, got {found}")
+    if found >= 2**31:
+        raise ValueError(f"{op}: {name} must be below 2 ** 31, got {found}")
+    return found
 
 
 def flag(op: str, name: str, value: Any) -> bool:

@@ -477,7 +477,7 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
             if x is not None and np.may_share_memory(y._array, x._array):
                 mark_view(y, x)
                 break
-    if mg_recording and any([x is not None and x._requires_grad for x in inputs]):
+    if any([x is not None and tracked(x) for x in inputs]):
         y = <Tensor>made[0]
         node = recordn(y, python_rule, name, inputs)
         saves = []
@@ -1267,7 +1267,7 @@ cdef class Tensor(Slot):
     @property
     def requires_grad(self) -> bool:
         """Is a gradient wanted for this tensor?"""
-        return self._requires_grad or (stale(self) and self.seen >= 0)
+        return self._requires_grad or stale(self)
 
     @requires_grad.setter
     def requires_grad(self, value):

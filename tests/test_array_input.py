@@ -174,7 +174,8 @@ def test_numbers_beyond_float(number):
     calls = [lambda: x + number, lambda: number - x, lambda: x ** number, lambda: number / x, lambda: mg.maximum(x, number),
              lambda: mg.where(x > 0, x, number), lambda: mg.ones(2).__setitem__(0, number), lambda: mg.ones(2).__imul__(number),
              lambda: mg.Tensor(number), lambda: mg.Tensor([number]), lambda: mg.Tensor(number, dtype="float64"), lambda: x * [number, 1],
-             lambda: mg.mse(x, [number, 1]), lambda: x > number, lambda: x == number, lambda: number in x, lambda: mg.pad(x, [(1, 1)], number)]
+             lambda: mg.mse(x, [number, 1]), lambda: x > number, lambda: x == number, lambda: number in x, lambda: mg.pad(x, [(1, 1)], number),
+             lambda: mg.clip(x, high=number), lambda: mg.clip(x, low=number)]
     for k, call in enumerate(calls):
         with pytest.raises(ValueError, match=r"^\w+|^\*=.*: .*beyond the range of floats"):
             call()
@@ -207,6 +208,14 @@ def test_sizes_axes_and_indices_beyond_what_fits(n):
         mg.var(x, ddof=10**30)
 
 
+@pytest.mark.parametrize("n", [2**31, 2**63, 10**30])
+def test_sizes_of_layers_beyond_what_fits(n):
+    for call in (lambda: mg.nn.LSTM(2, 3, num_layers=n), lambda: mg.nn.GRU(n, 3), lambda: mg.nn.RNN(2, n), lambda: mg.nn.Linear(n, 2),
+                 lambda: mg.nn.Embedding(2, n)):
+        with pytest.raises(ValueError, match=f"must be below 2 \\*\\* 31, got {n}"):
+            call()
+
+
 def test_expanded_views_of_giant_shapes():
     for shape in ((2**40, 2**30), (2**62, 2), (2**63,)):
         with pytest.raises(ValueError, match="broadcast_to: shape .* has too many elements to be addressed"):
@@ -215,6 +224,10 @@ def test_expanded_views_of_giant_shapes():
     for call in (lambda: giant + 1.0, lambda: mg.tanh(giant), lambda: giant.sum(), lambda: giant.mean(0), lambda: giant.reshape(-1) * 2.0,
                  lambda: mg.concatenate([giant] * 3), lambda: mg.stack([giant]), lambda: giant.cumsum(0), lambda: giant.astype("float64"),
                  lambda: mg.softmax(giant), lambda: giant[[0] * 4096], lambda: mg.Tensor(giant.numpy()) if False else giant.max(1)):
+        with pytest.raises((MemoryError, ValueError)):
+            call()
+    row, column = mg.ones(1).broadcast_to((1, 2**31)), mg.ones(1).broadcast_to((2**31, 1))
+    for call in (lambda: row + column, lambda: mg.where(np.True_, row, column), lambda: column @ row, lambda: mg.maximum(row, column)):
         with pytest.raises((MemoryError, ValueError)):
             call()
     for join in (mg.concatenate, mg.stack):

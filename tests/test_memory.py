@@ -387,3 +387,37 @@ def test_a_leaf_that_shares_memory_with_numpy():
     (second,) = mg.grad(first.sum(), x)
     np.testing.assert_array_equal(first, [27.0, 48.0])
     np.testing.assert_array_equal(second, [18.0, 24.0])
+
+
+def test_a_quotient_may_be_changed_in_place():
+    def function(module, w, v):
+        z = w / v
+        z *= w
+        z /= v + z
+        return z * z
+    check_gradients(function, RNG.uniform(0.5, 1.5, 3), RNG.uniform(0.5, 1.5, 3))
+
+
+def test_ops_written_in_python_see_stale_views():
+    class Twice(mg.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return mg.Tensor(2 * x.numpy())
+
+        @staticmethod
+        def backward(ctx, dy):
+            return dy * 2.0
+
+    for op, factor in ((Twice.apply, 2.0), (lambda x: mg.record("thrice", 3 * x.numpy(), (x,), lambda dy: dy * 3.0), 3.0),
+                       (lambda x: mg.dropout(x, 0.5, generator=mg.Generator(1)), None)):
+        w, buf = leaf([5.0]), mg.zeros(2, "float64")
+        view = buf[0:1]
+        buf[0:1] = w
+        y = op(view)
+        y.backward()
+        assert w.grad.item() == (factor if factor is not None else y.item() / 5.0)
+        with mg.no_grad():
+            constant = buf[0:1]
+        buf[1:] = w
+        with pytest.raises(RuntimeError, match="stale view"):
+            op(constant)
