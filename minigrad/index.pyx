@@ -15,7 +15,7 @@ from libc.string cimport memmove, memset
 from minigrad.elementwise cimport mul, where
 from minigrad.kernels cimport array_like, mg_kernels, new_array
 from minigrad.tensor cimport (DETACHED, OWN, UNRECORDED, Binary, Node, Tensor, add_into, as_input, as_operand, bump, checked_slot,
-                              contiguous, copied, kernels_of, mark_view, operators, record1, record2, recording, settle, stale,
+                              contiguous, copied, kernels_of, mark_view, operators, owner_of, record1, record2, recording, settle, stale,
                               tracked, tracked2, wrap)
 
 import operator
@@ -74,7 +74,7 @@ cdef inline bint is_plain(object part) noexcept:
 cdef inline bint is_bound(PyObject *bound) noexcept:
     return <object>bound is None or type(<object>bound) is int
 
-cdef object plain(object index, str op):
+cdef inline object plain(object index, str op):
     """`index` with Python's own ints for all that counts as one: an array in a slice may change later, or be another number next time."""
     cdef object part
     if type(index) is tuple:
@@ -364,11 +364,6 @@ cdef int check_writable(Tensor x, str op) except -1:
     if not PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_WRITEABLE):
         raise ValueError(f"{op}: the tensor's memory is read-only")
     return 0
-
-
-cdef Tensor owner_of(Tensor x):
-    """The tensor whose history tells of x's memory, if it is another one that is still there."""
-    return <Tensor>x.version.owner if x.seen != OWN and x.version.owner != NULL else None
 
 
 cdef bint check_history(Tensor x, Tensor v, str op) except -1:

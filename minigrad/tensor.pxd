@@ -7,11 +7,13 @@ ctypedef int (*Rule)(Node node, Tensor dy) except -1
 ctypedef Tensor (*Unary)(object x)
 ctypedef Tensor (*Binary)(object a, object b)
 
+cdef class Owner:               # held by a tensor and by the version of its memory: by the version alone when the tensor is gone
+    cdef PyObject *tensor       # not owned
+
 cdef class Version:
     cdef long count             # of all changes
     cdef long recorded          # of those that are on the tape
-    cdef long tensors           # how many look at the memory, without those that nodes have saved
-    cdef PyObject *owner        # the tensor whose history tells of all of it, not owned; NULL if it is gone
+    cdef Owner owner            # which tensor's history tells of all of it
     cdef bint foreign           # NumPy has this memory too and may change it unseen
 
 cdef class Slot:
@@ -71,10 +73,10 @@ cdef enum:                      # Tensor.seen; a view that was taken while nothi
     UNRECORDED = -4
 
 cdef class Tensor(Slot):
+    cdef Owner owns             # comes first: it goes before anything that runs code when it goes
     cdef readonly cnp.ndarray _array
     cdef Node node              # the op that made this tensor; None for a leaf
     cdef Version version
-    cdef PyObject *counted      # the version in whose `tensors` this one is, owned
     cdef long seen              # a view: the recorded changes of the memory when it was taken; else one of the numbers below
     cdef bint _requires_grad
     cdef Tensor _grad
@@ -118,6 +120,7 @@ cdef int mark_view(Tensor y, Tensor x) except -1
 cdef Version version_of(Tensor x)
 cdef bint outdated(Tensor x) noexcept
 cdef int settle(Tensor x) except -1
+cdef Tensor owner_of(Tensor x)
 cdef int bump(Tensor x) except -1
 cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1
 cdef cnp.ndarray contiguous(Tensor x)

@@ -73,6 +73,12 @@ cdef tuple number_types = (np.floating, np.integer)       # NumPy scalars beside
 
 @cython.final
 @cython.no_gc
+cdef class Owner:
+    """Tells whether the tensor that owns some memory is still there."""
+
+
+@cython.final
+@cython.no_gc
 cdef class Version:
     """What is known of one block of memory; shared by all tensors that look at it."""
 
@@ -335,17 +341,24 @@ cdef Version version_of(Tensor x):
     """What is known of x's memory."""
     cdef Version version = x.version
     if version is None:
-        version = Version.__new__(Version)
-        look_at(x, version)
-        version.owner = <PyObject *>x
+        version = x.version = Version.__new__(Version)
     return version
 
-cdef int look_at(Tensor x, Version version) except -1:
-    """x looks at this memory until it dies, of which the collector's clearing must not keep the version from hearing."""
-    x.version, x.counted = version, <PyObject *>version
-    Py_INCREF(version)
-    version.tensors += 1
+cdef int own(Tensor x) except -1:
+    """x's history tells of all of its memory from here on."""
+    x.owns = Owner.__new__(Owner)
+    x.owns.tensor = <PyObject *>x
+    x.version.owner = x.owns
     return 0
+
+cdef Tensor owner_of(Tensor x):
+    """The tensor whose history tells of x's memory, if it is another one that is still there."""
+    if x.seen == OWN or x.version.owner is None:
+        return None
+    cdef PyObject *owner = <PyObject *>x.version.owner
+    if owner.ob_refcnt < 2 or (<Owner>owner).tensor.ob_refcnt == 0:
+        return None
+    return <Tensor>(<Owner>owner).tensor
 
 cdef Tensor savable(Tensor x):
     """x as a node may save it: memory that NumPy may change unseen is copied."""
@@ -395,17 +408,21 @@ cdef bint outdated(Tensor x) noexcept:
 
 cdef int settle(Tensor x) except -1:
     """A view that is the only tensor left of its memory owns it."""
-    if x.seen != OWN and x.seen != SAVED and x.version.tensors == 1 and not stale(x):
-        x.seen, x.version.owner = OWN, <PyObject *>x
+    if x.seen != OWN and x.seen != SAVED and (<PyObject *>x.version).ob_refcnt == 1 and not stale(x):
+        x.seen = OWN
+        own(x)
     return 0
 
 cdef int mark_view(Tensor y, Tensor x) except -1:
     """y looks at x's memory."""
-    cdef Version version = version_of(x)
-    settle(x)
-    if mg_recording and stale(x):
-        operators.renew(x, "view")
-    look_at(y, version)
+    cdef Version version
+    if x.seen != OWN:
+        settle(x)
+        if mg_recording and stale(x):
+            operators.renew(x, "view")
+    version = y.version = version_of(x)
+    if x.seen == OWN and x.owns is None:
+        own(x)
     y.seen = version.recorded if x.seen == OWN else DETACHED if x.seen == SAVED else x.seen
     if y.seen >= 0 and not mg_recording:
         y.seen = UNRECORDED - y.seen
@@ -1208,16 +1225,6 @@ cdef class Tensor(Slot):
         self.is_leaf = True
         self.seen = OWN
 
-    def __dealloc__(self):
-        cdef Version version
-        if self.counted != NULL:
-            version = <Version>self.counted
-            self.counted = NULL
-            version.tensors -= 1
-            if version.owner == <PyObject *>self:
-                version.owner = NULL
-            Py_DECREF(version)
-
     def __init__(self, data, dtype=None, requires_grad=False, copy=True):
         cdef Tensor given
         self._array = as_array(data, dtype, copy, "Tensor")
@@ -1227,8 +1234,7 @@ cdef class Tensor(Slot):
         if isinstance(data, Tensor):
             given = <Tensor>data
             if given._array is self._array or (<object>self._array).base is given._array:
-                look_at(self, version_of(given))
-                self.seen = DETACHED
+                self.version, self.seen = version_of(given), DETACHED
         else:
             mark_foreign(self, data)
 
@@ -1307,8 +1313,7 @@ cdef class Tensor(Slot):
     def detach(self) -> Tensor:
         """A tensor with the same memory that is not part of the graph."""
         cdef Tensor t = wrap(self._array)
-        look_at(t, version_of(self))
-        t.seen = DETACHED
+        t.version, t.seen = version_of(self), DETACHED
         return t
 
     def register_hook(self, hook) -> HookHandle:
