@@ -7,7 +7,7 @@ from threading import get_ident
 import numpy as np
 
 from minigrad.shape import stack
-from minigrad.tensor import Tensor, enable_grad, grad, is_grad_enabled, no_grad, record, zeros
+from minigrad.tensor import Tensor, check_data, enable_grad, grad, is_grad_enabled, no_grad, record, zeros
 
 
 def vjp(fn, inputs, v=None, create_graph=False) -> tuple:
@@ -226,6 +226,9 @@ class Function:
         name = cls.__name__
         differentiable = tuple(isinstance(x, Tensor) for x in arguments)
         inputs = tuple(x for x in arguments if isinstance(x, Tensor))
+        for i, x in enumerate(arguments):
+            if isinstance(x, (list, tuple, dict, set)):
+                check_data(x, name, f"argument {i}")
         ctx = Context(tuple(isinstance(x, Tensor) and x.requires_grad for x in arguments))
         with no_grad():
             returned = cls.forward(ctx, *arguments)

@@ -13,7 +13,7 @@ import numpy as np
 from minigrad.index import embedding
 from minigrad.matmul import addmm, matmul
 from minigrad.random import Generator, checked_probability, default_generator, dropout
-from minigrad.tensor import Tensor, checked_dtype, no_grad
+from minigrad.tensor import Tensor, check_data, checked_dtype, no_grad
 
 
 class Parameter(Tensor):
@@ -30,14 +30,15 @@ class Parameter(Tensor):
 
 def size(op: str, name: str, value: Any) -> int:
     """`value` as a positive int; a bool or a float is a TypeError."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
-    number = operator.index(value)
-    if number <= 0:
-        raise ValueError(f"{op}: {name} must be greater than zero, got {value}")
-    if number >= 2**63:
-        raise ValueError(f"{op}: {name} must be below 2 ** 63, got {value}")
-    return number
+    try:
+        found = operator.index(None if isinstance(value, (bool, np.bool_)) else value)
+    except Exception:
+        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}") from None
+    if found <= 0:
+        raise ValueError(f"{op}: {name} must be greater than zero, got {found}")
+    if found >= 2**31:
+        raise ValueError(f"{op}: {name} must be below 2 ** 31, got {found}")
+    return found
 
 
 def check_memory(op: str, count: int, what: str) -> None:
@@ -70,8 +71,7 @@ def flag(op: str, name: str, value: Any) -> bool:
 
 def plain_array(op: str, name: str, value: Any) -> np.ndarray:
     """`value` as an array; a masked array and nested lists of different lengths are errors."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
+    check_data(value, op, name)
     try:
         return np.asarray(value)
     except ValueError:

@@ -7,7 +7,7 @@ the composed form for second order. The layers that users see are in rnn.py; the
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t
 from minigrad.kernels cimport *
-from minigrad.tensor cimport Node, Tensor, contiguous, kernels_of, mark_view, record_outputs, recording, recordn, wrap
+from minigrad.tensor cimport Node, Tensor, contiguous, kernels_of, mark_view, record_outputs, recording, recordn, savable, wrap
 
 import math
 
@@ -539,6 +539,10 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
         raise TypeError(f"{op}: composed must be a function or None, got {type(composed).__name__}")
     T, B, H = x.shape[0], x.shape[1], wh.shape[0]
     inputs = (x, h0, c0, wx, wh, bias, peephole)
+    saving = recording() and any([t is not None and t.requires_grad for t in inputs])
+    if saving:
+        inputs = tuple([None if t is None else savable(<Tensor>t) for t in inputs])
+        x, h0, c0, wx, wh, bias, peephole = inputs
     s.cell, s.dtype, s.call.reverse, s.clip = cell, x.dtype, reverse, checked_clip(op, "clip", clip)
     s.x, s.wx, s.wh, s.bias, s.peephole = array_of(x), array_of(wx), array_of(wh), array_of(bias), array_of(peephole)
     s.h0, s.c0 = array_of(h0), array_of(c0)
@@ -553,7 +557,6 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
     s.h = out._array
     s.telemetry = Telemetry() if telemetry is None else telemetry
     s.composed = composed
-    saving = recording() and any([t is not None and t.requires_grad for t in inputs])
     s.forward(saving or trace, checkpoint and not trace)
     outputs = (out, wrap(s.h_T)) if s.c_T is None else (out, wrap(s.h_T), wrap(s.c_T))
     if saving:

@@ -35,6 +35,7 @@ from libc.string cimport memcpy
 from minigrad.kernels cimport K32, K64, accumulate_strided, array_like, array_of_shape, copy_strided, mg_kernels, new_array
 
 import linecache
+import math
 import operator
 import os
 import sys
@@ -99,7 +100,12 @@ cdef extern from *:
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         PyObject *tp_dict
+    ctypedef struct PyFloatObject:
+        double ob_fval
     void PyType_Modified(PyTypeObject *type)
+    double PyFloat_AsDouble(object x) except? -1
+    bint PySequence_Check(object x) noexcept
+    bint PyObject_CheckBuffer(object x) noexcept
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_EMPTY(int nd, cnp.npy_intp *dims, int typenum, int fortran)
@@ -115,14 +121,24 @@ cdef object masked_array = np.ma.MaskedArray
 cdef cnp.ndarray nothing = np.zeros(0, np.float32)        # the data of a Tensor before __init__
 nothing.flags.writeable = False
 cdef str package = os.path.dirname(os.path.realpath(__file__))
+cdef tuple array_protocols = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
 cdef tuple number_types = (np.floating, np.integer)       # NumPy scalars beside Python's float and int
 
 
 # ---------------------------------------------------------------- the tape
 
+@cython.final
+@cython.no_gc
+@cython.auto_pickle(False)
+cdef class Owner:
+    """Tells whether the tensor that owns some memory is still there."""
+
+
+@cython.final
+@cython.no_gc
 @cython.auto_pickle(False)
 cdef class Version:
-    """Counts the in-place changes of one block of memory; shared by all tensors that look at it."""
+    """What is known of one block of memory; shared by all tensors that look at it."""
 
 
 @cython.auto_pickle(False)
@@ -262,12 +278,19 @@ cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1:
     """y += x in place, for a y of our own."""
     cdef const mg_kernels *K = kernels_of(y)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(y)
+    cdef bint fits = cnp.PyArray_NDIM(x) == cnp.PyArray_NDIM(y)
+    cdef int d
+    if fits:
+        for d in range(cnp.PyArray_NDIM(y)):
+            fits &= cnp.PyArray_DIM(x, d) == cnp.PyArray_DIM(y, d)
+    if not fits or cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(y):
+        raise RuntimeError(f"backward: a gradient must have shape {(<object>y).shape} and dtype {(<object>y).dtype}, "
+                           f"got {(<object>x).shape} and {(<object>x).dtype}")
     if PyArray_CHKFLAGS(y, cnp.NPY_ARRAY_C_CONTIGUOUS) and PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS):
         K.accumulate(n, cnp.PyArray_DATA(x), 1, cnp.PyArray_DATA(y))
         return 0
     cdef ptrdiff_t sx[64]
     cdef ptrdiff_t sy[64]
-    cdef int d
     for d in range(cnp.PyArray_NDIM(y)):
         sx[d] = cnp.PyArray_STRIDE(x, d) // <ptrdiff_t>K.itemsize
         sy[d] = cnp.PyArray_STRIDE(y, d) // <ptrdiff_t>K.itemsize
@@ -287,11 +310,11 @@ cdef Tensor saved(Node node, Tensor x, long version, long checksum, bint own_out
         )
     if checksum != 0 and zlib.crc32(np.ascontiguousarray(x._array)) + 1 != checksum:
         raise RuntimeError(f"{node.name}: the memory of a saved tensor of shape {x.shape} was changed behind minigrad's back"
-                           f" (a NumPy alias made by copy=False?); recorded at {node.where}")
+                           f" (by code that writes to its array?); recorded at {node.where}")
     cdef Tensor y
     if own_output and node.run.create_graph:
         y = wrap(x._array)
-        y.node, y._requires_grad, y.version = original(node), True, x.version
+        y.node, y._requires_grad, y.version, y.seen = original(node), True, x.version, SAVED
         return y
     return x
 
@@ -362,19 +385,20 @@ cdef Node record2(Tensor y, Rule rule, str name, Tensor a, Tensor b):
 
 cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs):
     """Put an op on the tape: y was made from `inputs` (Tensor or None). The caller then saves what its rule needs."""
-    cdef Node node = Node.__new__(Node)
     cdef Py_ssize_t n = len(inputs)
     cdef Tensor x
-    node.serial, node.rule, node.name = next_serial(), rule, name
+    cdef tuple slots                    # found first: a view may be recorded anew, and what is read is earlier on the tape
     if n == 1:
-        node.slots = (checked_slot(<Tensor>inputs[0], name),)
+        slots = (checked_slot(<Tensor>inputs[0], name),)
     elif n == 2:
-        node.slots = (checked_slot(<Tensor>inputs[0], name), checked_slot(<Tensor>inputs[1], name))
+        slots = (checked_slot(<Tensor>inputs[0], name), checked_slot(<Tensor>inputs[1], name))
     else:
-        slots = []                      # no comprehension: see below
+        found = []                      # no comprehension: see below
         for x in inputs:
-            slots.append(checked_slot(x, name) if x is not None else None)
-        node.slots = tuple(slots)
+            found.append(checked_slot(x, name) if x is not None else None)
+        slots = tuple(found)
+    cdef Node node = Node.__new__(Node)
+    node.serial, node.rule, node.name, node.slots = next_serial(), rule, name, slots
     if y.node is not None:
         move_retained(y, node)
     y.node, y._requires_grad = node, True
@@ -391,23 +415,56 @@ cdef int move_retained(Tensor y, Node node) except -1:
     return 0
 
 cdef Slot checked_slot(Tensor x, str name):
-    """x's slot, for a new node; a view of memory that an op on the tape has changed since is refused: it knows nothing of that op."""
-    if x.seen >= 0 and x.seen != x.version.recorded:
-        raise RuntimeError(f"{name}: an input of shape {x.shape} is a view that was taken before its memory was assigned to: "
-                           f"take the view again, or copy it when it is taken")
+    """x's slot, for a new node. A view of memory that an op on the tape has changed since is recorded anew first."""
+    if stale(x):
+        operators.renew(x, name)
     return slot_of(x)
 
+cdef Version version_of(Tensor x):
+    """What is known of x's memory."""
+    cdef Version version = x.version
+    if version is None:
+        version = x.version = Version.__new__(Version)
+    return version
+
+cdef int take_ownership(Tensor x) except -1:
+    """x's history tells of all of its memory from here on."""
+    x.owns = Owner.__new__(Owner)
+    x.owns.tensor = <PyObject *>x
+    x.version.owner = x.owns
+    return 0
+
+cdef Tensor owner_of(Tensor x):
+    """The tensor whose history tells of x's memory, if it is another one that is still there."""
+    if x.seen == OWN or x.version.owner is None:
+        return None
+    cdef PyObject *owner = <PyObject *>x.version.owner
+    if owner.ob_refcnt < 2 or (<Owner>owner).tensor.ob_refcnt == 0:
+        return None
+    return <Tensor>(<Owner>owner).tensor
+
+cdef Tensor savable(Tensor x):
+    """x as a node may save it: memory that NumPy may change unseen is copied."""
+    cdef Tensor y, copy
+    cdef Version version = version_of(x)
+    if not version.foreign:
+        return x
+    copy = wrap(copied(x._array))
+    version_of(copy)
+    if x._requires_grad:
+        y = operators.mul(x, 1.0) if x.node is None else x      # a copy of a leaf leads to the leaf
+        copy.node, copy._requires_grad = y.node, True
+    return copy
+
 cdef int save0(Node node, Tensor x) except -1:
-    if x.version is None:
-        x.version = Version.__new__(Version)
+    x = savable(x)
     node.saved0, node.version0 = x, x.version.count
     if mg_anomaly:
         node.sum0 = zlib.crc32(np.ascontiguousarray(x._array)) + 1
     return 0
 
 cdef int save1(Node node, Tensor x) except -1:
-    if x.version is None:
-        x.version = Version.__new__(Version)
+    x = savable(x)
     node.saved1, node.version1 = x, x.version.count
     if mg_anomaly:
         node.sum1 = zlib.crc32(np.ascontiguousarray(x._array)) + 1
@@ -415,25 +472,49 @@ cdef int save1(Node node, Tensor x) except -1:
 
 cdef int save_output(Node node, Tensor y) except -1:
     """Save the op's own output: its memory, in a Tensor without the node, so that no cycle arises."""
-    if y.version is None:
-        y.version = Version.__new__(Version)
     cdef Tensor alias = wrap(y._array)
-    alias.version = y.version
+    alias.version, alias.seen = version_of(y), SAVED
     node.saved_output = True
     return save0(node, alias)
 
+
+# ---------------------------------------------------------------- memory that several tensors look at
+#
+# A recorded change of memory is part of the history of the tensor that owns the memory, and `recorded` counts it. A view whose number
+# is behind is recorded anew, as a view of what the owner is now, when it is used next. Where the owner is gone, that cannot be done.
+
+cdef bint outdated(Tensor x) noexcept:
+    """For a tensor whose number is not that of its memory."""
+    if x.seen <= UNRECORDED:
+        return UNRECORDED - x.seen != x.version.recorded
+    return x.seen >= 0
+
+cdef int settle(Tensor x) except -1:
+    """A view that is the only tensor left of its memory owns it."""
+    if x.seen != OWN and x.seen != SAVED and (<PyObject *>x.version).ob_refcnt == 1 and not stale(x):
+        x.seen = OWN
+        take_ownership(x)
+    return 0
+
 cdef int mark_view(Tensor y, Tensor x) except -1:
     """y looks at x's memory."""
-    if x.version is None:
-        x.version = Version.__new__(Version)
-    y.version, y.seen = x.version, x.seen if x.seen >= 0 else x.version.recorded
+    cdef Version version
+    if x.seen != OWN:
+        settle(x)
+        if mg_recording and stale(x):
+            operators.renew(x, "view")
+    version = y.version = version_of(x)
+    if x.seen == OWN and x.owns is None:
+        take_ownership(x)
+    y.seen = version.recorded if x.seen == OWN else DETACHED if x.seen == SAVED else x.seen
+    if y.seen >= 0 and not mg_recording:
+        y.seen = UNRECORDED - y.seen
     return 0
 
 cdef int bump(Tensor x) except -1:
     """x's memory was changed in place."""
-    if x.version is None:
-        x.version = Version.__new__(Version)
-    x.version.count += 1
+    cdef Version version = version_of(x)
+    version.count += 1
     return 0
 
 
@@ -451,7 +532,7 @@ cdef int python_rule(Node node, Tensor dy) except -1:
         x = saved(node, x, version, checksum, output is not None and not several)
         if output is not None and several and create_graph:
             y = wrap(x._array)
-            y.version = x.version
+            y.version, y.seen = x.version, SAVED
             x = put_output(y, original(node), output)
         arguments.append(x)
     # The rule may keep what it is given, or write to it: others must not see that.
@@ -536,7 +617,7 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
                 break
         outputs.append(y)
     made = tuple(outputs)
-    if mg_recording and any([x is not None and x._requires_grad for x in inputs]):
+    if any([x is not None and tracked(x) for x in inputs]):
         y = <Tensor>made[0]
         node = recordn(y, python_rule, name, inputs)
         saves, shapes = [], []
@@ -544,7 +625,7 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
             shapes.append(None if x is None else (x.shape, x._array.dtype))
         for x in saved:
             save0(node, x)
-            saves.append((x, node.version0, node.sum0, None))
+            saves.append((node.saved0, node.version0, node.sum0, None))
         if save_value:
             for index, y in enumerate(made):
                 save_output(node, y)
@@ -1112,6 +1193,7 @@ cdef Tensor run_hooks(Sweep run, Slot slot, Tensor gradient):
 
 cdef Tensor check_seed(Tensor root, object gradient, str op):
     cdef Tensor seed
+    checked_slot(root, op)
     if not root._requires_grad:
         raise RuntimeError(f"{op}: the tensor does not require grad and was not made from one that does")
     if gradient is None:
@@ -1255,14 +1337,62 @@ def checked_dtype(dtype, str op) -> np.dtype:
     return found
 
 
-cdef bint holds_mask(object data) except -1:
-    """Is there a masked array in (lists of) lists?"""
-    if type(data) is list or type(data) is tuple:
-        for part in data:
-            if holds_mask(part):
-                return True
-        return False
-    return isinstance(data, masked_array)
+def check_data(data, str op not None, str name not None) -> None:
+    """Refuse data that would lose something as an array: Tensors within it their gradient, masked arrays their mask."""
+    look_through(data, op, name, 0)
+
+
+cdef int look_through(object data, str op, str name, int depth) except -1:
+    if type(data) is float or type(data) is int or type(data) is range or isinstance(data, (np.generic, str, bytes)):
+        return 0
+    if isinstance(data, Tensor):
+        if depth:
+            raise TypeError(f"{op}: {name} must not be made of Tensors, they would lose their gradient: join them with mg.stack, "
+                            f"or mg.concatenate")
+        return 0
+    if isinstance(data, np.ndarray):
+        if isinstance(data, masked_array):
+            raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
+        if (<cnp.ndarray>data).descr.kind != c"O":
+            return 0
+        parts = data.ravel().tolist()
+    elif isinstance(data, (list, tuple, set, frozenset)):
+        parts = data
+    elif isinstance(data, dict):
+        parts = data.values()
+    elif PySequence_Check(data) and not PyObject_CheckBuffer(data) and not any([hasattr(data, way) for way in array_protocols]):
+        try:
+            parts = [data[i] for i in range(len(data))]
+        except Exception:               # no sequence after all: NumPy says what it is
+            return 0
+    elif depth and hasattr(data, "__array__"):
+        parts = (converted(data, op, name),)
+    else:
+        return 0
+    if depth >= 64:
+        raise ValueError(f"{op}: {name} is nested deeper than 64 lists")
+    for part in parts:
+        look_through(part, op, name, depth + 1)
+    return 0
+
+
+def made_array(data, str op not None, str name not None) -> np.ndarray:
+    """`data` as a NumPy array, which may be its own memory; nothing is lost, and exceptions name the op."""
+    look_through(data, op, name, 0)
+    found = converted(data, op, name)
+    look_through(found, op, name, 0)
+    return np.asarray(found)
+
+
+cdef object converted(object data, str op, str name):
+    try:
+        return np.asanyarray(data)
+    except ValueError as error:
+        raise ValueError(f"{op}: {name} is ragged or not an array: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise TypeError(f"{op}: {name} cannot be made an array: {type(error).__name__}: {error}") from error
 
 
 cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
@@ -1273,18 +1403,17 @@ cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
     if isinstance(data, (str, bytes, bytearray)) or data is None:
         raise TypeError(f"{op}: data must be numbers, got {type(data).__name__}")
     typed = isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "__array__") or hasattr(data, "__dlpack__")
-    try:
-        found = np.asanyarray(data)
-    except ValueError as error:
-        raise ValueError(f"{op}: data is ragged or not an array: {error}") from None
-    if isinstance(found, np.ma.MaskedArray) or holds_mask(data):
-        raise TypeError(f"{op}: data must not be a masked array, the mask would be lost: use data.filled(value)")
-    array = np.asarray(found)
+    array = made_array(data, op, "data")
     if type(data) is list or type(data) is tuple:
         first = data
         while isinstance(first, (list, tuple)) and len(first):
             first = first[0]
-        typed = isinstance(first, (np.ndarray, np.generic, Tensor)) and not isinstance(first, (list, tuple))
+        typed = isinstance(first, (np.ndarray, np.generic)) and not isinstance(first, (list, tuple))
+    if not typed and array.dtype.kind == "O" and all([isinstance(number, int) for number in array.ravel().tolist()]):
+        try:
+            array = array.astype(np.float64)
+        except OverflowError:
+            raise ValueError(f"{op}: data holds whole numbers beyond the range of floats") from None
     kind = array.dtype.kind
     if dtype is not None:
         dtype = checked_dtype(dtype, op)
@@ -1299,17 +1428,33 @@ cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
         if kind not in "fiub":
             raise TypeError(f"{op}: data must be numbers, got {type(data).__name__} of {array.dtype}")
         dtype = float32
-    result = np.array(array, dtype=dtype, order="K", copy=True if copy else None, subok=False)
+    with np.errstate(all="ignore"):
+        result = np.array(array, dtype=dtype, order="K", copy=True if copy else None, subok=False)
     if not result.flags.aligned or any([stride % result.itemsize for stride in result.strides]):
         result = result.copy()
     return result
+
+
+cdef Tensor as_constant(object data, object dtype, str op):
+    """A Tensor of `data`, whose memory NumPy may have too."""
+    cdef Tensor t = wrap(as_array(data, dtype, False, op))
+    mark_foreign(t, data)
+    return t
+
+cdef int mark_foreign(Tensor t, object data) except -1:
+    """Note that NumPy has t's memory too, if that may be so."""
+    cdef Version version
+    if t._array is data or (<object>t._array).base is not None or not isinstance(data, (list, tuple, np.ndarray, np.generic)):
+        version = version_of(t)
+        version.foreign = True
+    return 0
 
 
 cdef Tensor as_input(object x, str op):
     """The one Tensor input of an op; other things become constants."""
     if isinstance(x, Tensor):
         return <Tensor>x
-    return wrap(as_array(x, None, False, op))
+    return as_constant(x, None, op)
 
 
 def as_tensor(x, str op not None) -> Tensor:
@@ -1317,24 +1462,39 @@ def as_tensor(x, str op not None) -> Tensor:
     return as_input(x, op)
 
 
+cdef double as_double(object x, str op) except? -1:
+    """A number as a double."""
+    if isinstance(x, np.timedelta64):
+        raise TypeError(f"{op}: operands must be real numbers, got {type(x).__name__}")
+    try:
+        return PyFloat_AsDouble(x)
+    except OverflowError:
+        raise ValueError(f"{op}: the number is beyond the range of floats") from None
+    except Exception as error:
+        raise TypeError(f"{op}: {type(x).__name__} is no number: {type(error).__name__}: {error}") from error
+
+
 cdef Tensor as_operand(object x, Tensor like, str op):
-    """An operand beside the Tensor `like`: a Tensor, or a number that takes like's dtype, or an array of like's dtype."""
+    """An operand beside the Tensor `like`: a Tensor, or a number or array of bool that takes like's dtype, or an array of like's dtype."""
     cdef cnp.ndarray array
     cdef Tensor t
+    cdef double number
     if isinstance(x, Tensor):
         t = <Tensor>x
         same_dtype(like, t, op)
         return t
     if isinstance(x, float) or isinstance(x, int) or isinstance(x, number_types):
+        number = (<PyFloatObject *>x).ob_fval if type(x) is float else as_double(x, op)
         array = <cnp.ndarray>PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(like._array), 0)
         if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT:
-            (<float *>cnp.PyArray_DATA(array))[0] = x
+            (<float *>cnp.PyArray_DATA(array))[0] = <float>number
         else:
-            (<double *>cnp.PyArray_DATA(array))[0] = x
+            (<double *>cnp.PyArray_DATA(array))[0] = number
         return wrap(array)
     if isinstance(x, complex):
         raise TypeError(f"{op}: operands must be real, got {type(x).__name__}")
-    t = wrap(as_array(x, None if hasattr(x, "dtype") else like._array.dtype, False, op))
+    own = not hasattr(x, "dtype") or (isinstance(x, (np.ndarray, np.bool_)) and x.dtype.kind == "b")
+    t = as_constant(x, like._array.dtype if own else None, op)
     same_dtype(like, t, op)
     return t
 
@@ -1345,15 +1505,23 @@ cdef int same_dtype(Tensor a, Tensor b, str op) except -1:
     return 0
 
 
+cdef tuple ints_of(object numbers):
+    """An int, or several, as a tuple of Python's own; None for anything else."""
+    try:
+        return (operator.index(numbers),)
+    except Exception:                   # it may be several; and __index__ may raise what it likes
+        pass
+    try:
+        return tuple([operator.index(number) for number in numbers])
+    except Exception:
+        return None
+
+
 def checked_shape(shape, str op) -> tuple:
     """`shape` as a tuple of dimensions whose product can be addressed."""
-    try:
-        dims = (operator.index(shape),)
-    except TypeError:
-        try:
-            dims = tuple([operator.index(d) for d in shape])
-        except TypeError:
-            raise TypeError(f"{op}: shape must be made of ints, got {shape!r}") from None
+    cdef tuple dims = ints_of(shape)
+    if dims is None:
+        raise TypeError(f"{op}: shape must be made of ints, got {shape!r}")
     size = 1
     for d in dims:
         if d < 0:
@@ -1407,6 +1575,8 @@ cdef object compare(object a, object b, object operation):
         a = (<Tensor>a)._array
     if isinstance(b, Tensor):
         b = (<Tensor>b)._array
+    elif isinstance(b, int):
+        as_double(b, "comparison")
     return operation(a, b)
 
 
@@ -1417,7 +1587,9 @@ cdef class Tensor(Slot):
     data: anything NumPy makes an array of. Arrays and NumPy scalars keep their dtype, which must be float32 or float64; Python numbers
     and lists of them become float32; dtype= converts any real numbers. Big-endian and misaligned data is copied into native order.
     Masked arrays, objects, strings and complex numbers are a TypeError, ragged lists a ValueError.
-    copy=False shares the memory of a fitting array: changes made through NumPy are then not noticed by the tape.
+    copy=False shares the memory of a fitting array, or of a Tensor, as detach() does. What backward needs of memory that NumPy shares is
+    copied when it is recorded. Arrays of bool are operands beside a Tensor, and take its dtype; arrays of ints index, and nothing else.
+    Data made of Tensors is a TypeError, since they would lose their gradient: join them with mg.stack.
 
     >>> import minigrad as mg
     >>> w = mg.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
@@ -1431,15 +1603,24 @@ cdef class Tensor(Slot):
 
     def __cinit__(self):
         self.is_leaf = True
-        self.seen = -1
+        self.seen = OWN
         self._array = nothing
 
     def __init__(self, data, dtype=None, requires_grad=False, copy=True):
+        cdef Tensor given
         if self._array is not nothing:
             raise RuntimeError("Tensor: __init__ has been called before; to give the tensor other "
                                "values, assign to it: x[...] = value")
         self._array = as_array(data, dtype, copy, "Tensor")
         self._requires_grad = bool(requires_grad)
+        if copy:
+            return
+        if isinstance(data, Tensor):
+            given = <Tensor>data
+            if given._array is self._array or (<object>self._array).base is given._array:
+                self.version, self.seen = version_of(given), DETACHED
+        else:
+            mark_foreign(self, data)
 
     # -- what it is
 
@@ -1476,7 +1657,7 @@ cdef class Tensor(Slot):
     @property
     def requires_grad(self) -> bool:
         """Is a gradient wanted for this tensor?"""
-        return self._requires_grad
+        return self._requires_grad or stale(self)
 
     @requires_grad.setter
     def requires_grad(self, value):
@@ -1486,6 +1667,8 @@ cdef class Tensor(Slot):
         """Say whether a gradient is wanted for this leaf; return the tensor itself."""
         if self.node is not None and not requires_grad:
             raise RuntimeError("requires_grad_: only a leaf can stop requiring a gradient; use detach()")
+        if requires_grad and not self._requires_grad and self.version is not None and self.seen == OWN:
+            self.version.recorded += 1          # views that were taken before are recorded anew
         self._requires_grad = bool(requires_grad)
         return self
 
@@ -1525,9 +1708,7 @@ cdef class Tensor(Slot):
     def detach(self) -> Tensor:
         """A tensor with the same memory that is not part of the graph."""
         cdef Tensor t = wrap(self._array)
-        if self.version is None:
-            self.version = Version.__new__(Version)
-        t.version = self.version
+        t.version, t.seen = version_of(self), DETACHED
         return t
 
     def register_hook(self, hook) -> HookHandle:
@@ -1591,7 +1772,30 @@ cdef class Tensor(Slot):
         return self.item()
 
     def __int__(self):
-        return int(self.item())
+        return math.trunc(self)
+
+    def __trunc__(self):
+        value = self.item()
+        if not math.isfinite(value):
+            raise ValueError(f"int: {value} cannot be converted to an int")
+        return int(value)
+
+    def __round__(self, digits=None):
+        """The value of a tensor with one element, rounded as Python rounds it: to a float, or to an int without `digits`."""
+        value = self.item()
+        if digits is not None:
+            return round(value, digits)
+        if not math.isfinite(value):
+            raise ValueError(f"int: {value} cannot be converted to an int")
+        return round(value)
+
+    def __format__(self, spec):
+        """As str(), or the value of a tensor with one element with a format for numbers: f"{loss:.3f}"."""
+        if not spec:
+            return str(self)
+        if cnp.PyArray_SIZE(self._array) != 1:
+            raise TypeError(f"format: only a tensor of one element takes a format such as {spec!r}, this has shape {self.shape}")
+        return format(self.item(), spec)
 
     def __bool__(self):
         if cnp.PyArray_SIZE(self._array) != 1:
@@ -1612,7 +1816,10 @@ cdef class Tensor(Slot):
         return iter(rows)
 
     def __contains__(self, value):
-        return bool((self == value).any())
+        found = self == value
+        if not isinstance(found, (np.ndarray, np.bool_)):
+            raise TypeError(f"in: a tensor holds numbers, got {type(value).__name__}")
+        return bool(found.any())
 
     def __hash__(self):
         return <Py_ssize_t>(<PyObject *>self) >> 4
@@ -1687,6 +1894,24 @@ cdef class Tensor(Slot):
 
     def __abs__(self):
         return operators.abs(self)
+
+    def __iadd__(self, other):
+        return operators.inplace(self, other, operators.add, "+=")
+
+    def __isub__(self, other):
+        return operators.inplace(self, other, operators.sub, "-=")
+
+    def __imul__(self, other):
+        return operators.inplace(self, other, operators.mul, "*=")
+
+    def __itruediv__(self, other):
+        return operators.inplace(self, other, operators.div, "/=")
+
+    def __ipow__(self, other):
+        return operators.inplace(self, other, operators.pow, "**=")
+
+    def __imatmul__(self, other):
+        return operators.inplace(self, other, operators.matmul, "@=")
 
     def __getitem__(self, index):
         return operators.getitem(self, index)
