@@ -45,6 +45,7 @@ cdef class Node(Slot):
     cdef int give(self, Py_ssize_t i, Tensor dx, bint fresh) except -1
     cdef int give_unbroadcast(self, Py_ssize_t i, Tensor dy, tuple shape, bint fresh) except -1
     cdef Tensor buffer(self, Py_ssize_t i, tuple shape, int typenum)
+    cdef cnp.ndarray low_part(self, Py_ssize_t i, tuple shape)
 
 cdef class Sweep:
     cdef unsigned long id
@@ -54,8 +55,11 @@ cdef class Sweep:
     cdef bint retain
     cdef dict wanted            # for grad(): slot of an input -> None, then its gradient
     cdef set needed             # for grad(): the slots between outputs and inputs
+    cdef dict sums              # slot -> what belongs to its gradient beside `inflight`, see Sweep.gathered; None for none
     cdef bint takes(self, Slot slot) noexcept
     cdef int open(self, Slot slot) except -1
+    cdef int add_rows_later(self, Slot slot, Tensor dy, tuple shape) except -1
+    cdef Tensor gathered(self, Slot slot)
     cdef int walk(self, Node newest) except -1
     cdef int visit(self, Node node) except -1
     cdef int close(self, Node node) except -1
