@@ -541,7 +541,8 @@ cdef cnp.ndarray running_sums(cnp.ndarray x, int axis):
         if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT:
             return high.astype(np.float32)
         before = np.zeros_like(high)                # the sum before each element
-        before.swapaxes(0, axis)[1:] = high.swapaxes(0, axis)[:-1]
+        if x.shape[axis]:
+            before.swapaxes(0, axis)[1:] = high.swapaxes(0, axis)[:x.shape[axis] - 1]
         from_x = high - before
         low = np.cumsum((before - (high - from_x)) + (x - from_x), axis)
         return np.where(np.isfinite(low), high + low, high)

@@ -64,7 +64,7 @@ def test_a_gradient_summed_over_what_was_broadcast(wide, shape, dtype):
 def test_the_bias_of_a_linear_layer_over_time_and_batch(dtype):
     layer, dy = nn.Linear(3, 5, dtype=dtype), random((200, 50, 5), dtype)
     layer(mg.Tensor(random((200, 50, 3), dtype))).backward(mg.Tensor(dy))
-    assert ulps(layer.b.grad.numpy(), dy.reshape(-1, 5)) <= 0.51
+    assert ulps(layer.bias.grad.numpy(), dy.reshape(-1, 5)) <= 0.51
 
 
 @both_types
