@@ -90,8 +90,9 @@ def test_rows_in_several_ops_and_other_contributions(dtype):
 @both_types
 def test_infinities_and_overflow(dtype):
     largest = np.finfo(dtype).max
+    small = largest / 2**20
     for terms, expected in (([1, np.inf, 2], np.inf), ([np.inf, -np.inf, 1], np.nan), ([-np.inf, largest, 1], -np.inf),
-                            ([largest, largest, 1], np.inf), ([np.nan, 1, np.inf], np.nan), ([largest, -largest, 3], 3),
+                            ([largest, largest, 1], np.inf), ([np.nan, 1, np.inf], np.nan), ([largest, -largest, small], small),
                             ([-largest, 1], -largest)):
         dy = np.array(terms, dtype)[:, None]
         b = mg.zeros(1, dtype, requires_grad=True)
@@ -119,7 +120,7 @@ def test_hooks_and_anomaly_mode_see_the_sum():
 
 
 def test_second_derivatives_through_a_sum_over_rows():
-    x = mg.Tensor(random((7, 3), np.float64))
+    x = mg.Tensor(random((7, 3), np.float64) / 256)
     mg.gradcheck(lambda w: mg.grad([(mg.sin(x * w) * w), w * w], w, [mg.ones((7, 3), np.float64), w], create_graph=True)[0],
                  [mg.Tensor([0.3, -0.2, 0.5], dtype=np.float64, requires_grad=True)])
 
@@ -174,7 +175,7 @@ def test_the_bias_of_a_long_sequence(name, dtype):
         da = x.grad.numpy().reshape(T * B, -1)
         assert ulps(weights["b"].grad.numpy().reshape(-1)[:da.shape[1]], da) <= 0.51
         if name == "lstm":
-            _, c = cells_over_time(cell, x)
+            c = cells_over_time(cell, x)
             before, da = np.concatenate([np.zeros((1, B, 4), dtype), c[:-1]]), x.grad.numpy()
             terms = [da[..., :4] * before, da[..., 4:8] * before, da[..., 12:] * c]
             assert ulps(weights["p"].grad.numpy(), np.concatenate(terms, -1).reshape(T * B, -1)) <= 0.51
@@ -183,14 +184,13 @@ def test_the_bias_of_a_long_sequence(name, dtype):
 
 
 def cells_over_time(cell, x):
-    """h and c of an LSTM cell after each step, as arrays."""
-    state, hs, cs = None, [], []
+    """c of an LSTM cell after each step, as an array."""
+    state, cells = None, []
     with mg.no_grad():
         for step in x:
-            _, state = cell(step, state)
-            hs.append(state[0].numpy())
-            cs.append(state[1].numpy())
-    return np.stack(hs), np.stack(cs)
+            state = cell(step, state)
+            cells.append(state[1].numpy())
+    return np.stack(cells)
 
 
 @both_types
