@@ -222,9 +222,12 @@ cdef Tensor sum_of_rows(Tensor start, list parts, tuple shape):
     round_sums(y, low)
     shapes = [part.shape for part in parts]
 
+    if start is not None:
+        parts, shapes = [start, *parts], [shape, *shapes]
+
     def backward(g):
-        return (g, *[g.broadcast_to(wide) for wide in shapes])
-    return record("sum", y, (start, *parts), backward)
+        return tuple([g.broadcast_to(wide) for wide in shapes])
+    return record("sum", y, tuple(parts), backward)
 
 
 cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1:
