@@ -331,7 +331,10 @@ class Scaler:
         x = x.astype(np.float64)
         constant = x.max(axes) == x.min(axes)
         with np.errstate(over="ignore", invalid="ignore"):
-            mean, scale = np.where(constant, x.max(axes), x.mean(axes)), np.where(constant, 1.0, x.std(axes))
+            # Along rows in one piece NumPy adds in pairs: along columns, row after row, the error would grow with their number.
+            columns = np.ascontiguousarray(np.moveaxis(x, -1, 0).reshape(constant.size, -1))
+            mean = np.where(constant, x.max(axes), columns.mean(1).reshape(constant.shape))
+            scale = np.where(constant, 1.0, columns.std(1).reshape(constant.shape))
         if not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
             raise ValueError(f"Scaler: x must have columns whose variance fits into float64, got values up to {np.abs(x).max()}")
         self.mean, self.scale = mean, scale

@@ -309,3 +309,15 @@ def test_running_sums(dtype):
     mg.cumsum(leaf, 0).backward(mg.Tensor(dy))
     assert ulps(leaf.grad.numpy()[7], dy[7:]) <= 0.51
     assert mg.cumsum(mg.zeros((0, 2), dtype), 0).shape == (0, 2)
+
+
+@pytest.mark.parametrize("shape", [(300000,), (300000, 2), (3, 100000, 2)])
+def test_the_mean_of_a_scaler(shape):
+    x = 1.7e9 + np.random.default_rng(0).random(shape)
+    scaler = mg.data.Scaler().fit(x)
+    columns = x.reshape(-1, shape[-1] if len(shape) > 1 else 1)
+    exact = [math.fsum(column) / len(columns) for column in columns.T.tolist()]
+    assert np.abs(np.ravel(scaler.mean) - exact).max() <= 4 * np.spacing(1.7e9)
+    assert scaler.mean.shape == (shape[-1:] if len(shape) > 1 else ())
+    spread = [math.sqrt(math.fsum((column - mean) ** 2) / len(columns)) for column, mean in zip(columns.T, exact, strict=True)]
+    assert np.allclose(np.ravel(scaler.scale), spread, rtol=1e-12, atol=0)
