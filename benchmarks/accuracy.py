@@ -7,6 +7,7 @@
 The exact result is that of float64, whose own error is some 10^8 times smaller. An ulp is the distance of float32 numbers at the
 exact result.
 """
+
 import argparse
 
 import numpy as np
@@ -21,7 +22,8 @@ except ImportError:
 T, B, I, H = 100, 8, 16, 32
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0)
 LAYERS = {
-    "RNN": lambda dtype: mg.nn.RNN(I, H, dtype=dtype), "LSTM": lambda dtype: mg.nn.LSTM(I, H, dtype=dtype),
+    "RNN": lambda dtype: mg.nn.RNN(I, H, dtype=dtype),
+    "LSTM": lambda dtype: mg.nn.LSTM(I, H, dtype=dtype),
     "GRU": lambda dtype: mg.nn.GRU(I, H, dtype=dtype),
     "GRU, reset_after": lambda dtype: mg.nn.GRU(I, H, reset_after=True, dtype=dtype),
 }
@@ -39,7 +41,9 @@ def peer(name, weights):
         layer.bias_ih_l0.copy_(torch.from_numpy(weights["b"].reshape(-1)[:columns].copy()))
         layer.bias_hh_l0.zero_()
         if weights["b"].size > columns:
-            layer.bias_hh_l0[2 * H:].copy_(torch.from_numpy(weights["b"].reshape(-1)[columns:].copy()))
+            layer.bias_hh_l0[2 * H :].copy_(
+                torch.from_numpy(weights["b"].reshape(-1)[columns:].copy())
+            )
     return layer
 
 
@@ -47,7 +51,9 @@ def pair(name, scale, rng):
     """The layer in float32 and in float64 with the same random weights, and these as arrays."""
     single, double, weights = LAYERS[name](np.float32), LAYERS[name](np.float64), {}
     with mg.no_grad():
-        for (key, p), (_, q) in zip(single.cells[0].named_parameters(), double.cells[0].named_parameters(), strict=True):
+        for (key, p), (_, q) in zip(
+            single.cells[0].named_parameters(), double.cells[0].named_parameters(), strict=True
+        ):
             weights[key] = (scale * rng.standard_normal(p.shape)).astype(np.float32)
             p[...] = weights[key]
             q[...] = weights[key].astype(np.float64)
@@ -79,14 +85,24 @@ def row(name, scale, seeds=5):
 
 
 def layers():
-    print(f"T = {T}, B = {B}, I = {I}, H = {H}; weights scale * normal; x normal; the largest of 5 seeds\n")
-    print("| layer | scale | largest error | PyTorch | median ulp | PyTorch | largest ulp | PyTorch |")
+    print(
+        f"T = {T}, B = {B}, I = {I}, H = {H}; weights scale * normal; x normal; the largest of 5 seeds\n"
+    )
+    print(
+        "| layer | scale | largest error | PyTorch | median ulp | PyTorch | largest ulp | PyTorch |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name in LAYERS:
         for scale in SCALES:
             ours, theirs = row(name, scale)
-            theirs = ["", "", ""] if theirs is None else [f"{theirs[0]:.1e}", f"{theirs[1]:.2g}", f"{theirs[2]:.3g}"]
-            print(f"| {name} | {scale} | {ours[0]:.1e} | {theirs[0]} | {ours[1]:.2g} | {theirs[1]} | {ours[2]:.3g} | {theirs[2]} |")
+            theirs = (
+                ["", "", ""]
+                if theirs is None
+                else [f"{theirs[0]:.1e}", f"{theirs[1]:.2g}", f"{theirs[2]:.3g}"]
+            )
+            print(
+                f"| {name} | {scale} | {ours[0]:.1e} | {theirs[0]} | {ours[1]:.2g} | {theirs[1]} | {ours[2]:.3g} | {theirs[2]} |"
+            )
 
 
 def step_errors(name, scale, seed, steps=60):
@@ -99,7 +115,7 @@ def step_errors(name, scale, seed, steps=60):
     plain = scaled = 0.0
     for now in x:
         wide = double.State(*(mg.Tensor(part.numpy().astype(np.float64)) for part in state))
-        sums = b.reshape(-1)[:W.shape[1]] + np.abs(now) @ W + np.abs(wide.h.numpy()[0]) @ U
+        sums = b.reshape(-1)[: W.shape[1]] + np.abs(now) @ W + np.abs(wide.h.numpy()[0]) @ U
         S = sums.reshape(B, -1, H).max(1)
         with mg.no_grad():
             exact = double(mg.Tensor(now[None].astype(np.float64)), wide)[1]
@@ -120,7 +136,9 @@ def steps():
 
 def products():
     """Columns of dW = x^T da with K rows, as a layer makes it: all positive, and of both signs."""
-    print("| K | terms from 0 to 1: error / sum | NumPy | both signs: error / sum of abs(terms) | NumPy |")
+    print(
+        "| K | terms from 0 to 1: error / sum | NumPy | both signs: error / sum of abs(terms) | NumPy |"
+    )
     print("|---|---|---|---|---|")
     for K in (10**3, 10**4, 10**5, 10**6, 10**7):
         cells, rng = [], np.random.default_rng(0)
@@ -135,7 +153,9 @@ def products():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["steps", "layers", "products"])
     globals()[parser.parse_args().what]()
 

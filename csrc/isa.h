@@ -174,7 +174,7 @@ INLINE vdouble vload_double(const real *p) { return __builtin_convertvector(*(co
 INLINE void vstore_double(real *p, vdouble v) { *(vdouble_reals *)p = __builtin_convertvector(v, vdouble_reals); }
 #endif
 
-/* The first n <= DOUBLES reals as doubles; the other lanes are zero, and nothing outside p[0..n) is read. */
+/* The first n <= DOUBLES reals as doubles; the other lanes are zero. Nothing outside p[0..n) is read. */
 INLINE vdouble vload_double_part(const real *p, size_t n) {
 #if defined(MG_ISA_AVX512) && MG_REAL == 32
     return _mm512_cvtps_pd(_mm256_maskz_loadu_ps((__mmask8)((1u << n) - 1), p));

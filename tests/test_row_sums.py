@@ -1,6 +1,7 @@
 """Sums over many terms: gradients of what was broadcast, of rows named many times, reductions, running sums. They are rounded
 once: at most 1 ulp from the exact sum (math.fsum), however many terms there are, and the same bits in every form.
 """
+
 import math
 
 import numpy as np
@@ -38,6 +39,7 @@ def summed_first(array, shape):
 
 # ---------------------------------------------------------------- gradients of what was broadcast
 
+
 def test_a_bias_of_twenty_million_rows():
     rows, b = mg.zeros((2**20, 3)), mg.zeros(3, requires_grad=True)
     total = rows + b
@@ -48,10 +50,20 @@ def test_a_bias_of_twenty_million_rows():
 
 
 @both_types
-@pytest.mark.parametrize(("wide", "shape"), [
-    ((30000, 11), (11,)), ((500, 60, 7), (7,)), ((500, 60, 7), (1, 60, 1)), ((500, 60, 7), (500, 1, 7)), ((500, 60, 7), (60, 1)),
-    ((40000,), ()), ((40000,), (1,)), ((300, 133), (1, 1)), ((20000, 33), (1, 33)),
-])
+@pytest.mark.parametrize(
+    ("wide", "shape"),
+    [
+        ((30000, 11), (11,)),
+        ((500, 60, 7), (7,)),
+        ((500, 60, 7), (1, 60, 1)),
+        ((500, 60, 7), (500, 1, 7)),
+        ((500, 60, 7), (60, 1)),
+        ((40000,), ()),
+        ((40000,), (1,)),
+        ((300, 133), (1, 1)),
+        ((20000, 33), (1, 33)),
+    ],
+)
 def test_a_gradient_summed_over_what_was_broadcast(wide, shape, dtype):
     w, dy = mg.Tensor(random(shape, dtype, 1), requires_grad=True), random(wide, dtype, 2)
     (mg.zeros(wide, dtype) + w).backward(mg.Tensor(dy))
@@ -75,6 +87,7 @@ def test_rows_in_several_ops_and_other_contributions(dtype):
 
     def outputs(parts):
         return [zeros[part] + b for part in reversed(parts)]
+
     found = []
     for parts in ([slice(0, 5000)], [slice(0, 1), slice(1, 4000), slice(4000, 5000)]):
         seeds = [mg.Tensor(x[part]) for part in reversed(parts)]
@@ -82,7 +95,9 @@ def test_rows_in_several_ops_and_other_contributions(dtype):
             (db,) = mg.grad(outputs(parts), b, seeds, create_graph=create_graph)
             found.append(db.numpy())
             assert ulps(db.numpy(), x) <= 0.51
-            (db,) = mg.grad([*outputs(parts), b * 1.0], b, [*seeds, mg.Tensor(first)], create_graph=create_graph)
+            (db,) = mg.grad(
+                [*outputs(parts), b * 1.0], b, [*seeds, mg.Tensor(first)], create_graph=create_graph
+            )
             assert ulps(db.numpy(), np.concatenate([x, first[None]])) <= 0.51
     assert all(np.array_equal(found[0], other) for other in found)
 
@@ -90,15 +105,27 @@ def test_rows_in_several_ops_and_other_contributions(dtype):
 @both_types
 def test_infinities_and_overflow(dtype):
     largest = np.finfo(dtype).max
-    small = largest / 2**20 if dtype == np.float32 else 3.0      # a double holds the sum of the first two
-    for terms, expected in (([1, np.inf, 2], np.inf), ([np.inf, -np.inf, 1], np.nan), ([-np.inf, largest, 1], -np.inf),
-                            ([largest, largest, 1], np.inf), ([np.nan, 1, np.inf], np.nan), ([largest, -largest, small], small),
-                            ([-largest, 1], -largest)):
+    small = (
+        largest / 2**20 if dtype == np.float32 else 3.0
+    )  # a double holds the sum of the first two
+    for terms, expected in (
+        ([1, np.inf, 2], np.inf),
+        ([np.inf, -np.inf, 1], np.nan),
+        ([-np.inf, largest, 1], -np.inf),
+        ([largest, largest, 1], np.inf),
+        ([np.nan, 1, np.inf], np.nan),
+        ([largest, -largest, small], small),
+        ([-largest, 1], -largest),
+    ):
         dy = np.array(terms, dtype)[:, None]
         b = mg.zeros(1, dtype, requires_grad=True)
         (mg.zeros(dy.shape, dtype) + b).backward(mg.Tensor(dy))
-        for found in (b.grad.item(), mg.Tensor(dy).sum(0).item(), mg.Tensor(np.repeat(dy, 3, 1)).sum(0)[1].item(),
-                      mg.cumsum(mg.Tensor(dy), 0)[-1].item()):
+        for found in (
+            b.grad.item(),
+            mg.Tensor(dy).sum(0).item(),
+            mg.Tensor(np.repeat(dy, 3, 1)).sum(0)[1].item(),
+            mg.cumsum(mg.Tensor(dy), 0)[-1].item(),
+        ):
             assert found == expected or (np.isnan(found) and np.isnan(expected)), (terms, found)
 
 
@@ -114,15 +141,21 @@ def test_hooks_and_anomaly_mode_see_the_sum():
     for create_graph in (False, True):
         with mg.detect_anomaly():
             y = mg.zeros((1000, 4)) + b
-            with pytest.raises(RuntimeError, match="the backward of add made the first non-finite gradient"):
+            with pytest.raises(
+                RuntimeError, match="the backward of add made the first non-finite gradient"
+            ):
                 y.backward(mg.Tensor(dy), create_graph=create_graph)
     assert np.array_equal(b.grad.numpy(), seen[-1])
 
 
 def test_second_derivatives_through_a_sum_over_rows():
     x = mg.Tensor(random((7, 3), np.float64) / 256)
-    mg.gradcheck(lambda w: mg.grad([(mg.sin(x * w) * w), w * w], w, [mg.ones((7, 3), np.float64), w], create_graph=True)[0],
-                 [mg.Tensor([0.3, -0.2, 0.5], dtype=np.float64, requires_grad=True)])
+    mg.gradcheck(
+        lambda w: mg.grad(
+            [(mg.sin(x * w) * w), w * w], w, [mg.ones((7, 3), np.float64), w], create_graph=True
+        )[0],
+        [mg.Tensor([0.3, -0.2, 0.5], dtype=np.float64, requires_grad=True)],
+    )
 
 
 @both_types
@@ -137,7 +170,10 @@ def test_the_same_bits_for_threads_and_instruction_sets(dtype):
                 set_num_threads(count)
                 layer.zero_grad()
                 layer(x)[0].backward(dy)
-                found.append([p.grad.numpy().copy() for p in layer.parameters()] + [dy.sum((0, 1)).numpy(), dy.sum(1).numpy()])
+                found.append(
+                    [p.grad.numpy().copy() for p in layer.parameters()]
+                    + [dy.sum((0, 1)).numpy(), dy.sum(1).numpy()]
+                )
     finally:
         _use_isa(before)
         set_num_threads(threads)
@@ -148,8 +184,10 @@ def test_the_same_bits_for_threads_and_instruction_sets(dtype):
 # ---------------------------------------------------------------- recurrent layers
 
 LAYERS = {
-    "rnn": lambda **o: nn.RNN(4, 4, **o), "lstm": lambda **o: nn.LSTM(16, 4, peepholes=True, **o),
-    "gru": lambda **o: nn.GRU(12, 4, **o), "gru after": lambda **o: nn.GRU(12, 4, reset_after=True, **o),
+    "rnn": lambda **o: nn.RNN(4, 4, **o),
+    "lstm": lambda **o: nn.LSTM(16, 4, peepholes=True, **o),
+    "gru": lambda **o: nn.GRU(12, 4, **o),
+    "gru after": lambda **o: nn.GRU(12, 4, reset_after=True, **o),
 }
 
 
@@ -165,7 +203,10 @@ def test_the_bias_of_a_long_sequence(name, dtype):
             weight[...] = 0.5 * random(weight.shape, dtype) / 16
         weights["W"][...] = np.eye(layer.input_size, dtype=dtype)
     T, B = 1500, 3
-    x, dy = mg.Tensor(random((T, B, layer.input_size), dtype) / 16, requires_grad=True), mg.Tensor(random((T, B, 4), dtype))
+    x, dy = (
+        mg.Tensor(random((T, B, layer.input_size), dtype) / 16, requires_grad=True),
+        mg.Tensor(random((T, B, 4), dtype)),
+    )
     found = []
     for call in (layer, lambda x: nn.unroll(cell, x)):
         layer.zero_grad()
@@ -173,12 +214,15 @@ def test_the_bias_of_a_long_sequence(name, dtype):
         call(x)[0].backward(dy)
         found.append({key: weight.grad.numpy().copy() for key, weight in weights.items()})
         da = x.grad.numpy().reshape(T * B, -1)
-        assert ulps(weights["b"].grad.numpy().reshape(-1)[:da.shape[1]], da) <= 0.51
+        assert ulps(weights["b"].grad.numpy().reshape(-1)[: da.shape[1]], da) <= 0.51
         if name == "lstm":
             c = cells_over_time(cell, x)
             before, da = np.concatenate([np.zeros((1, B, 4), dtype), c[:-1]]), x.grad.numpy()
             terms = [da[..., :4] * before, da[..., 4:8] * before, da[..., 12:] * c]
-            assert ulps(weights["p"].grad.numpy(), np.concatenate(terms, -1).reshape(T * B, -1)) <= 0.51
+            assert (
+                ulps(weights["p"].grad.numpy(), np.concatenate(terms, -1).reshape(T * B, -1))
+                <= 0.51
+            )
     for key in weights:
         assert np.array_equal(found[0][key], found[1][key]), key
 
@@ -207,20 +251,27 @@ def test_the_gradient_of_an_initial_state_that_was_broadcast(dtype):
 
 # ---------------------------------------------------------------- rows named many times
 
+
 @both_types
 @pytest.mark.parametrize("columns", [1, 7, 40])
 def test_a_row_that_is_named_many_times(columns, dtype):
     rng = np.random.default_rng(0)
     rows = rng.choice(50, 20000, p=[0.51] + [0.01] * 49)
     dy = random((20000, columns), dtype)
-    for pick in (lambda table: mg.embedding(table, rows), lambda table: table[rows], lambda table: table[rows, :],
-                 lambda table: table[rows][:, :]):
+    for pick in (
+        lambda table: mg.embedding(table, rows),
+        lambda table: table[rows],
+        lambda table: table[rows, :],
+        lambda table: table[rows][:, :],
+    ):
         table = mg.zeros((60, columns), dtype, requires_grad=True)
         pick(table).backward(mg.Tensor(dy))
         for row in (0, 1, 49):
             assert ulps(table.grad.numpy()[row], dy[rows == row]) <= 0.51
         assert not table.grad.numpy()[50:].any()
-    few = mg.zeros((10**6, columns), dtype, requires_grad=True)         # ordered by sorting, not by counting
+    few = mg.zeros(
+        (10**6, columns), dtype, requires_grad=True
+    )  # ordered by sorting, not by counting
     few[rows].backward(mg.Tensor(dy))
     assert np.array_equal(few.grad.numpy()[:60], table.grad.numpy())
 
@@ -232,18 +283,27 @@ def test_elements_that_an_index_names_many_times(dtype):
     x = mg.zeros((3, 4, 2), dtype, requires_grad=True)
     x[i, 1, j].backward(mg.Tensor(dy))
     for place in np.ndindex(3, 2):
-        assert ulps(x.grad.numpy()[place[0], 1, place[1]], dy[(i == place[0]) & (j == place[1])][:, None]) <= 0.51
+        assert (
+            ulps(
+                x.grad.numpy()[place[0], 1, place[1]],
+                dy[(i == place[0]) & (j == place[1])][:, None],
+            )
+            <= 0.51
+        )
     assert np.count_nonzero(x.grad.numpy()) == 6
 
 
 # ---------------------------------------------------------------- reductions
+
 
 @both_types
 @pytest.mark.parametrize("axis", [None, 0, 1, 2, (0, 1), (0, 2), (1, 2)])
 def test_sums_along_every_axis(axis, dtype):
     x = random((70, 41, 33), dtype)
     axes = range(3) if axis is None else (axis,) if isinstance(axis, int) else axis
-    terms = x.transpose([*axes, *(d for d in range(3) if d not in axes)]).reshape(math.prod(x.shape[d] for d in axes), -1)
+    terms = x.transpose([*axes, *(d for d in range(3) if d not in axes)]).reshape(
+        math.prod(x.shape[d] for d in axes), -1
+    )
     y = mg.sum(mg.Tensor(x), axis)
     assert ulps(y.numpy(), terms) <= 0.51
     assert np.array_equal(y.numpy(), mg.sum(mg.Tensor(np.asfortranarray(x)), axis).numpy())
@@ -263,6 +323,7 @@ def test_a_sum_of_each_length(dtype):
 def test_the_variance_of_a_series_far_from_zero(dtype):
     """Exact in rational numbers; the first mean alone would be off by more than the spread of float32 numbers near 1e6."""
     from fractions import Fraction
+
     x = (10**6 + np.random.default_rng(0).integers(-30, 30, 3000) / 16).astype(dtype)
     numbers = [Fraction(float(value)) for value in x]
     mean = sum(numbers) / len(numbers)
@@ -293,7 +354,7 @@ def test_logsumexp_of_many(dtype):
     x = np.zeros(3 * 10**6, dtype)
     expected = math.log(3 * 10**6)
     assert abs(mg.logsumexp(mg.Tensor(x)).item() - expected) <= np.spacing(dtype(expected))
-    y = mg.softmax(mg.Tensor(x[:2**18])).numpy()
+    y = mg.softmax(mg.Tensor(x[: 2**18])).numpy()
     assert (y == 2.0**-18).all()
 
 
@@ -319,5 +380,8 @@ def test_the_mean_of_a_scaler(shape):
     exact = [math.fsum(column) / len(columns) for column in columns.T.tolist()]
     assert np.abs(np.ravel(scaler.mean) - exact).max() <= 4 * np.spacing(1.7e9)
     assert scaler.mean.shape == (shape[-1:] if len(shape) > 1 else ())
-    spread = [math.sqrt(math.fsum((column - mean) ** 2) / len(columns)) for column, mean in zip(columns.T, exact, strict=True)]
+    spread = [
+        math.sqrt(math.fsum((column - mean) ** 2) / len(columns))
+        for column, mean in zip(columns.T, exact, strict=True)
+    ]
     assert np.allclose(np.ravel(scaler.scale), spread, rtol=1e-12, atol=0)
