@@ -248,6 +248,11 @@ cdef class Sequence:
             if weight is not None and node.wants(i):
                 buffer = node.buffer(i, (<object>weight).shape, cnp.PyArray_TYPE(weight))._array
             buffers.append(buffer)
+        for i, weight in ((5, self.bias), (6, self.peephole)):
+            low = None
+            if weight is not None and node.wants(i):
+                low = node.low_part(i, (<object>weight).shape)
+            buffers.append(low)
         wants_state = node.wants(1) or node.wants(2)
         T = self.x.shape[0]
         norms = np.zeros((2, T))
@@ -316,6 +321,7 @@ cdef class Sequence:
         g.dh, g.dc, g.dh_T, g.dc_T, g.dx, g.dh0, g.dc0 = data(dh), NULL, data(dh_T), data(dc_T), data(dx), data(dh0), data(dc0)
         g.dh_row = row_length(dh)
         g.dwx, g.dwh, g.dbias, g.dpeephole = data(buffers[0]), data(buffers[1]), data(buffers[2]), data(buffers[3])
+        g.dbias_low, g.dpeephole_low = <double *>data(buffers[4]), <double *>data(buffers[5])
         g.clip = self.clip
         g.dh_norm2, g.nonfinite = <double *>cnp.PyArray_DATA(dh_norm2), &where
         g.dc_norm2 = <double *>cnp.PyArray_DATA(dc_norm2) if self.cell == "lstm" else NULL

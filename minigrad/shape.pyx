@@ -555,11 +555,23 @@ cpdef Tensor cumsum(x, axis):
     """
     cdef Tensor t = as_input(x, "cumsum"), y
     cdef int at = axis_of(axis, cnp.PyArray_NDIM(t._array), "cumsum")
-    with np.errstate(all="ignore"):
-        y = wrap(np.cumsum(t._array, at))
+    y = wrap(running_sums(t._array, at))
     if tracked(t):
         record1(y, cumsum_rule, "cumsum", t).extra = at
     return y
+
+cdef cnp.ndarray running_sums(cnp.ndarray x, int axis):
+    """As `sum` in csrc/reduce.inc: float32 in double, float64 with the errors of the additions (TwoSum) added up beside them."""
+    with np.errstate(all="ignore"):
+        high = np.cumsum(x, axis, np.float64)
+        if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT:
+            return high.astype(np.float32)
+        before = np.zeros_like(high)                # the sum before each element
+        if x.shape[axis]:
+            before.swapaxes(0, axis)[1:] = high.swapaxes(0, axis)[:x.shape[axis] - 1]
+        from_x = high - before
+        low = np.cumsum((before - (high - from_x)) + (x - from_x), axis)
+        return np.where(np.isfinite(low), high + low, high)
 
 cdef int cumsum_rule(Node node, Tensor dy) except -1:
     return node.give(0, flip(cumsum(flip(dy, node.extra), node.extra), node.extra), False)
