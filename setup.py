@@ -94,7 +94,8 @@ def extensions():
     return cythonize(
         modules,
         nthreads=0 if sys.platform == "darwin" else os.cpu_count(),
-        compiler_directives={"language_level": 3, "annotation_typing": False},
+        # Without auto_pickle: the __setstate__ that Cython would write sets the C attributes to what it is given, by anybody.
+        compiler_directives={"language_level": 3, "annotation_typing": False, "auto_pickle": False},
     )
 
 
