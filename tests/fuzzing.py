@@ -1273,11 +1273,18 @@ def named_exception(name, error):
     return any(part in name and isinstance(error, kinds) for part, kinds, _ in EXCEPTIONS)
 
 
-# Exceptions of other classes that are right, each with its reason.
+# Exceptions of other classes that are right: part of the call's name, classes, reason.
 EXCEPTIONS = (
     ("__int__", (OverflowError,), "int() of an infinity is an OverflowError in Python and NumPy"),
     ("__reduce_ex__", (OverflowError,), "Python's own: a protocol beyond C's int"),
-    ("__deepcopy__", (IndexError,), "a memo that is no dict is indexed, and says what it likes"),
+    ("__deepcopy__", (IndexError, KeyError), "a memo that is no dict is indexed, and says what it likes"),
+    ("Cell.start", (AttributeError,), "called once a step by what has checked: forward and unroll"),
+    ("Cell.step", (AttributeError,), "the same"),
+    ("State.detach", (AttributeError,), "a named tuple holds what it was given, and asks it to detach"),
+    ("__str__", (AttributeError,), "a module whose weight was replaced by something without a shape has no text"),
+    ("__repr__", (AttributeError,), "the same"),
+    ("scene pickles", (AttributeError, pickle.PicklingError), "the same; and Python's own word that a local function has no pickle"),
+    ("__getnewargs__", (AttributeError,), "Python's own, of tuples"),
 )
 
 
