@@ -869,6 +869,7 @@ class Run:
             file.write(bytes(range(256)))
         self.callables = discover()
         self.public = public_names()
+        self.classes = {thing.__name__ for thing in self.callables.values() if isinstance(thing, type)}
         self.public_classes = {thing.__name__ for name, thing in self.callables.items() if name in self.public and isinstance(thing, type)}
         self.scenes = [scene for scene in SCENES if scene.__name__ not in options.without.split(",")]
         self.log = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND) if options.log else None
@@ -1031,7 +1032,7 @@ class Run:
         if name in self.callables:
             return name in self.public
         owner = name.partition(".")[0]
-        return owner not in {c.__name__ for c in self.callables.values() if isinstance(c, type)} or owner in self.public_classes
+        return owner not in self.classes or owner in self.public_classes
 
     # -- actions
 
