@@ -2,7 +2,9 @@
 and checkpoints of all that a training consists of. What a step does to the weights is in optim.py, files are in checkpoint.py.
 """
 import contextlib
-import itertools
+import copy
+import inspect
+import math
 import reprlib
 import signal
 import sys
@@ -13,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.checkpoint import CheckpointError, check_place, load
+from minigrad.checkpoint import CheckpointError, check_place, contents, load
 from minigrad.checkpoint import save as save_arrays
 from minigrad.module import Module, size
-from minigrad.optim import clip_grad_norm_
-from minigrad.random import default_generator
+from minigrad.optim import Optimizer, clip_grad_norm_
+from minigrad.random import Generator, default_generator
+from minigrad.schedule import ReduceLROnPlateau, Schedule
 from minigrad.shape import concatenate
 from minigrad.tensor import Tensor, no_grad
 
@@ -28,7 +31,7 @@ class TruncatedBPTT:
     """Truncated backpropagation through time over a sequence of any length: every k1 steps, back through the last k2 steps.
 
     TruncatedBPTT(model, loss, k1, k2=k1). `model(x, state)` returns (out, new state), as the recurrent layers do; the state is
-    a Tensor or a tuple of states. Call the object with the next k1 steps, x and y of shape (k1, B, ...) (the last call may hold
+    a Tensor, None or a number, or a tuple, named tuple, list or dict of states. Call the object with the next k1 steps, x and y of shape (k1, B, ...) (the last call may hold
     fewer); the loss it returns reaches back k2 steps:
 
         window n = steps s .. e - 1,   e = min(n k1, T),   s = max(0, e - k2),   from the state before s, which is a constant
@@ -82,7 +85,7 @@ class TruncatedBPTT:
         out = outputs[0] if len(outputs) == 1 else concatenate(outputs, 0)
         loss = self.loss(out[len(window) - len(x):], y)
         past = window[later:] if later < len(window) else None
-        self.state, self.past = _detached(kept), past.detach() if isinstance(past, Tensor) else past
+        self.state, self.past = _mapped(_detached, kept), past.detach() if isinstance(past, Tensor) else past
         if kept is not None:
             self.form = _form(kept)
         return loss
@@ -94,48 +97,63 @@ class TruncatedBPTT:
             yield self(x[start:end], y[start:end], min(self.k1, len(x) - end) if end < len(x) else None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Copies of what is carried on: the state and the remembered steps."""
-        return {"state": _arrays(self.state), "past": _arrays(self.past), "tensor": isinstance(self.past, Tensor)}
+        """Copies of what is carried on, the state and the remembered steps, as they are."""
+        return {"state": _mapped(_copied, self.state), "past": _copied(self.past)}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a state_dict. Where this object has computed a state, the new one must have its shapes and dtypes."""
-        state, past = _tensors(saved["state"]), saved["past"]
+        """Go on from a state_dict. Where this object has computed a state, the new one must have its kinds, shapes and
+        dtypes."""
+        state, past = _mapped(_copied, saved["state"]), saved["past"]
         if state is not None and self.form is not None and _form(state) != self.form:
             raise ValueError(f"TruncatedBPTT: state must be {self.form}, got {_form(state)}")
-        if not (past is None or isinstance(past, np.ndarray)):
-            raise ValueError(f"TruncatedBPTT: past must be an array or None, got {type(past).__name__}")
-        self.state, self.past = state, Tensor(past) if saved["tensor"] and past is not None else past
+        if not (past is None or isinstance(past, (np.ndarray, Tensor))):
+            raise ValueError(f"TruncatedBPTT: past must be a Tensor, an array or None, got {type(past).__name__}")
+        self.state, self.past = state, _copied(past)
 
 
 def _joined(past: Any, x: Any) -> Any:
     return concatenate([past, x], 0) if isinstance(x, Tensor) else np.concatenate([past, x])
 
 
-def _detached(state: Any) -> Any:
-    """A state, a Tensor or a (named) tuple of states, cut from the graph."""
-    if isinstance(state, tuple):
-        parts = [_detached(part) for part in state]
-        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
-    return state if state is None else state.detach()
+def _mapped(function: Callable[[Any], Any], state: Any) -> Any:
+    """The state with `function` of each of its parts, in tuples, named tuples, lists and dicts as they are."""
+    if isinstance(state, tuple) and hasattr(state, "_fields"):
+        return type(state)(*(_mapped(function, part) for part in state))
+    if type(state) in (tuple, list):
+        return type(state)(_mapped(function, part) for part in state)
+    if type(state) is dict:
+        return {name: _mapped(function, part) for name, part in state.items()}
+    return function(state)
 
 
-def _arrays(state: Any) -> Any:
-    if isinstance(state, tuple):
-        return [_arrays(part) for part in state]
-    return state if state is None else np.array(state.numpy() if isinstance(state, Tensor) else state)
+def _detached(part: Any) -> Any:
+    """A part of a state, cut from the graph."""
+    if hasattr(part, "detach"):
+        return part.detach()
+    return _copied(part)
 
 
-def _tensors(state: Any) -> Any:
-    if isinstance(state, (list, tuple)):
-        return tuple(_tensors(part) for part in state)
-    return state if state is None else Tensor(state)
+def _copied(part: Any) -> Any:
+    if isinstance(part, Tensor):
+        return Tensor(part.numpy())
+    if isinstance(part, np.ndarray):
+        return part.copy()
+    if part is None or isinstance(part, (bool, int, float, str, np.generic)):
+        return part
+    raise TypeError("TruncatedBPTT: the state must be made of Tensors, arrays, numbers and None, in tuples, named tuples, lists "
+                    f"and dicts, got {type(part).__name__}")
 
 
 def _form(state: Any) -> str:
-    """Shapes and dtypes of a state, to compare and to print."""
+    """Kinds, shapes and dtypes of a state, to compare and to print."""
     if isinstance(state, tuple):
-        return f"({', '.join(map(_form, state))})"
-    return "None" if state is None else f"{state.dtype}{list(state.shape)}"
+        name = type(state).__name__ if hasattr(state, "_fields") else ""
+        return f"{name}({', '.join(map(_form, state))})"
+    if isinstance(state, list):
+        return f"[{', '.join(map(_form, state))}]"
+    if isinstance(state, dict):
+        return f"{{{', '.join(f'{name}: {_form(part)}' for name, part in state.items())}}}"
+    return f"{state.dtype}{list(state.shape)}" if hasattr(state, "dtype") else type(state).__name__
 
 
 # ---------------------------------------------------------------- gradients over several batches
@@ -145,7 +163,8 @@ def accumulate(losses: Iterable[Tensor], count: float) -> float:
     """Backward of (sum of the losses) / count, one after another; return that mean.
 
     Each loss is a sum over its own rows, and count is the number of rows of all: then the gradients are those of the mean over
-    the whole batch, whatever the sizes of its parts, while only one part's graph is in memory. A generator makes them.
+    the whole batch, whatever the sizes of its parts, while only one part's graph is in memory. A generator makes them. If one
+    of them raises, the gradients hold the share of those before it.
 
     >>> import minigrad as mg
     >>> x, w = mg.Tensor([1.0, 2.0, 6.0]), mg.Tensor(2.0, requires_grad=True)
@@ -154,13 +173,34 @@ def accumulate(losses: Iterable[Tensor], count: float) -> float:
     >>> w.grad                                          # that of (x * w).mean()
     Tensor(3.)
     """
-    if not count > 0:
-        raise ValueError(f"accumulate: count must be above 0, got {count}")
-    total = 0.0
+    op = "accumulate"
+    if isinstance(count, (bool, np.bool_)) or not isinstance(count, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{op}: count must be a number, got {type(count).__name__}")
+    if not 0 < count < np.inf:
+        raise ValueError(f"{op}: count must be above 0 and finite, got {count}")
+    if isinstance(losses, Tensor) or not isinstance(losses, Iterable):
+        raise TypeError(f"{op}: losses must be a list or a generator of Tensors, got {type(losses).__name__}")
+    total, parts = 0.0, 0
     for loss in losses:
+        check_loss(f"{op}: losses[{parts}] must be", loss)
         (loss / count).backward()
         total += loss.item()
+        parts += 1
+    if not parts:
+        raise ValueError(f"{op}: losses must give at least one Tensor, got none")
     return total / count
+
+
+def check_loss(must_be: str, loss: Any) -> None:
+    """Is it a number that `backward` can go from?"""
+    expected = "one number that was computed from the parameters, a Tensor of shape ()"
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"{must_be} {expected}, got {type(loss).__name__}")
+    if loss.size != 1:
+        raise ValueError(f"{must_be} {expected}, got shape {loss.shape}: take its mean() or sum()")
+    if not loss.requires_grad:
+        raise RuntimeError(f"{must_be} {expected}, got a Tensor without a graph (made under no_grad, by detach(), from "
+                           "NumPy's numbers, or from no parameter): it has no gradient")
 
 
 # ---------------------------------------------------------------- checkpoints of a whole training
@@ -169,9 +209,11 @@ def accumulate(losses: Iterable[Tensor], count: float) -> float:
 def save_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
     """Write all that a training consists of to one file, atomically: then a resumed run equals the uninterrupted one to the bit.
 
-    parts: what has a state_dict, by name: the model, the optimizer, a schedule, the data, a TruncatedBPTT. The default generator
-    goes with them. config: what JSON can hold and `load_training` must find again. The arrays of a part lie in the file under its
-    name, so that ``mg.load(path)[0]["model.head.weight"]`` is a weight.
+    parts: what has a state_dict, by name: the model, the optimizer, a schedule, the data, a TruncatedBPTT; a Generator is a part
+    too. The default generator goes with them. States may hold arrays, constant Tensors, numbers, text, None, and lists, tuples,
+    named tuples and dicts of these; all come back as they were. config: what `load_training` must find again, of what `save`
+    takes as `extra`, numbers that are not finite too. The arrays of a part lie in the file under its name, so that
+    ``mg.load(path)[0]["model.head.weight"]`` is a weight.
 
     >>> import minigrad as mg, tempfile
     >>> net = mg.nn.Linear(2, 1)
@@ -180,47 +222,92 @@ def save_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> No
     ...     mg.training.save_training(f"{folder}/t.safetensors", parts, config={"hidden": 2})
     ...     mg.training.load_training(f"{folder}/t.safetensors", parts, config={"hidden": 2})
     """
+    save_arrays(path, *_training(parts, config))
+
+
+def _training(parts: Mapping[str, Any], config: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the rest of a file."""
+    _check_parts("save_training", parts)
     arrays: dict[str, np.ndarray] = {}
-    states = {name: _packed(part.state_dict(), name, arrays) for name, part in parts.items()}
-    save_arrays(path, arrays, {"training": states, "generator": default_generator.state, "config": config})
+    try:
+        states = {name: _packed(_state(part), name, arrays) for name, part in parts.items()}
+        return arrays, {"training": states, "generator": default_generator.state, "config": _packed(config, "config", None)}
+    except RecursionError:
+        raise ValueError("save_training: the parts and config must not be nested too deeply, or hold themselves") from None
+
+
+def _check_parts(op: str, parts: Any) -> None:
+    if not isinstance(parts, Mapping):
+        raise TypeError(f"{op}: parts must be a dict of what has a state_dict, got {type(parts).__name__}")
+    for name, part in parts.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{op}: parts must have names that are str, got {type(name).__name__}")
+        if not (isinstance(part, Generator) or hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
+            raise TypeError(f"{op}: parts[{name!r}] must have state_dict and load_state_dict, got {type(part).__name__}")
+
+
+def _state(part: Any) -> Any:
+    return part.state if isinstance(part, Generator) else part.state_dict()
+
+
+def _set_state(part: Any, state: Any) -> None:
+    if isinstance(part, Generator):
+        part.state = state
+    else:
+        part.load_state_dict(state)
 
 
 def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
     """Set the parts and the default generator to what `save_training` wrote; the parts and config must be those of the file.
 
-    What does not fit is a CheckpointError that names the part, and then nothing has changed. A file that cannot be opened is an
-    OSError.
+    All that is in the file counts, the options of the optimizer too: its learning rate is the file's then, whatever it was made
+    with. To go on with another one, set it afterwards, as in PyTorch: ``optimizer.param_groups[0]["lr"] = 0.01``.
+
+    What does not fit is a CheckpointError that names the part. A file that cannot be opened is an OSError. Whatever is raised,
+    KeyboardInterrupt and MemoryError included, all parts and the generator are then as they were.
 
     >>> import minigrad as mg
     >>> mg.training.load_training(mg.__file__, {})      # doctest: +ELLIPSIS
     Traceback (most recent call last):
     minigrad.checkpoint.CheckpointError: load: ...
     """
+    _check_parts("load_training", parts)
     arrays, extra = load(path)
     keys = {"training", "generator", "config"}
     if not isinstance(extra, dict) or set(extra) != keys or not isinstance(extra["training"], dict):
         raise CheckpointError(f"load_training: {path} holds no training")
-    if extra["config"] != config:
-        raise CheckpointError(f"load_training: {path} belongs to another training: {_difference(extra['config'], config)}")
+    try:
+        given = _packed(config, "config", None)
+    except RecursionError:
+        raise ValueError("load_training: config must not be nested too deeply, or hold itself") from None
+    if extra["config"] != given:
+        raise CheckpointError(f"load_training: {path} belongs to another training: {_difference(extra['config'], given)}")
     if set(extra["training"]) != set(parts):
         raise CheckpointError(f"load_training: {path} has the parts {', '.join(extra['training'])}, not {', '.join(parts)}")
-    states, before = {}, {name: part.state_dict() for name, part in parts.items()}
-    name = "generator"
+    before = {name: copy.deepcopy(_state(part)) for name, part in parts.items()}
     generator = default_generator.state
+    name = "generator"
     try:
-        default_generator.state = extra["generator"]
+        Generator().state = extra["generator"]          # raises what is none
+        states = {}
         for name in parts:
             states[name] = _unpacked(extra["training"][name], arrays)
         if arrays:
             raise ValueError(f"no part has the arrays {', '.join(arrays)}")
         for name, part in parts.items():
-            part.load_state_dict(states[name])
-    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
-        for changed in parts:
-            parts[changed].load_state_dict(before[changed])
-        default_generator.state = generator
+            _set_state(part, states[name])
+        default_generator.state = extra["generator"]
+    except BaseException as error:
+        with _interrupts() as stop:                     # Ctrl-C waits
+            for changed, part in parts.items():
+                _set_state(part, before[changed])
+            default_generator.state = generator
+        if stop:
+            raise KeyboardInterrupt from None
+        if isinstance(error, (MemoryError, OSError)) or not isinstance(error, Exception):
+            raise
         text = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise CheckpointError(f"load_training: {path}: {name}: {text}") from None
+        raise CheckpointError(f"load_training: {path}: {name}: {text}") from error
 
 
 def _difference(found: Any, expected: Any) -> str:
@@ -230,39 +317,62 @@ def _difference(found: Any, expected: Any) -> str:
     return "; ".join(f"{name} is {reprlib.repr(found.get(name))}, not {reprlib.repr(expected.get(name))}" for name in names)
 
 
-def _packed(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """`value` as JSON can hold it: arrays go to `arrays`, and {"@array": name} stands in their place; so does what JSON lacks."""
-    if isinstance(value, (np.ndarray, np.generic)):
+def _packed(value: Any, name: str, arrays: dict[str, np.ndarray] | None) -> Any:
+    """`value` as `save` takes it: arrays go to `arrays` and {"@array": name} stands in their place; so does what `save` lacks.
+    Where `arrays` is None there must be none."""
+    if isinstance(value, (np.ndarray, np.generic, Tensor)) and arrays is not None:
         if name in arrays:
             raise ValueError(f"save_training: two arrays have the name {name}")
-        arrays[name] = np.asarray(value)
-        return {"@array": name}
-    if isinstance(value, float) and not np.isfinite(value):
+        if isinstance(value, Tensor):
+            if value.requires_grad:
+                raise TypeError(f"save_training: {name} must be a constant, got a Tensor that requires a gradient: use detach()")
+            arrays[name] = value.numpy()
+            return {"@tensor": name}
+        arrays[name] = value
+        return {"@scalar" if isinstance(value, np.generic) else "@array": name}
+    if type(value) is float and not np.isfinite(value):
         return {"@float": repr(value)}
     if isinstance(value, Mapping):
         if any(not isinstance(key, str) or key.startswith("@") for key in value):
             raise ValueError(f"save_training: {name} must have keys that are str and do not begin with @, got {list(value)}")
         return {key: _packed(inner, f"{name}.{key}", arrays) for key, inner in value.items()}
-    if isinstance(value, tuple):
-        return {"@tuple": _packed(list(value), name, arrays)}
-    if isinstance(value, list):
-        return [_packed(inner, f"{name}.{i}", arrays) for i, inner in enumerate(value)]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        parts = {key: _packed(inner, f"{name}.{key}", arrays) for key, inner in zip(value._fields, value, strict=True)}
+        return {"@named": type(value).__name__, "@parts": parts}
+    if type(value) in (tuple, list):
+        return type(value)(_packed(inner, f"{name}.{i}", arrays) for i, inner in enumerate(value))
     return value
 
 
 def _unpacked(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """What `_packed` was given; takes the arrays out of `arrays`."""
-    if isinstance(value, list):
-        return [_unpacked(inner, arrays) for inner in value]
+    if isinstance(value, (list, tuple)):
+        return type(value)(_unpacked(inner, arrays) for inner in value)
     if not isinstance(value, dict):
         return value
     if "@array" in value:
         return arrays.pop(value["@array"])
+    if "@scalar" in value:
+        return arrays.pop(value["@scalar"])[()]
+    if "@tensor" in value:
+        return Tensor(arrays.pop(value["@tensor"]))
     if "@float" in value:
         return float(value["@float"])
-    if "@tuple" in value:
-        return tuple(_unpacked(value["@tuple"], arrays))
+    if "@named" in value:
+        parts = {key: _unpacked(inner, arrays) for key, inner in value["@parts"].items()}
+        return _named_tuple(value["@named"], tuple(parts))(*parts.values())
     return {key: _unpacked(inner, arrays) for key, inner in value.items()}
+
+
+def _named_tuple(name: Any, fields: tuple[str, ...]) -> type:
+    """The class of named tuples that this program has with that name and these fields. It is looked for among what is defined:
+    no file can have something imported or run."""
+    classes = tuple.__subclasses__()
+    for kind in classes:
+        classes += kind.__subclasses__()        # the list grows while it is read
+        if kind.__name__ == name and getattr(kind, "_fields", None) == fields:
+            return kind
+    raise ValueError(f"it holds a named tuple {name}({', '.join(fields)}), which is not defined here")
 
 
 # ---------------------------------------------------------------- the loop
