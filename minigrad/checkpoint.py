@@ -40,14 +40,16 @@ class CheckpointError(ValueError):
 def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) -> None:
     """Write arrays by name (float32, float64, int64, int32, uint8, bool), and `extra`, to one file.
 
-    extra: None, bool, int, finite float, str, and lists, tuples and dicts (with keys that are str) of these, nested as one
-    likes. `load` returns it as it was, tuples as tuples. What would come back as something else, a NumPy number or an
-    OrderedDict say, is a TypeError, and then nothing is written.
+    extra: None, bool, int, finite float, str, and lists, tuples and dicts (with keys that are str)
+    of these, nested as one likes. `load` returns it as it was, tuples as tuples. What would come
+    back as something else, a NumPy number or an OrderedDict say, is a TypeError, and then nothing
+    is written.
 
-    The file is written beside its place, flushed to the disk and then moved there: at any moment, power cuts and kill -9
-    included, the place holds the old file or the whole new one. The mode of an old file is kept; a symbolic link to a file is
-    replaced, not followed; what is no regular file (a folder, a device) is an OSError. What a killed save has left behind is
-    removed by the next one, an hour later.
+    The file is written beside its place, flushed to the disk and then moved there: at any moment,
+    power cuts and kill -9 included, the place holds the old file or the whole new one. The mode of
+    an old file is kept; a symbolic link to a file is replaced, not followed; what is no regular
+    file (a folder, a device) is an OSError. What a killed save has left behind is removed by the
+    next one, an hour later.
 
     >>> import minigrad as mg, numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -107,15 +109,18 @@ def _extra_text(extra: Any) -> str:
     try:
         return json.dumps(_encoded(extra, "extra"), allow_nan=False)
     except RecursionError:
-        raise ValueError("save: extra must be what JSON can hold: it is nested too deeply, or holds itself") from None
+        raise ValueError(
+            "save: extra must be what JSON can hold: it is nested too deeply, or holds itself"
+        ) from None
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"save: extra must be what JSON can hold: {error}") from None
 
 
 def _encoded(value: Any, where: str) -> Any:
-    """`value` for json.dumps: a tuple is {"@tuple": [...]}, and a key of a dict that begins with @ gets another @ in front, so
-    that it is told from that. Anything that would come back as something else is an error.
+    """`value` for json.dumps: a tuple is {"@tuple": [...]}, and a key of a dict that begins with @
+    gets another @ in front, so that it is told from that. Anything that would come back as
+    something else is an error.
 
     The types must be these exactly: a subclass of float or dict comes back as a float or a dict."""
     kind = type(value)
@@ -131,8 +136,15 @@ def _encoded(value: Any, where: str) -> Any:
             items.append(_encoded(inner, f"{where}[{i}]"))
         return items if kind is list else {TUPLE: items}
     if kind is not dict:
-        hint = ": give float(x), int(x) or x.tolist()" if isinstance(value, (np.ndarray, np.generic)) else ""
-        raise TypeError(f"{where} must be None, a bool, int, float, str, list, tuple or dict, got {kind.__name__}{hint}")
+        hint = (
+            ": give float(x), int(x) or x.tolist()"
+            if isinstance(value, (np.ndarray, np.generic))
+            else ""
+        )
+        raise TypeError(
+            f"{where} must be None, a bool, int, float, str, list, tuple or dict, got "
+            f"{kind.__name__}{hint}"
+        )
     found = {}
     for key, inner in value.items():
         if type(key) is not str:
@@ -143,7 +155,8 @@ def _encoded(value: Any, where: str) -> Any:
 
 
 def _checked_text(text: str, where: str) -> str:
-    """Two halves of a surrogate pair, each of which is a character of its own in a str, would come back as one character."""
+    """Two halves of a surrogate pair, each of which is a character of its own in a str, would come
+    back as one character."""
     if not text.isascii() and json.loads(json.dumps(text)) != text:
         raise ValueError(f"{where} holds a surrogate pair as two characters: {text!r}")
     return text
@@ -170,7 +183,8 @@ def check_place(path: str | os.PathLike) -> None:
 
 
 def _old_mode(path: Path) -> int | None:
-    """The mode of the file at `path`, None if there is none. What must not be replaced by a file is an OSError."""
+    """The mode of the file at `path`, None if there is none. What must not be replaced by a file is
+    an OSError."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -183,10 +197,17 @@ def _old_mode(path: Path) -> int | None:
 
 
 def _temporary(path: Path, mode: int | None) -> tuple[int, Path]:
-    """A new file beside `path`, open for writing, and its name. A new file gets its rights from the process's umask, by the
-    system; one that will replace another is closed to all others at first, since that one may be."""
+    """A new file beside `path`, open for writing, and its name. A new file gets its rights from the
+    process's umask, by the system; one that will replace another is closed to all others at first,
+    since that one may be."""
     temporary = path.parent / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    flags = (
+        os.O_WRONLY
+        | os.O_CREAT
+        | os.O_EXCL
+        | getattr(os, "O_CLOEXEC", 0)
+        | getattr(os, "O_BINARY", 0)
+    )
     return os.open(temporary, flags, 0o666 if mode is None else 0o600), temporary
 
 
@@ -272,7 +293,9 @@ def _no_constants(name: str) -> None:
     raise CheckpointError(f"the header holds {name}")
 
 
-def _json(text: str, what: str, pairs: Callable[[list[tuple[str, Any]]], Any] = _no_duplicates) -> Any:
+def _json(
+    text: str, what: str, pairs: Callable[[list[tuple[str, Any]]], Any] = _no_duplicates
+) -> Any:
     try:
         return json.loads(text, object_pairs_hook=pairs, parse_constant=_no_constants)
     except CheckpointError:
@@ -335,7 +358,8 @@ def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
         plan.append((name, np.dtype(DTYPES[dtype]), shape, count))
     _need(
         at == size - 8 - length,
-        f"the file is cut off or has something behind its end: {size - 8 - length} bytes of data where {at} belong",
+        f"the file is cut off or has something behind its end: {size - 8 - length} bytes of data "
+        f"where {at} belong",
     )
     arrays = {}
     for name, dtype, shape, count in plan:

@@ -1,9 +1,9 @@
 """What stands between arrays and a training: padded batches, streams of tokens, windows of a series, a scaler.
 
-Plain iterators over NumPy arrays, time first: a batch is (T, B, ...). Files are not read here. One iteration over Batches or
-Stream is one epoch, with a place of its own. Where it stands is a small dict that JSON can hold (`state_dict`), so that a training that
-goes on from a checkpoint sees the same batches as one that was never stopped.
-"""
+Plain iterators over NumPy arrays, time first: a batch is (T, B, ...). Files are not read here. One
+iteration over Batches or Stream is one epoch, with a place of its own. Where it stands is a small
+dict that JSON can hold (`state_dict`), so that a training that goes on from a checkpoint sees the
+same batches as one that was never stopped. """
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,7 +19,8 @@ POOL = 50               # batches: sequences are sorted by length within a pool 
 
 
 def _numbers(value: Any, op: str, name: str) -> np.ndarray:
-    """`value` as an array of real numbers, in NumPy's dtype for it: whole numbers int64, other numbers float64."""
+    """`value` as an array of real numbers, in NumPy's dtype for it: whole numbers int64, other
+    numbers float64."""
     _check_no_mask(value, op, name)
     array = plain_array(op, name, value)
     if array.dtype.kind not in "biuf":
@@ -34,14 +35,17 @@ def _check_no_mask(value: Any, op: str, name: str) -> None:
             if isinstance(inner, (list, tuple, np.ma.MaskedArray, Tensor)):
                 _check_no_mask(inner, op, f"{name}[{i}]")
     elif isinstance(value, np.ma.MaskedArray):
-        plain_array(op, name, value)        # raises
+        plain_array(op, name, value)  # raises
     elif isinstance(value, Tensor) and value.requires_grad:
-        raise TypeError(f"{op}: {name} must be made of constants, got a Tensor that requires a gradient, which would be lost: "
-                        "use x.detach()")
+        raise TypeError(
+            f"{op}: {name} must be made of constants, got a Tensor that requires a gradient, "
+            "which would be lost: "
+            "use x.detach()"
+        )
 
 
 def _has_dtype(value: Any) -> bool:
-    return hasattr(value, "dtype") or hasattr(value, "dtypes")      # dtypes: a table of pandas
+    return hasattr(value, "dtype") or hasattr(value, "dtypes")  # dtypes: a table of pandas
 
 
 def _array(value: Any, op: str, name: str) -> np.ndarray:
@@ -49,23 +53,31 @@ def _array(value: Any, op: str, name: str) -> np.ndarray:
     array = _numbers(value, op, name)
     if _has_dtype(value):
         return array
-    if array.dtype.kind == "u":         # whole numbers of a list, some beyond int64
-        raise ValueError(f"{op}: {name} must be made of numbers that fit into int64, got {array.max()}")
+    if array.dtype.kind == "u":  # whole numbers of a list, some beyond int64
+        raise ValueError(
+            f"{op}: {name} must be made of numbers that fit into int64, got {array.max()}"
+        )
     return array.astype({"f": np.float32, "b": np.bool_}.get(array.dtype.kind, np.int64))
 
 
 def _list(values: Any, op: str, name: str) -> Any:
-    """`values` as something that is read by position: a list, or an array of any kind; of a pandas table the rows."""
+    """`values` as something that is read by position: a list, or an array of any kind; of a pandas
+    table the rows."""
     unordered = (str, bytes, Mapping, set, frozenset)
-    if isinstance(values, unordered) or not isinstance(values, Iterable) or isinstance(values, Tensor) and values.ndim == 0:
+    if (
+        isinstance(values, unordered)
+        or not isinstance(values, Iterable)
+        or isinstance(values, Tensor)
+        and values.ndim == 0
+    ):
         raise TypeError(f"{op}: {name} must be a list or an array, got {type(values).__name__}")
     if isinstance(values, np.ma.MaskedArray):
-        plain_array(op, name, values)       # raises
+        plain_array(op, name, values)  # raises
     if isinstance(values, (list, tuple, np.ndarray)):
         return values
-    if hasattr(values, "to_numpy"):         # a Series or DataFrame, whose own [k] goes by label or column
+    if hasattr(values, "to_numpy"):  # a Series or DataFrame, whose own [k] goes by label or column
         return values.to_numpy()
-    if hasattr(values, "__array__"):        # a Tensor, also of another library
+    if hasattr(values, "__array__"):  # a Tensor, also of another library
         return _numbers(values, op, name)
     return list(values)
 
@@ -122,12 +134,15 @@ def _are_classes(arrays: list[np.ndarray]) -> bool:
 
 def _as_classes(a: np.ndarray, name: str) -> np.ndarray:
     if a.size and a.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"Batches: {name} must be made of numbers that fit into int64, got {a.max()}")
+        raise ValueError(
+            f"Batches: {name} must be made of numbers that fit into int64, got {a.max()}"
+        )
     return a.astype(np.int64)
 
 
 class _Spot:
-    """How many batches of an epoch are out; the generator's state before the epoch's draw; whether its Epoch is in use."""
+    """How many batches of an epoch are out; the generator's state before the epoch's draw; whether
+    its Epoch is in use."""
 
     def __init__(self, position: int, drawn: dict[str, int] | None) -> None:
         self.position, self.drawn, self.alive = position, drawn, True
@@ -144,7 +159,7 @@ class Epoch:
     1
     """
 
-    _spot: _Spot | None = None          # None before the first batch was asked for
+    _spot: _Spot | None = None  # None before the first batch was asked for
 
     def __init__(self, data: "_Place") -> None:
         self._data = data
@@ -161,7 +176,9 @@ class Epoch:
             self._data._end(self._spot)
             self._spot, self._order = _Spot(0, None), ()
             raise StopIteration
-        self._spot.position = position + 1              # a batch counts as out while the loop's body works on it
+        self._spot.position = (
+            position + 1
+        )  # a batch counts as out while the loop's body works on it
         self._data._advance(self._spot)
         return self._data._batch(self._order[position])
 
@@ -170,20 +187,23 @@ class Epoch:
             self._data._leave(self._spot)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this iteration stands, for `load_state_dict` of Batches or Stream; that of a new epoch if it is over."""
+        """Where this iteration stands, for `load_state_dict` of Batches or Stream; that of a new
+        epoch if it is over."""
         return self._data.state_dict() if self._spot is None else self._data._state(self._spot)
 
 
 class _Place:
     """What Batches and Stream share: where an iteration stands.
 
-    Each iteration has its own place, so that one inside of another does not disturb it. `state_dict` tells that of the
-    iteration that gave a batch last; of one that was left before its end only if no other was under way. A place that was
-    loaded is where the next iteration goes on; otherwise it begins an epoch.
-    """
+    Each iteration has its own place, so that one inside of another does not disturb it.
+    `state_dict` tells that of the iteration that gave a batch last; of one that was left before its
+    end only if no other was under way. A place that was loaded is where the next iteration goes on;
+    otherwise it begins an epoch. """
 
     def __init__(self) -> None:
-        self._spots: list[_Spot] = []                   # of iterations that are not over; the last one gave a batch last
+        self._spots: list[
+            _Spot
+        ] = []  # of iterations that are not over; the last one gave a batch last
         self._loaded: _Spot | None = None
 
     def __len__(self) -> int:
@@ -233,8 +253,8 @@ class _Place:
         return {"position": spot.position, "batches": len(self)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the iteration stands, as a dict that JSON can hold. Where several are under way, each can tell its own place:
-        `epoch = iter(batches)` has a state_dict, too."""
+        """Where the iteration stands, as a dict that JSON can hold. Where several are under way,
+        each can tell its own place: `epoch = iter(batches)` has a state_dict, too."""
         return self._state(self._spots[-1] if self._spots else self._loaded or _Spot(0, None))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -265,15 +285,17 @@ def _checked_place(state: Any, own: dict[str, Any], op: str) -> int:
 class Batches(_Place):
     """Padded batches of sequences with their targets; iterating is one epoch of (x (T, B, ...), lengths (B,), *targets).
 
-    Batches(sequences, *targets, batch_size, shuffle=False, bucket=False, generator=None, per_step=None). A target holds for
-    each sequence one number, giving (B,), or one entry for each of its steps, giving (T, B, ...). Behind a sequence's end, whole
-    numbers, one a step, are -100, which cross_entropy leaves out; all else is 0. The last batch may be smaller.
+    Batches(sequences, *targets, batch_size, shuffle=False, bucket=False, generator=None,
+    per_step=None). A target holds for each sequence one number, giving (B,), or one entry for each
+    of its steps, giving (T, B, ...). Behind a sequence's end, whole numbers, one a step, are -100,
+    which cross_entropy leaves out; all else is 0. The last batch may be smaller.
 
-    sequences and targets are read by position: lists, arrays, Tensors, and Series and tables of pandas, whose rows count and
-    whose labels do not. Numbers in lists become float32 or int64. per_step: whether a target has an entry for each step (True),
-    or one of any shape for each sequence (False), giving (B, ...); a list of these says it for each target. None takes numbers
-    for entries of sequences, and all else for entries of steps; vectors that are as long as all the sequences may be either,
-    and are a ValueError.
+    sequences and targets are read by position: lists, arrays, Tensors, and Series and tables of
+    pandas, whose rows count and whose labels do not. Numbers in lists become float32 or int64.
+    per_step: whether a target has an entry for each step (True), or one of any shape for each
+    sequence (False), giving (B, ...); a list of these says it for each target. None takes numbers
+    for entries of sequences, and all else for entries of steps; vectors that are as long as all the
+    sequences may be either, and are a ValueError.
 
     shuffle: another order each epoch, one draw from the generator (mg.manual_seed sets the default one). bucket: sequences of
     similar lengths come together, which leaves less padding to compute: sorted as a whole, or, with shuffle, within random pools
@@ -290,7 +312,8 @@ class Batches(_Place):
     """
 
     def __init__(self, sequences: Any, *targets: Any, batch_size: int, shuffle: bool = False, bucket: bool = False,
-                 generator: Generator | None = None, per_step: bool | Sequence[bool] | None = None) -> None:
+                 generator: Generator | None = None,
+                 per_step: bool | Sequence[bool | None] | None = None) -> None:
         op = "Batches"
         super().__init__()
         self.batch_size = size(op, "batch_size", batch_size)
@@ -300,37 +323,60 @@ class Batches(_Place):
         self.lengths = np.array([len(a) for a in self.sequences], np.int64)
         kinds = per_step if isinstance(per_step, (list, tuple)) else [per_step] * len(targets)
         if len(kinds) != len(targets):
-            raise ValueError(f"{op}: per_step must hold a bool for each of the {len(targets)} targets, got {len(kinds)}")
+            raise ValueError(
+                f"{op}: per_step must hold a bool for each of the {len(targets)} targets, got "
+                f"{len(kinds)}"
+            )
         kinds = [None if kind is None else flag(op, "per_step", kind) for kind in kinds]
-        self.targets = [self._target(values, f"targets[{k}]", kind)
-                        for k, (values, kind) in enumerate(zip(targets, kinds, strict=True))]
+        self.targets = [
+            self._target(values, f"targets[{k}]", kind)
+            for k, (values, kind) in enumerate(zip(targets, kinds, strict=True))
+        ]
 
-    def _target(self, values: Any, name: str, per_step: bool | None) -> np.ndarray | list[np.ndarray]:
-        """An array (N, ...) of one entry a sequence, or a list of arrays, each as long as its sequence."""
+    def _target(
+        self, values: Any, name: str, per_step: bool | None
+    ) -> np.ndarray | list[np.ndarray]:
+        """An array (N, ...) of one entry a sequence, or a list of arrays, each as long as its
+        sequence."""
         values, N = _list(values, "Batches", name), len(self.sequences)
         if len(values) != N:
-            raise ValueError(f"Batches: {name} must have one entry for each of the {N} sequences, got {len(values)}")
+            raise ValueError(
+                f"Batches: {name} must have one entry for each of the {N} sequences, got "
+                f"{len(values)}"
+            )
         single = not isinstance(values[0], (list, tuple)) and np.ndim(values[0]) == 0
         if single and per_step is not True:
             array = _array(values, "Batches", name)
             if array.ndim != 1:
-                raise ValueError(f"Batches: {name} must have shape ({N},) = (sequences,), got {array.shape}")
+                raise ValueError(
+                    f"Batches: {name} must have shape ({N},) = (sequences,), got {array.shape}"
+                )
             return array
         if per_step is False:
             entries = [_array(value, "Batches", f"{name}[{k}]") for k, value in enumerate(values)]
             for k, a in enumerate(entries):
                 if a.shape != entries[0].shape or a.dtype != entries[0].dtype:
-                    raise ValueError(f"Batches: {name}[{k}] must have shape {entries[0].shape} and dtype {entries[0].dtype} as "
-                                     f"{name}[0] has, got {a.shape} and {a.dtype}")
+                    raise ValueError(
+                        f"Batches: {name}[{k}] must have shape {entries[0].shape} and dtype "
+                        f"{entries[0].dtype} as "
+                        f"{name}[0] has, got {a.shape} and {a.dtype}"
+                    )
             return np.stack(entries)
         arrays = _sequences(values, "Batches", name)
         for k, (a, length) in enumerate(zip(arrays, self.lengths, strict=True)):
             if len(a) != length:
-                raise ValueError(f"Batches: {name}[{k}] must have one entry for each of the {length} steps of sequences[{k}], "
-                                 f"got {len(a)} (one number a sequence is a target too, and with per_step=False anything)")
+                raise ValueError(
+                    f"Batches: {name}[{k}] must have one entry for each of the {length} steps of "
+                    f"sequences[{k}], "
+                    f"got {len(a)} (one number a sequence is a target too, and with "
+                    "per_step=False anything)"
+                )
         if per_step is None and arrays[0].ndim == 1 and len(set(self.lengths.tolist())) == 1:
-            raise ValueError(f"Batches: {name} of shape {(N, *arrays[0].shape)} may be a vector for each sequence or a number "
-                             f"for each of its {self.lengths[0]} steps: say per_step=False or per_step=True")
+            raise ValueError(
+                f"Batches: {name} of shape {(N, *arrays[0].shape)} may be a vector for each "
+                "sequence or a number "
+                f"for each of its {self.lengths[0]} steps: say per_step=False or per_step=True"
+            )
         return [_as_classes(a, name) for a in arrays] if _are_classes(arrays) else arrays
 
     def __len__(self) -> int:
@@ -341,12 +387,15 @@ class Batches(_Place):
         if not self.shuffle:
             return _Spot(0, None)
         spot = _Spot(0, self.generator.state)
-        self.generator.stream()         # this epoch's draw, which _order reads again from the state before it
+        self.generator.stream()     # this epoch's draw; _order reads it again from the state before
         return spot
 
     def _batch(self, chosen: np.ndarray) -> tuple[np.ndarray, ...]:
-        return (_padded([self.sequences[n] for n in chosen], 0), self.lengths[chosen],
-                *(self._chosen(values, chosen) for values in self.targets))
+        return (
+            _padded([self.sequences[n] for n in chosen], 0),
+            self.lengths[chosen],
+            *(self._chosen(values, chosen) for values in self.targets),
+        )
 
     def _order(self, drawn: dict[str, int] | None) -> list[np.ndarray]:
         """The epoch's batches as indices of sequences. Sorting random 64-bit numbers gives a random order, the same in every
@@ -375,7 +424,8 @@ class Batches(_Place):
         return _padded([values[n] for n in chosen], NO_CLASS if _are_classes(values) else 0)
 
     def _state(self, spot: _Spot) -> dict[str, Any]:
-        return super()._state(spot) | {"generator": self.generator.state if self.shuffle else None, "epoch": spot.drawn}
+        generator = self.generator.state if self.shuffle else None
+        return super()._state(spot) | {"generator": generator, "epoch": spot.drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state_dict: the next iteration gives the rest of that epoch, and the generator goes back to where it was.
@@ -437,9 +487,10 @@ class Stream(_Place):
 def windows(series: Any, length: int, horizon: int = 1, step: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of `length` values of a series and the `horizon` values after them, every `step` places.
 
-    series: (T,) or (T, ...). Returns x (length, N, ...) and y (horizon, N, ...), time first as everywhere: window n begins at n *
-    step. Both are read-only views of one copy of the series, in its dtype; a list of floats is float64, so that times such as
-    1.7e9 keep their seconds: scale them, and make float32 of them then.
+    series: (T,) or (T, ...). Returns x (length, N, ...) and y (horizon, N, ...), time first as
+    everywhere: window n begins at n * step. Both are read-only views of one copy of the series, in
+    its dtype; a list of floats is float64, so that times such as 1.7e9 keep their seconds: scale
+    them, and make float32 of them then.
 
     >>> import minigrad as mg
     >>> x, y = mg.data.windows([1, 2, 3, 4, 5], length=2, horizon=1)
@@ -457,25 +508,26 @@ def windows(series: Any, length: int, horizon: int = 1, step: int = 1) -> tuple[
     return both[:length], both[length:]
 
 
-def exact_parts(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Real numbers as the sum of two float64 arrays, high + low: exact also for whole numbers beyond 2^53."""
+def _exact_parts(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Real numbers as the sum of two float64 arrays, high + low: exact also for whole numbers
+    beyond 2^53."""
     if array.dtype.kind not in "iu" or array.dtype.itemsize < 8:
         return array.astype(np.float64), np.zeros(array.shape)
     return (array >> 32).astype(np.float64) * 2.0**32, (array & 0xFFFFFFFF).astype(np.float64)
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a - b in float64, rounded once where both are made of whole numbers."""
-    (high, low), (b_high, b_low) = exact_parts(a), exact_parts(b)
+    (high, low), (b_high, b_low) = _exact_parts(a), _exact_parts(b)
     return (high - b_high) + (low - b_low)
 
 
 class Scaler:
     """Makes the mean of each column 0 and its standard deviation 1; the columns are the last axis, a 1-D series is one column.
 
-    A column that is constant becomes 0 and comes back as it was. `mean` and `scale` hold what was fitted, in float64. All is
-    computed in float64, from whole numbers themselves, and rounded once at the end: times such as 1,700,000,001 keep their
-    seconds.
+    A column that is constant becomes 0 and comes back as it was. `mean` and `scale` hold what was
+    fitted, in float64. All is computed in float64, from whole numbers themselves, and rounded once
+    at the end: times such as 1,700,000,001 keep their seconds.
 
     >>> import numpy as np, minigrad as mg
     >>> x = np.array([[1.0, 7.0], [3.0, 7.0]])
@@ -490,8 +542,11 @@ class Scaler:
 
     mean: np.ndarray | None = None
     scale: np.ndarray | None = None
-    _rest: tuple[Any, Any] = (None, 0.0)        # the mean that was fitted, and what it lacks of the exact one
-    _dtype = np.dtype(np.float32)               # of what was fitted
+    _rest: tuple[Any, Any] = (
+        None,
+        0.0,
+    )  # the mean that was fitted, and what it lacks of the exact one
+    _dtype: Any = np.float32                    # of what was fitted
 
     def fit(self, x: Any) -> "Scaler":
         """Take mean and standard deviation of each column from x; return the scaler."""
@@ -500,46 +555,55 @@ class Scaler:
         if array.ndim == 0:
             raise ValueError("Scaler: x must have shape (..., columns) or (T,), got ()")
         if array.size == 0:
-            raise ValueError(f"Scaler: x must hold at least one value in each column, got shape {array.shape}")
+            raise ValueError(
+                f"Scaler: x must hold at least one value in each column, got shape {array.shape}"
+            )
         if not np.isfinite(array).all():
             place = np.argwhere(~np.isfinite(array))[0].tolist()
             raise ValueError(f"Scaler: x must be finite, got {array[tuple(place)]} at {place}")
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             origin = array.min(axes)
-            rise = difference(array, origin)            # from the lowest value, in which the digits are
+            rise = _difference(array, origin)  # from the lowest value, in which the digits are
             offset = rise.mean(axes)
-            offset += (rise - offset).mean(axes)        # what the first sum has lost
+            offset += (rise - offset).mean(axes)  # what the first sum has lost
             constant = rise.max(axes) == 0
-            scale = np.where(constant, 1.0, np.sqrt(((rise - offset)**2).mean(axes)))
-            high, low = exact_parts(np.asarray(origin))
+            scale = np.where(constant, 1.0, np.sqrt(((rise - offset) ** 2).mean(axes)))
+            high, low = _exact_parts(np.asarray(origin))
             mean = high + (low + offset)
             rest = ((high - mean) + low) + offset
         if not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
             largest = np.abs(array.astype(np.float64)).max()
-            raise ValueError(f"Scaler: x must have columns whose variance fits into float64, got values up to {largest}")
+            raise ValueError(
+                "Scaler: x must have columns whose variance fits into float64, got values up to "
+                f"{largest}"
+            )
         self.mean, self.scale, self._rest = mean, scale, (mean, rest)
-        self._dtype = array.dtype if _has_dtype(x) and array.dtype.kind == "f" else np.dtype(np.float64)
+        self._dtype = array.dtype if _has_dtype(x) and array.dtype.kind == "f" else np.float64
         return self
 
     def transform(self, x: Any) -> np.ndarray:
         """(x - mean) / scale, in x's dtype; whole numbers and lists give float32."""
         array, mean, rest, scale = self._fitted(x)
-        high, low = exact_parts(array)
+        high, low = _exact_parts(array)
         dtype = array.dtype if _has_dtype(x) and array.dtype.kind == "f" else np.float32
         return (((high - mean) + (low - rest)) / scale).astype(dtype)
 
     def inverse(self, x: Any) -> np.ndarray:
-        """x * scale + mean: what `transform` came from. In x's dtype, but float64 if that was fitted, or whole numbers or a list
-        were."""
+        """x * scale + mean: what `transform` came from. In x's dtype, but float64 if that was
+        fitted, or whole numbers or a list were."""
         array, mean, rest, scale = self._fitted(x)
-        dtype = array.dtype if _has_dtype(x) and array.dtype.kind == "f" else np.dtype(np.float32)
-        return ((array.astype(np.float64) * scale + rest) + mean).astype(np.result_type(dtype, self._dtype))
+        dtype = array.dtype if _has_dtype(x) and array.dtype.kind == "f" else np.float32
+        back = (array.astype(np.float64) * scale + rest) + mean
+        return back.astype(np.result_type(dtype, self._dtype))
 
     def _fitted(self, x: Any) -> tuple[np.ndarray, np.ndarray, Any, np.ndarray]:
         if self.mean is None or self.scale is None:
             raise RuntimeError("Scaler: call fit first")
         array = _numbers(x, "Scaler", "x")
         if np.ndim(self.mean) and array.shape[-1:] != np.shape(self.mean):
-            raise ValueError(f"Scaler: x must have the {len(self.mean)} columns that were fitted, got shape {array.shape}")
+            raise ValueError(
+                f"Scaler: x must have the {len(self.mean)} columns that were fitted, got shape "
+                f"{array.shape}"
+            )
         fitted, rest = self._rest
         return array, self.mean, rest if fitted is self.mean else 0.0, self.scale

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.data import NO_CLASS, difference
+from minigrad.data import NO_CLASS, _difference
 from minigrad.losses import binary_cross_entropy_with_logits, cross_entropy
 from minigrad.module import plain_array
 from minigrad.tensor import Tensor, no_grad
@@ -53,8 +53,8 @@ def _classified(op: str, logits: Any, targets: Any, lengths: Any) -> tuple[np.nd
 
 
 def accuracy(logits: Any, targets: Any, lengths: Any = None) -> float:
-    """The share of steps whose largest logit is that of the target. logits (..., C), targets (...) from 0 to C - 1. A step with
-    a NaN among its logits has no largest one: it counts as wrong.
+    """The share of steps whose largest logit is that of the target. logits (..., C), targets (...)
+    from 0 to C - 1. A step with a NaN among its logits has no largest one: it counts as wrong.
 
     >>> import minigrad as mg
     >>> mg.metrics.accuracy([[2.0, 1.0], [0.0, 3.0], [5.0, 4.0]], [0, 1, 1])
@@ -135,7 +135,7 @@ def _errors(op: str, y: Any, forecast: Any) -> np.ndarray:
         raise ValueError(f"{op}: forecast must have the shape {y.shape} of y, got {forecast.shape}")
     if y.size == 0:
         raise ValueError(f"{op}: y must hold at least one value, got shape {y.shape}")
-    return difference(y, forecast)
+    return _difference(y, forecast)
 
 
 def rmse(y: Any, forecast: Any) -> float:
@@ -165,7 +165,7 @@ def mase(y: Any, forecast: Any, history: Any, season: int = 1) -> float:
         raise ValueError(f"mase: season must be greater than zero, got {season}")
     if history.ndim == 0 or len(history) <= season:
         raise ValueError(f"mase: history must be longer than the season {season}, got shape {history.shape}")
-    scale = np.mean(np.abs(difference(history[season:], history[:-season])))
+    scale = np.mean(np.abs(_difference(history[season:], history[:-season])))
     if scale == 0:
         raise ValueError("mase: history must change within a season, it repeats itself exactly: the error has no unit")
     return float(np.mean(np.abs(errors)) / scale)

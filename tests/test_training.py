@@ -637,19 +637,35 @@ def test_a_resumed_training_has_the_bits_of_one_run(tmp_path):
 
 # ---------------------------------------------------------------- trainings that are killed
 
-NAMES = ("adam", "accumulated", "plateau", "patience", "bptt", "bptt, list", "onecycle", "list", "epochs alone")
+NAMES = (
+    "adam",
+    "accumulated",
+    "plateau",
+    "patience",
+    "bptt",
+    "bptt, list",
+    "onecycle",
+    "list",
+    "epochs alone",
+)
 
 
 def killed(folder, seed, kills, *names):
     """Each of the named trainings of kill_training.py, left alone and killed so many times, ends in the same two files: the
     parameters, the state of the optimizer and the schedule, the generators, the History, the place in the data."""
     script = Path(__file__).with_name("kill_training.py")
-    done = subprocess.run([sys.executable, script, folder, str(seed), str(kills), *names], env=ENVIRONMENT, capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, script, folder, str(seed), str(kills), *names],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     for name in names:
         for kind in ("", ".weights"):
-            whole, resumed = ((folder / f"{name}.{run}{kind}").read_bytes() for run in ("whole", "killed"))
+            whole, resumed = (
+                (folder / f"{name}.{run}{kind}").read_bytes() for run in ("whole", "killed")
+            )
             assert whole == resumed, (name, kind)
         arrays, extra = mg.load(folder / f"{name}.whole")
         assert len(arrays["history.loss"]) >= 20 and np.isfinite(arrays["history.loss"]).all()
@@ -664,7 +680,7 @@ def test_a_killed_training_has_the_bits_of_one_run(tmp_path):
 
 @posix
 @pytest.mark.slow
-@pytest.mark.parametrize("seed, name", enumerate(NAMES))
+@pytest.mark.parametrize("seed, name", list(enumerate(NAMES)))
 def test_207_killed_trainings_have_the_bits_of_one_run(tmp_path, seed, name):
     """23 kills of each configuration, with 1 and 2 threads in turn."""
     assert killed(tmp_path, seed, 23, name) == 23
