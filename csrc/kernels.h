@@ -18,7 +18,7 @@
     X(neg) X(abs) X(exp) X(log) X(sqrt) X(sin) X(cos) X(tanh) X(sigmoid) X(relu) X(softplus)
 
 /* y[i] = f(a[i*sa], b[i*sb]), i < n; y is contiguous; strides 0 and 1 are the fast cases; y may be a or b where that stride is 1.
- * tanh_grad(dy, y) = dy (1 - y^2), sigmoid_grad(dy, y) = dy y (1 - y), relu_grad(dy, y) = dy where y > 0 else 0,
+ * tanh_grad(dy, y) = dy (1 - y^2), sigmoid_grad(dy, y) = dy y (1 - y), relu_grad(dy, y) = 0 where y <= 0 else dy,
  * softplus_grad(dy, x) = dy sigmoid(x). maximum and minimum propagate NaN. */
 #define MG_MAPS2(X) \
     X(add) X(sub) X(mul) X(div) X(pow) X(maximum) X(minimum) X(tanh_grad) X(sigmoid_grad) X(relu_grad) X(softplus_grad)
@@ -47,10 +47,11 @@
     X(void, softmax_grad, (size_t rows, size_t n, const void *dy, const void *y, void *dx)) \
     X(void, log_softmax, (size_t rows, size_t n, const void *x, void *y)) \
     X(void, log_softmax_grad, (size_t rows, size_t n, const void *dy, const void *y, void *dx)) \
-    /* loss[i] = logsumexp(x[i]) - x[i, target[i]], and lse[i] = logsumexp(x[i]); target[i] < 0 means ignored: loss 0. \
-     * Targets are checked by the caller to be < n. Gradient: dx[i] = scale[i] (softmax(x[i]) - onehot(target[i])), 0 if ignored. */ \
-    X(void, cross_entropy, (size_t rows, size_t n, const void *x, const int64_t *target, void *loss, void *lse)) \
-    X(void, cross_entropy_grad, (size_t rows, size_t n, const void *x, const int64_t *target, const void *lse, \
+    /* loss[i] = logsumexp(x[i]) - x[i, target[i]]; target[i] < 0 means ignored: loss 0. sums[i] = (m, ties, rest): the largest \
+     * of the row, how many are that large, and the sum of exp(x - m) over the others. Targets are checked by the caller to be \
+     * < n. Gradient: dx[i] = scale[i] (softmax(x[i]) - onehot(target[i])), 0 if ignored. */ \
+    X(void, cross_entropy, (size_t rows, size_t n, const void *x, const int64_t *target, void *loss, void *sums)) \
+    X(void, cross_entropy_grad, (size_t rows, size_t n, const void *x, const int64_t *target, const void *sums, \
                                  const void *scale, void *dx)) \
     /* gather: dst[i] = src[index[i]]; scatter_add: dst[index[i]] += src[i], i ascending. Rows of `len` contiguous reals; \
      * indices are checked by the caller. */ \

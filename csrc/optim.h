@@ -15,7 +15,7 @@ typedef struct mg_update {
     void *m, *v, *extra;    /* what is kept between the steps; NULL: not kept */
     double lr;              /* of this step, with all that it is divided by */
     double weight_decay;    /* g += weight_decay p */
-    double shrink;          /* p *= shrink, first of all (1: not) */
+    double shrink;          /* p -= shrink p, first of all (0: not) */
     double momentum, dampening;
     double beta1, beta2;    /* m and v go on as beta m + (1 - beta) ... */
     double eps, root;

@@ -293,7 +293,7 @@ cdef int neg_rule(Node node, Tensor dy) except -1:
     return node.give(0, neg(dy), True)
 
 
-# z = max(a, b)    da = dz where a > b, half of it where a = b; db the rest
+# z = max(a, b)    da = 0 where a < b, dz / 2 where a = b, else dz; db the same with b < a. Where either is NaN both get dz.
 
 cdef Tensor extreme(object a, object b, int id, Rule rule, str name):
     cdef Tensor x = left(a, b, name), y = as_operand(b, x, name)
@@ -315,17 +315,19 @@ cpdef Tensor maximum(a, b):
     return extreme(a, b, mg_map2_maximum, maximum_rule, "maximum")
 
 cdef int maximum_rule(Node node, Tensor dz) except -1:
-    return extreme_rule(node, dz, node.get0()._array, node.get1()._array)
+    a, b = node.get0()._array, node.get1()._array
+    return extreme_rule(node, dz, a < b, b < a, a == b)
 
-cdef int extreme_rule(Node node, Tensor dz, cnp.ndarray larger, cnp.ndarray smaller) except -1:
-    share = np.add(larger > smaller, 0.5 * (larger == smaller), dtype=dz._array.dtype)
+cdef int extreme_rule(Node node, Tensor dz, a_loses, b_loses, ties) except -1:
+    if ties.any():
+        dz = mul(dz, wrap(np.asarray(np.where(ties, 0.5, 1.0), dz._array.dtype)))
     if node.wants(0):
-        deliver(node, 0, mul(dz, wrap(np.asarray(share))), True)
+        deliver(node, 0, where(a_loses, 0.0, dz), True)
     if node.wants(1):
-        deliver(node, 1, mul(dz, wrap(np.asarray(1 - share))), True)
+        deliver(node, 1, where(b_loses, 0.0, dz), True)
     return 0
 
-# z = min(a, b)    the same with a < b
+# z = min(a, b)    the same, with the larger one in place of the smaller
 
 cpdef Tensor minimum(a, b):
     """The smaller of a and b, element by element, with broadcasting; NaN where either is. Ties share the gradient.
@@ -337,7 +339,8 @@ cpdef Tensor minimum(a, b):
     return extreme(a, b, mg_map2_minimum, minimum_rule, "minimum")
 
 cdef int minimum_rule(Node node, Tensor dz) except -1:
-    return extreme_rule(node, dz, node.get1()._array, node.get0()._array)
+    a, b = node.get0()._array, node.get1()._array
+    return extreme_rule(node, dz, b < a, a < b, a == b)
 
 
 # z = a where the condition holds, else b        da = dz where it holds, else 0; db the rest
@@ -372,25 +375,42 @@ cdef int where_rule(Node node, Tensor dz) except -1:
     return 0
 
 
-# y = x kept within [low, high]        dx = dy where low <= x <= high, else 0
+# y = min(max(x, low), high)           dx = dy where low <= x <= high, else 0
+
+cdef object clip_bound(object bound, object dtype, str name):
+    """A bound as the input's dtype has it: infinite where that cannot hold it."""
+    if isinstance(bound, (bool, complex)) or not isinstance(bound, (int, float, np.integer, np.floating)):
+        raise TypeError(f"clip: {name} must be a number or None, got {type(bound).__name__}")
+    try:
+        bound = float(bound)
+    except OverflowError:
+        raise ValueError(f"clip: {name} must be a number within the range of float64, got an int of {bound.bit_length()} bits"
+                         ) from None
+    with np.errstate(all="ignore"):
+        return dtype.type(bound)
 
 def clip(x, low=None, high=None) -> Tensor:
     """x with what is below `low` or above `high` (numbers, or None for no bound) replaced by the bound.
+
+    The gradient passes where low <= x <= high, the bounds belong to it. If low is above high the result is high everywhere and
+    no gradient passes; a bound that is NaN makes everything NaN. A bound that float32 cannot hold is infinite for a float32 x.
 
     >>> import minigrad as mg
     >>> mg.clip(mg.Tensor([-2.0, 0.5, 3.0]), -1, 1)
     Tensor([-1. ,  0.5,  1. ])
     """
     cdef Tensor t = as_input(x, "clip"), y
-    for name, bound in (("low", low), ("high", high)):
-        if bound is not None and (isinstance(bound, (bool, complex)) or not isinstance(bound, (int, float, np.integer, np.floating))):
-            raise TypeError(f"clip: {name} must be a number or None, got {type(bound).__name__}")
     if low is None and high is None:
         raise ValueError("clip: low and high must not both be None")
-    y = wrap(np.asarray(np.clip(t._array, low, high, dtype=t._array.dtype)))
+    array = t._array
+    low = None if low is None else clip_bound(low, array.dtype, "low")
+    high = None if high is None else clip_bound(high, array.dtype, "high")
+    y = wrap(np.asarray(np.clip(array, low, high)))
     if tracked(t):
-        node = record1(y, clip_rule, "clip", t)
-        node.extra = np.asarray(y._array == t._array)
+        within = array <= high if low is None else array >= low
+        if low is not None and high is not None:
+            within &= array <= high
+        record1(y, clip_rule, "clip", t).extra = np.asarray(within)
     return y
 
 cdef int clip_rule(Node node, Tensor dy) except -1:
@@ -414,7 +434,7 @@ cdef Tensor of_output(object x, int id, Rule rule, str name):
     return y
 
 
-# y = |x|          dx = dy sign x   (0 at 0)
+# y = |x|          dx = dy sign x   (0 at 0 and NaN)
 
 cpdef Tensor abs(x):
     """|x|; the gradient at 0 is 0.
@@ -426,7 +446,8 @@ cpdef Tensor abs(x):
     return of_input(x, mg_map_abs, abs_rule, "abs")
 
 cdef int abs_rule(Node node, Tensor dy) except -1:
-    return node.give(0, mul(dy, wrap(np.asarray(np.sign(node.get0()._array)))), True)
+    x = node.get0()._array
+    return node.give(0, mul(dy, wrap(np.asarray(np.subtract(x > 0, x < 0, dtype=x.dtype)))), True)
 
 
 # y = e^x          dx = dy y
@@ -567,7 +588,7 @@ cdef int sigmoid_grad_rule(Node node, Tensor g) except -1:
     return 0
 
 
-# y = max(x, 0)    dx = dy where y > 0, else 0
+# y = max(x, 0)    dx = 0 where y <= 0, else dy
 
 cpdef Tensor relu(x):
     """max(x, 0); the gradient at 0 is 0.
@@ -579,7 +600,7 @@ cpdef Tensor relu(x):
     return of_output(x, mg_map_relu, relu_rule, "relu")
 
 cdef int relu_rule(Node node, Tensor dy) except -1:
-    return node.give(0, where(node.get0()._array > 0, dy, 0.0) if node.run.create_graph
+    return node.give(0, where(node.get0()._array <= 0, 0.0, dy) if node.run.create_graph
                      else map2(dy, node.get0(), mg_map2_relu_grad, "relu"), True)
 
 

@@ -33,8 +33,8 @@ cdef extern from "kernels.h" nogil:
         void (*softmax_grad)(size_t rows, size_t n, const void *dy, const void *y, void *dx) noexcept nogil
         void (*log_softmax)(size_t rows, size_t n, const void *x, void *y) noexcept nogil
         void (*log_softmax_grad)(size_t rows, size_t n, const void *dy, const void *y, void *dx) noexcept nogil
-        void (*cross_entropy)(size_t rows, size_t n, const void *x, const int64_t *target, void *loss, void *lse) noexcept nogil
-        void (*cross_entropy_grad)(size_t rows, size_t n, const void *x, const int64_t *target, const void *lse,
+        void (*cross_entropy)(size_t rows, size_t n, const void *x, const int64_t *target, void *loss, void *sums) noexcept nogil
+        void (*cross_entropy_grad)(size_t rows, size_t n, const void *x, const int64_t *target, const void *sums,
                                    const void *scale, void *dx) noexcept nogil
         void (*gather)(size_t n, const int64_t *index, size_t len, const void *src, void *dst) noexcept nogil
         void (*scatter_add)(size_t n, const int64_t *index, size_t len, const void *src, void *dst) noexcept nogil

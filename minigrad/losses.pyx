@@ -11,7 +11,8 @@ from libc.stdint cimport int64_t
 from minigrad.elementwise cimport div, mul, neg, sub, where
 from minigrad.kernels cimport mg_kernels
 from minigrad.reduce cimport mean, softmax, sum
-from minigrad.tensor cimport Node, Tensor, as_input, as_operand, contiguous, empty, kernels_of, record1, save0, tracked, wrap
+from minigrad.tensor cimport (Node, Tensor, as_input, as_operand, contiguous, empty, kernels_of, record1, record2, save0, save1,
+                              tracked, tracked2, wrap)
 
 import operator
 
@@ -122,42 +123,61 @@ cdef Tensor cross_entropies(Tensor x, cnp.ndarray target):
     cdef const mg_kernels *K = kernels_of(source)
     cdef int nd = cnp.PyArray_NDIM(source) - 1
     cdef Tensor losses = empty(nd, cnp.PyArray_DIMS(source), cnp.PyArray_TYPE(source))
-    cdef Tensor logsumexps = empty(nd, cnp.PyArray_DIMS(source), cnp.PyArray_TYPE(source))
-    cdef size_t rows = cnp.PyArray_SIZE(losses._array), n = cnp.PyArray_DIM(source, nd)
+    cdef cnp.npy_intp rows = cnp.PyArray_SIZE(losses._array), n = cnp.PyArray_DIM(source, nd)
+    cdef cnp.npy_intp[2] shape = [rows, 3]
+    cdef Tensor sums = empty(2, shape, cnp.PyArray_TYPE(source))
     cdef void *data = cnp.PyArray_DATA(source)
     cdef const int64_t *classes = <const int64_t *>cnp.PyArray_DATA(target)
     cdef void *to = cnp.PyArray_DATA(losses._array)
-    cdef void *lse = cnp.PyArray_DATA(logsumexps._array)
+    cdef void *to_sums = cnp.PyArray_DATA(sums._array)
     with nogil:
-        K.cross_entropy(rows, n, data, classes, to, lse)
+        K.cross_entropy(rows, n, data, classes, to, to_sums)
     if tracked(x):
         node = record1(losses, cross_entropies_rule, "cross_entropy", x)
         save0(node, x)
-        node.extra = (target, logsumexps)
+        node.extra = (target, sums)
     return losses
 
 cdef int cross_entropies_rule(Node node, Tensor dl) except -1:
-    cdef Tensor x = node.get0(), dx, logsumexps
-    cdef cnp.ndarray target
-    target, logsumexps = node.extra
+    target, sums = node.extra
+    return node.give(0, logits_gradient(dl, node.get0(), target, sums), True)
+
+cdef Tensor logits_gradient(Tensor dl, Tensor x, cnp.ndarray target, Tensor sums):
+    """dx as an op of its own, for second order: what is differentiated again has the same bits as what is not."""
     cdef cnp.ndarray source = contiguous(x), scale = contiguous(dl)
     cdef const mg_kernels *K = kernels_of(source)
-    cdef int nd = cnp.PyArray_NDIM(source) - 1
-    if node.run.create_graph:
-        chosen = target[..., np.newaxis] == np.arange(x.shape[-1])
-        difference = sub(softmax(x), wrap(np.asarray(chosen, x._array.dtype)))
-        ignored = np.broadcast_to(target[..., np.newaxis] < 0, x.shape)
-        return node.give(0, where(ignored, 0.0, mul(difference, (<object>dl).reshape(dl.shape + (1,)))), True)
-    dx = empty(nd + 1, cnp.PyArray_DIMS(source), cnp.PyArray_TYPE(source))
-    cdef size_t rows = cnp.PyArray_SIZE(scale), n = cnp.PyArray_DIM(source, nd)
+    cdef int nd = cnp.PyArray_NDIM(source)
+    cdef Tensor dx = empty(nd, cnp.PyArray_DIMS(source), cnp.PyArray_TYPE(source))
+    cdef size_t rows = cnp.PyArray_SIZE(scale), n = cnp.PyArray_DIM(source, nd - 1)
     cdef void *data = cnp.PyArray_DATA(source)
     cdef const int64_t *classes = <const int64_t *>cnp.PyArray_DATA(target)
-    cdef void *lse = cnp.PyArray_DATA(logsumexps._array)
+    cdef void *row_sums = cnp.PyArray_DATA(sums._array)
     cdef void *factors = cnp.PyArray_DATA(scale)
     cdef void *to = cnp.PyArray_DATA(dx._array)
     with nogil:
-        K.cross_entropy_grad(rows, n, data, classes, lse, factors, to)
-    return node.give(0, dx, True)
+        K.cross_entropy_grad(rows, n, data, classes, row_sums, factors, to)
+    cdef Node node
+    if tracked2(dl, x):
+        node = record2(dx, logits_gradient_rule, "cross_entropy_grad", dl, x)
+        save0(node, dl)
+        save1(node, x)
+        node.extra = (target, sums)
+    return dx
+
+# z = dl (p - onehot), p = softmax(x):     d(dl) = sum(g (p - onehot)), d(x) = dl p (g - sum(g p));  0 for ignored i
+
+cdef int logits_gradient_rule(Node node, Tensor g) except -1:
+    cdef Tensor dl = node.get0(), x = node.get1(), p, rows
+    target, sums = node.extra
+    if node.wants(0):
+        rows = wrap(np.ones(dl.shape, x._array.dtype))
+        node.give(0, sum(mul(g, logits_gradient(rows, x, target, sums)), -1), True)
+    if node.wants(1):
+        used = np.broadcast_to(target[..., np.newaxis] >= 0, x.shape)
+        p = softmax(where(used, x, 0.0))
+        rows = (<object>dl).reshape(dl.shape + (1,))
+        node.give(1, where(used, mul(rows, mul(p, sub(g, sum(mul(g, p), -1, True)))), 0.0), True)
+    return 0
 
 
 def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean"):

@@ -109,6 +109,22 @@ def _power(base: float, n: int) -> float:
     return result
 
 
+@functools.lru_cache(maxsize=64)
+def _rest_of_power(base: float, n: int) -> float:
+    """1 - base^n for 0 <= base < 1, by squaring, with all its digits also where base^n is nearly 1: 1 - x y = (1 - x) + x (1 - y),
+    a sum of positive numbers."""
+    power, rest = 1.0, 0.0                      # base^k and 1 - base^k, for the part k of n that is done
+    step, step_rest = base, 1 - base
+    while n:
+        if n & 1:
+            rest += power * step_rest
+            power *= step
+        step_rest += step * step_rest
+        step *= step
+        n >>= 1
+    return rest
+
+
 # ---------------------------------------------------------------- optimisers
 
 class Optimizer:
@@ -126,6 +142,9 @@ class Optimizer:
     (True, [0.01, 0.0])
     """
 
+    _all_names: tuple[str, ...] = ()            # of the arrays that any options need
+    _begins_with_a_gradient = False             # an array is None until its first use
+
     def __init__(self, parameters: Parameters, defaults: Group) -> None:
         self.op = type(self).__name__
         self.param_groups = _groups(self.op, parameters, defaults)
@@ -133,6 +152,7 @@ class Optimizer:
             if not p.is_leaf:
                 raise ValueError(f"{self.op}: parameters must be leaves of the graph, got the output of {p.grad_fn.name}")
         self.state: dict[Tensor, dict[str, Any]] = {p: {"step": 0} for p in self.parameters}
+        self.behind_zero = [(0, 1.0)] * len(self.param_groups)          # for schedule.py, which tells what it is
         self._complete()
 
     @property
@@ -144,9 +164,9 @@ class Optimizer:
         """Which arrays these options need for each parameter."""
         raise NotImplementedError
 
-    def _initial(self, group: Group) -> float:
-        """What the arrays hold before the first step."""
-        return 0.0
+    def _initial(self, p: Tensor, group: Group) -> np.ndarray | None:
+        """What is kept before the first step; None for an array that begins with a gradient."""
+        return np.zeros(p.shape, p.dtype)
 
     def _complete(self) -> None:
         """Make the arrays that are not there: at first all, later those that a changed option needs."""
@@ -154,15 +174,15 @@ class Optimizer:
             for name in self._names(group):
                 for p in group["params"]:
                     if name not in self.state[p]:
-                        self.state[p][name] = np.full(p.shape, self._initial(group), p.dtype)
+                        self.state[p][name] = self._initial(p, group)
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
-        for p in self.parameters:
-            p.grad = None
+        update.clear_gradients(self.parameters)
 
     def step(self) -> None:
-        """Change each parameter by its gradient."""
+        """Change each parameter by its gradient: all or, when an exception comes out of it before the change, none; Ctrl-C acts
+        before the change or after it."""
         for i, group in enumerate(self.param_groups):
             options = {name: value for name, value in group.items() if name != "params"}
             group.update(_checked(self.op if len(self.param_groups) == 1 else f"{self.op}: group {i}", options))
@@ -171,10 +191,10 @@ class Optimizer:
         updates = update.Updates(self.op, len(due))
         for p, group in due:
             state = self.state[p]
-            self._add(updates, p, state, state["step"] + 1, group)
+            t = state["step"] + 1
+            self._add(updates, p, state, t, group)
+            updates.note(state, "step", t)
         updates.run()
-        for p, _ in due:
-            self.state[p]["step"] += 1
 
     def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
         """Add p's step, its t-th, with the options o."""
@@ -182,14 +202,17 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all that a later run needs to go on with the same bits: {"param_groups": [{"lr": 0.1, ..., "params": [0,
-        1]}], "steps": [7, 7], "0.m": array, ...}. Parameters are numbered through all groups. What is no array fits into JSON."""
+        1]}], "steps": [7, 7], "0.m": array, ...}. Parameters are numbered through all groups. What is no array fits into JSON:
+        None is a momentum that has not begun. Arrays of an option that was switched off are there too, for when it comes back."""
         self._complete()
         groups, steps, arrays = [], [], {}
         for group in self.param_groups:
             options = {name: list(value) if isinstance(value, tuple) else value for name, value in group.items()}
             groups.append(options | {"params": list(range(len(steps), len(steps) + len(group["params"])))})
             for p in group["params"]:
-                arrays |= {f"{len(steps)}.{name}": self.state[p][name].copy() for name in self._names(group)}
+                for name, array in self.state[p].items():
+                    if name != "step":
+                        arrays[f"{len(steps)}.{name}"] = None if array is None else array.copy()
                 steps.append(self.state[p]["step"])
         return {"param_groups": groups, "steps": steps, **arrays}
 
@@ -199,14 +222,17 @@ class Optimizer:
             raise TypeError(f"load_state_dict: state must be a dict, got {type(state).__name__}")
         wrong: list[str] = []
         options = self._loaded_options(state, wrong)
-        own, expected = self.parameters, {}
+        own, needed, known = self.parameters, {}, {}
         for i, (p, group) in enumerate(zip(own, [g for g in options for _ in g["params"]], strict=True)):
-            expected |= {f"{i}.{name}": p for name in self._names(group)}
-        wrong += [f"missing: {k}" for k in ("steps", *expected) if k not in state]
-        wrong += [f"unexpected: {k}" for k in state if k not in expected and k not in ("param_groups", "steps")]
-        for k, p in expected.items():
-            array = state.get(k)
-            if k in state and not (isinstance(array, np.ndarray) and array.shape == p.shape and array.dtype == p.dtype):
+            needed |= {f"{i}.{name}": p for name in self._names(group)}
+            known |= {f"{i}.{name}": p for name in self._all_names}
+        wrong += [f"missing: {k}" for k in ("steps", *needed) if k not in state]
+        wrong += [f"unexpected: {k}" for k in state if k not in known and k not in ("param_groups", "steps")]
+        found = {k: p for k, p in known.items() if k in state}
+        for k, p in found.items():
+            array = state[k]
+            begins = array is None and self._begins_with_a_gradient
+            if not begins and not (isinstance(array, np.ndarray) and array.shape == p.shape and array.dtype == p.dtype):
                 got = f"{array.shape} and {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
                 wrong.append(f"{k} must be an array of shape {p.shape} and dtype {p.dtype}, got {got}")
         steps = state.get("steps", [])
@@ -215,13 +241,11 @@ class Optimizer:
             wrong.append(f"steps must be a list of {len(own)} ints of at least 0, got {steps!r}")
         if wrong:
             raise ValueError(f"load_state_dict: {self.op} does not fit the state: " + "; ".join(wrong))
-        arrays = {k: np.array(state[k], order="C") for k in expected}
-        for group, loaded in zip(self.param_groups, options, strict=True):
-            group.update(loaded)
-        for i, p in enumerate(own):
-            self.state[p] = {"step": steps[i]}
-        for k, p in expected.items():
-            self.state[p][k.partition(".")[2]] = arrays[k]
+        loaded: dict[Tensor, dict[str, Any]] = {p: {"step": n} for p, n in zip(own, steps, strict=True)}
+        for k, p in found.items():
+            began = state[k] is not None and not (self._begins_with_a_gradient and loaded[p]["step"] == 0)
+            loaded[p][k.partition(".")[2]] = np.array(state[k], order="C") if began else None
+        update.commit([(self.__dict__, {"state": loaded}), *zip(self.param_groups, options, strict=True)])
 
     def _loaded_options(self, state: Mapping[str, Any], wrong: list[str]) -> list[Group]:
         """The groups of a state with this optimiser's parameters; where they do not fit `wrong` grows, and they are our own."""
@@ -253,7 +277,7 @@ class Optimizer:
 
 class SGD(Optimizer):
     """Gradient descent: v = momentum v + (1 - dampening) g, p = p - lr v; with nesterov, p = p - lr (g + momentum v). The first
-    v is g.
+    v of a parameter is g, also where momentum is switched on later.
 
     SGD(parameters, lr=0.001, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False).
 
@@ -279,12 +303,22 @@ class SGD(Optimizer):
         super().__init__(parameters, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
                                           nesterov=nesterov, maximize=maximize))
 
+    _all_names = ("v",)
+    _begins_with_a_gradient = True
+
     def _names(self, group: Group) -> tuple[str, ...]:
         return ("v",) if group["momentum"] else ()
 
+    def _initial(self, p: Tensor, group: Group) -> None:
+        return None
+
     def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
-        updates.sgd(p, state["v"] if o["momentum"] else None, o["lr"], o["weight_decay"], o["momentum"], o["dampening"],
-                    o["nesterov"], o["maximize"], t == 1)
+        v = state["v"] if o["momentum"] else None
+        begins = bool(o["momentum"]) and v is None
+        if begins:
+            v = np.empty(p.shape, p.dtype)
+            updates.note(state, "v", v)
+        updates.sgd(p, v, o["lr"], o["weight_decay"], o["momentum"], o["dampening"], o["nesterov"], o["maximize"], begins)
 
 
 class RMSprop(Optimizer):
@@ -316,6 +350,8 @@ class RMSprop(Optimizer):
     ) -> None:
         super().__init__(parameters, dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum,
                                           centered=centered, maximize=maximize))
+
+    _all_names = ("v", "m", "b")
 
     def _names(self, group: Group) -> tuple[str, ...]:
         return ("v",) + (("m",) if group["centered"] else ()) + (("b",) if group["momentum"] else ())
@@ -356,13 +392,15 @@ class Adam(Optimizer):
         super().__init__(parameters, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
                                           maximize=maximize))
 
+    _all_names = ("m", "v", "v_max")
+
     def _names(self, group: Group) -> tuple[str, ...]:
         return ("m", "v", "v_max") if group["amsgrad"] else ("m", "v")
 
     def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
         b1, b2 = o["betas"]
-        lr, root = o["lr"] / (1 - _power(b1, t)), 1 / math.sqrt(1 - _power(b2, t))
-        decay, shrink = (0.0, 1 - o["lr"] * o["weight_decay"]) if self.decoupled else (o["weight_decay"], 1.0)
+        lr, root = o["lr"] / _rest_of_power(b1, t), 1 / math.sqrt(_rest_of_power(b2, t))
+        decay, shrink = (0.0, o["lr"] * o["weight_decay"]) if self.decoupled else (o["weight_decay"], 0.0)
         updates.adam(p, state["m"], state["v"], state["v_max"] if o["amsgrad"] else None,
                      lr, decay, shrink, b1, b2, o["eps"], root, o["maximize"])
 
@@ -420,11 +458,13 @@ class Adagrad(Optimizer):
         super().__init__(parameters, dict(lr=lr, lr_decay=lr_decay, weight_decay=weight_decay,
                                           initial_accumulator_value=initial_accumulator_value, eps=eps, maximize=maximize))
 
+    _all_names = ("s",)
+
     def _names(self, group: Group) -> tuple[str, ...]:
         return ("s",)
 
-    def _initial(self, group: Group) -> float:
-        return group["initial_accumulator_value"]
+    def _initial(self, p: Tensor, group: Group) -> np.ndarray:
+        return np.full(p.shape, group["initial_accumulator_value"], p.dtype)
 
     def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
         updates.adagrad(p, state["s"], o["lr"] / (1 + (t - 1) * o["lr_decay"]), o["weight_decay"], o["eps"], o["maximize"])
@@ -502,13 +542,8 @@ def clip_grad_norm_(
         raise RuntimeError(f"{op}: the norm of the gradients is above the largest float64")
     scale = max_norm / (total + 1e-6)
     if not scale >= 1:
-        update.scale_(_distinct(gradients), scale, op)
+        update.scale_(gradients, scale, op)
     return total
-
-
-def _distinct(gradients: Iterable[Tensor]) -> list[Tensor]:
-    """The gradients, one that parameters share only once."""
-    return list({id(g): g for g in gradients}.values())
 
 
 def clip_grad_value_(parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]], clip_value: float) -> None:
@@ -523,4 +558,4 @@ def clip_grad_value_(parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]]
     """
     op = "clip_grad_value_"
     bound = _number(op, "clip_value", clip_value, ends="[]")
-    update.clamp_(_distinct(p.grad for _, p in _named(op, parameters) if p.grad is not None), bound, op)
+    update.clamp_([p.grad for _, p in _named(op, parameters) if p.grad is not None], bound, op)

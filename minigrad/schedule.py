@@ -1,11 +1,15 @@
 """Schedules of the learning rate: ConstantLR, StepLR, MultiStepLR, ExponentialLR, CosineAnnealingLR, LinearLR, OneCycleLR,
-ReduceLROnPlateau. Names, arguments and numbers are PyTorch's.
+ReduceLROnPlateau. Names and arguments are PyTorch's, and for one schedule on an optimiser the numbers are too; the one exception
+is ReduceLROnPlateau's relative threshold for negative metrics.
 
 A schedule changes "lr" in the optimiser's param_groups: once when it is made, then at each `step`, which is called after the
 optimiser's. Each formula gives the rate after t steps, from the rate `base` that the group had before any schedule.
 
-Several schedules may act on one optimiser: the rate is then the product of what each does. So a warm-up goes with any other
-schedule; both step:
+Several schedules may act on one optimiser: the rate is then base times the product of rate / base of each, also after one of
+them was at 0 for a while. PyTorch's numbers are the same for ConstantLR, StepLR, MultiStepLR, ExponentialLR and LinearLR, and for
+CosineAnnealingLR with eta_min=0 in its first T_max steps. Beyond these, and with eta_min above 0, PyTorch's CosineAnnealingLR adds
+to the rate that the others made, and its OneCycleLR overwrites it; here both are factors as the others are. So a warm-up goes with
+any other schedule; both step:
 
 >>> import minigrad as mg
 >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], lr=0.8)
@@ -30,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import update
 from minigrad.module import flag
 from minigrad.optim import Optimizer, _number, _power
 from minigrad.tensor import Tensor
@@ -85,7 +90,9 @@ class _State:
     def state_dict(self) -> dict[str, Any]:
         """What a later run needs to go on, the present rates too; numbers and lists, which JSON can hold."""
         kept = {name: getattr(self, name) for name in self._kept()}
-        return {name: list(v) if isinstance(v, list) else v for name, v in kept.items()} | {"lrs": self.get_last_lr()}
+        kept = {name: list(v) if isinstance(v, list) else v for name, v in kept.items()} | {"lrs": self.get_last_lr()}
+        behind = self.optimizer.behind_zero
+        return kept | {"behind_zero": [list(pair) for pair in behind]} if any(zeros for zeros, _ in behind) else kept
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state_dict, in a schedule made with the same arguments, before or after the optimiser's is loaded. All
@@ -94,14 +101,26 @@ class _State:
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: state must be a dict, got {type(state).__name__}")
         checks = self._kept() | {"lrs": self._rates}
-        wrong = [f"missing: {k}" for k in checks if k not in state] + [f"unexpected: {k}" for k in state if k not in checks]
+        wrong = [f"missing: {k}" for k in checks if k not in state]
+        checks["behind_zero"] = self._pairs
+        wrong += [f"unexpected: {k}" for k in state if k not in checks]
         wrong += [f"{k} cannot be {state[k]!r}" for k, fits in checks.items() if k in state and not fits(state[k])]
         if wrong:
             raise ValueError(f"load_state_dict: {op} does not fit the state: " + "; ".join(wrong))
-        for k in self._kept():
-            setattr(self, k, list(state[k]) if isinstance(state[k], list) else state[k])
-        for group, lr in zip(self.optimizer.param_groups, state["lrs"], strict=True):
-            group["lr"] = lr
+        update.commit(self._loaded(state))
+
+    def _loaded(self, state: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """What a state that fits sets: [(dict, what in it), ...]."""
+        kept = {k: list(state[k]) if isinstance(state[k], list) else state[k] for k in self._kept()}
+        groups = self.optimizer.param_groups
+        behind = [(zeros, value) for zeros, value in state.get("behind_zero", [(0, 1.0)] * len(groups))]
+        return [(self.__dict__, kept), (self.optimizer.__dict__, {"behind_zero": behind}),
+                *((group, {"lr": lr}) for group, lr in zip(groups, state["lrs"], strict=True))]
+
+    def _pairs(self, value: Any) -> bool:
+        return (isinstance(value, list) and len(value) == len(self.optimizer.param_groups)
+                and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
+                and all(type(zeros) is int and zeros >= 0 and type(v) is float and 0 <= v < math.inf for zeros, v in value))
 
     def _rates(self, value: Any) -> bool:
         return (isinstance(value, list) and len(value) == len(self.optimizer.param_groups)
@@ -123,10 +142,11 @@ class Schedule(_State):
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = _optimizer(type(self).__name__, optimizer)
-        self.steps = 0
-        self.base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-        for group, base in zip(optimizer.param_groups, self.base_lrs, strict=True):
-            self._move(group, base, self.rate(base, 0))
+        groups = optimizer.param_groups
+        self.base_lrs = [group.get("initial_lr", group["lr"]) for group in groups]
+        changes = self._moves([(base, self.rate(base, 0)) for base in self.base_lrs])
+        changes += [(group, {"initial_lr": base}) for group, base in zip(groups, self.base_lrs, strict=True)]
+        update.commit([(self.__dict__, {"steps": 0}), *changes])
 
     def rate(self, base: float, t: int) -> float:
         """The learning rate after t steps, of a group that began with `base`."""
@@ -134,19 +154,35 @@ class Schedule(_State):
 
     def step(self) -> None:
         """Go on by one step."""
-        rates = [(self.rate(base, self.steps), self.rate(base, self.steps + 1)) for base in self.base_lrs]
-        self.steps += 1
-        for group, (old, new) in zip(self.optimizer.param_groups, rates, strict=True):
-            self._move(group, old, new)
+        update.commit(self._step())
 
-    @staticmethod
-    def _move(group: dict[str, Any], old: float, new: float) -> None:
-        """Where only this schedule acts, the rate is `new` to the bit; else it changes by the same factor. Up from a rate of 0
-        there is no factor."""
-        if group["lr"] == old or old == 0:
-            group["lr"] = new
-        elif new != old:
-            group["lr"] *= new / old
+    def _step(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """What a step sets: [(dict, what in it), ...]."""
+        rates = [(self.rate(base, self.steps), self.rate(base, self.steps + 1)) for base in self.base_lrs]
+        return [(self.__dict__, {"steps": self.steps + 1}), *self._moves(rates)]
+
+    def _moves(self, rates: list[tuple[float, float]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """What is set when this schedule's part of the rates goes from old to new, for each group.
+
+        Where only this schedule acts, the rate is `new` to the bit; else it changes by the same factor. While it is 0 there is no
+        factor: behind_zero has for each group (how many schedules are at 0, what the rate is without their parts). A rate that
+        was set by hand meanwhile is not 0, and then these do not count."""
+        found, behind = [], []
+        for group, (old, new), (zeros, hidden) in zip(self.optimizer.param_groups, rates, self.optimizer.behind_zero, strict=True):
+            lr = group["lr"]
+            value = hidden if zeros and lr == 0 else lr
+            zeros = zeros if lr == 0 else 0
+            if old == 0 and new != 0:
+                value = value * new if zeros else new
+                zeros = max(zeros - 1, 0)
+            elif old != 0 and new == 0:
+                value = value / old
+                zeros += 1
+            elif new != old:
+                value = new if value == old else value / old * new
+            found.append((group, {"lr": 0.0 if zeros else value}))
+            behind.append((zeros, value if zeros else 1.0))
+        return [*found, (self.optimizer.__dict__, {"behind_zero": behind})]
 
     def _kept(self) -> dict[str, Callable[[Any], bool]]:
         return super()._kept() | {"base_lrs": self._rates}
@@ -320,7 +356,7 @@ class OneCycleLR(Schedule):
         for group, high in zip(groups, highest, strict=True):
             group["lr"] = group["initial_lr"] = high / self.div_factor
         super().__init__(optimizer)
-        self._set_momentum()
+        update.commit(self._momenta(0))
 
     def _between(self, low: float, high: float, end: float, t: int) -> float:
         """From `low` up to `high`, and down to `end`."""
@@ -332,28 +368,22 @@ class OneCycleLR(Schedule):
     def rate(self, base: float, t: int) -> float:
         return self._between(base, base * self.div_factor, base / self.final_div_factor, t)
 
-    def step(self) -> None:
-        """Go on by one step."""
+    def _step(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         if self.steps >= self.total_steps:
             raise ValueError(f"OneCycleLR: the cycle has ended after its {self.total_steps} steps")
-        super().step()
-        self._set_momentum()
+        return super()._step() + self._momenta(self.steps + 1)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state_dict, as for the other schedules; the momentum follows from the step."""
-        super().load_state_dict(state)
-        self._set_momentum()
+    def _loaded(self, state: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        return super()._loaded(state) + self._momenta(state["steps"])
 
     def _kept(self) -> dict[str, Callable[[Any], bool]]:
         return super()._kept() | {"steps": lambda v: type(v) is int and 0 <= v <= self.total_steps}
 
-    def _set_momentum(self) -> None:
-        momentum = self._between(self.max_momentum, self.base_momentum, self.max_momentum, self.steps)
-        for group in self.optimizer.param_groups if self.cycle_momentum else ():
-            if "betas" in group:
-                group["betas"] = (momentum, group["betas"][1])
-            else:
-                group["momentum"] = momentum
+    def _momenta(self, t: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """What the momentum after t steps sets."""
+        momentum = self._between(self.max_momentum, self.base_momentum, self.max_momentum, t)
+        return [(group, {"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})
+                for group in (self.optimizer.param_groups if self.cycle_momentum else ())]
 
 
 # ---------------------------------------------------------------- by what is measured
@@ -361,8 +391,9 @@ class OneCycleLR(Schedule):
 class ReduceLROnPlateau(_State):
     """lr = max(factor * lr, min_lr) when the metric given to `step` has not improved for more than `patience` steps.
 
-    mode: whether a lower ("min") or a higher ("max") metric is better. Better means by more than `threshold`, a part of the best
-    so far (threshold_mode="rel") or a difference ("abs"). After a change, `cooldown` steps pass before steps without improvement
+    mode: whether a lower ("min") or a higher ("max") metric is better. Better means by more than `threshold`, a part of the size of
+    the best so far (threshold_mode="rel") or a difference ("abs"). For a negative best, PyTorch's relative threshold lets pass what
+    is as good as before or a little worse, so that it never reduces the rate; here it asks for more, as for a positive one. After a change, `cooldown` steps pass before steps without improvement
     are counted again. A change of eps or less is not made. min_lr: a number, or a list with one for each group.
 
     >>> import minigrad as mg
@@ -398,29 +429,39 @@ class ReduceLROnPlateau(_State):
         self.best: float | None = None
 
     def step(self, metric: float | Tensor) -> None:
-        """Go on by one step; metric is what is watched, the loss on held-out data say, a number that is finite."""
+        """Go on by one step; metric is what is watched, the loss on held-out data say, a finite number: NaN is a
+        ValueError."""
         if isinstance(metric, Tensor) and metric.size == 1:
             metric = metric.item()
         metric = _number("ReduceLROnPlateau", "metric", metric, -math.inf, math.inf, "()")
-        self.steps += 1
+        best, bad_steps, cooldown_left = self.best, self.bad_steps + 1, self.cooldown_left
         if self._better(metric):
-            self.best, self.bad_steps = metric, 0
-        else:
-            self.bad_steps += 1
-        if self.cooldown_left:
-            self.cooldown_left -= 1
-            self.bad_steps = 0
-        if self.bad_steps > self.patience:
-            for group, least in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
-                lower = max(group["lr"] * self.factor, least)
-                if group["lr"] - lower > self.eps:
-                    group["lr"] = lower
-            self.cooldown_left, self.bad_steps = self.cooldown, 0
+            best, bad_steps = metric, 0
+        if cooldown_left:
+            cooldown_left -= 1
+            bad_steps = 0
+        changes: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        if bad_steps > self.patience:
+            changes = self._reduced()
+            cooldown_left, bad_steps = self.cooldown, 0
+        counts = {"steps": self.steps + 1, "best": best, "bad_steps": bad_steps, "cooldown_left": cooldown_left}
+        update.commit([(self.__dict__, counts), *changes])
+
+    def _reduced(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """What lower rates set: [(dict, what in it), ...]. Behind a rate that another schedule holds at 0, the factor acts too."""
+        found, behind = [], []
+        optimizer = self.optimizer
+        for group, least, (zeros, value) in zip(optimizer.param_groups, self.min_lrs, optimizer.behind_zero, strict=True):
+            lower = max(group["lr"] * self.factor, least)
+            if group["lr"] - lower > self.eps:
+                found.append((group, {"lr": lower}))
+            behind.append((zeros, value * self.factor if zeros and group["lr"] == 0 else value))
+        return [*found, (optimizer.__dict__, {"behind_zero": behind})]
 
     def _better(self, metric: float) -> bool:
         if self.best is None:
             return True
-        margin = self.threshold * self.best if self.threshold_mode == "rel" else self.threshold
+        margin = self.threshold * abs(self.best) if self.threshold_mode == "rel" else self.threshold
         return metric < self.best - margin if self.mode == "min" else metric > self.best + margin
 
     def _kept(self) -> dict[str, Callable[[Any], bool]]:

@@ -49,7 +49,7 @@ static int differ_in_a_step(const char *isa, int id, const mg_kernels *k, const 
         memcpy(v[1], v[0], sizeof v[0]);
         memcpy(extra[1], extra[0], sizeof extra[0]);
         for (int i = 0; i < 2; i++) {
-            mg_update u = {.n = N, .p = p[i], .g = g, .v = v[i], .lr = 0.1, .shrink = 1 - 0.01 * all, .weight_decay = 0.03 * all,
+            mg_update u = {.n = N, .p = p[i], .g = g, .v = v[i], .lr = 0.1, .shrink = 0.01 * all, .weight_decay = 0.03 * all,
                            .momentum = 0.9, .dampening = 0.2 * all, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .root = 3.3,
                            .maximize = all, .nesterov = all};
             if (all || id == mg_step_adam) u.m = m[i];
