@@ -78,7 +78,7 @@ def train_and_tag(network, train, tests, sizes, epochs):
     """The tags that a network predicts for each test sentence, and its number of parameters."""
     model = Tagger(network, *sizes)
     optimizer = mg.optim.Adam(model.parameters(), lr=3e-3)
-    batches = mg.data.Batches(*train, batch_size=32, shuffle=True, bucket=True)
+    batches = mg.data.Batches(*train, batch_size=32, shuffle=True, bucket=True, per_step=True)
     for _ in range(epochs):
         for x, lengths, y in batches:
             loss = mg.cross_entropy(model(x, lengths), y)       # leaves out -100, with which y is padded

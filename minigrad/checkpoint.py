@@ -8,11 +8,11 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import stat
-import tempfile
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ DTYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1", "
 NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 FORMAT = "minigrad 1"
 PREFIX, SUFFIX = ".minigrad-", ".tmp"       # of temporary files
+TUPLE = "@tuple"            # the key of the object that stands for a tuple in `extra`
 
 
 class CheckpointError(ValueError):
@@ -37,11 +38,18 @@ class CheckpointError(ValueError):
 
 
 def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) -> None:
-    """Write arrays by name (float32, float64, int64, int32, uint8, bool), and `extra`, anything JSON can hold, to one file.
+    """Write arrays by name (float32, float64, int64, int32, uint8, bool), and `extra`, to one file.
 
-    The file is written beside its place, flushed to the disk and then moved there: at any moment, power cuts and kill -9
-    included, the place holds the old file or the whole new one. The mode of an old file is kept; a symbolic link is replaced, not
-    followed. What a killed save has left behind is removed by the next one, an hour later.
+    extra: None, bool, int, finite float, str, and lists, tuples and dicts (with keys that are str)
+    of these, nested as one likes. `load` returns it as it was, tuples as tuples. What would come
+    back as something else, a NumPy number or an OrderedDict say, is a TypeError, and then nothing
+    is written.
+
+    The file is written beside its place, flushed to the disk and then moved there: at any moment,
+    power cuts and kill -9 included, the place holds the old file or the whole new one. The mode of
+    an old file is kept; a symbolic link to a file is replaced, not followed; what is no regular
+    file (a folder, a device) is an OSError. What a killed save has left behind is removed by the
+    next one, an hour later.
 
     >>> import minigrad as mg, numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -50,6 +58,11 @@ def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) 
     ({'w': array([1., 1., 1.], dtype=float32)}, {'step': 7})
     """
     path = _checked_path(path, "save")
+    _replace(path, contents(arrays, extra))
+
+
+def contents(arrays: Mapping[str, Any], extra: Any = None) -> list[bytes]:
+    """What `save` writes, in pieces; raises what cannot be saved."""
     if not isinstance(arrays, Mapping):
         raise TypeError(f"save: arrays must be a dict of arrays by name, got {type(arrays).__name__}")
     header: dict[str, Any] = {}
@@ -82,7 +95,7 @@ def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) 
         raise ValueError(f"save: the header has {_parts(text)} entries, more than {MAX_PARTS}: put long lists in arrays")
     place = text.rindex(b'"header_crc32":"00000000"') + len(b'"header_crc32":"')
     text = text[:place] + b"%08x" % zlib.crc32(text) + text[place + 8:]
-    _replace(path, [len(text).to_bytes(8, "little"), text, *parts])
+    return [len(text).to_bytes(8, "little"), text, *parts]
 
 
 def _checked_path(path: Any, op: str) -> Path:
@@ -94,37 +107,108 @@ def _checked_path(path: Any, op: str) -> Path:
 def _extra_text(extra: Any) -> str:
     """`extra` as JSON that `load` reads back."""
     try:
-        text = json.dumps(extra, allow_nan=False)
-        _check_keys(extra)
-    except (TypeError, ValueError, RecursionError) as error:
+        return json.dumps(_encoded(extra, "extra"), allow_nan=False)
+    except RecursionError:
+        raise ValueError(
+            "save: extra must be what JSON can hold: it is nested too deeply, or holds itself"
+        ) from None
+    except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"save: extra must be what JSON can hold: {error}") from None
+
+
+def _encoded(value: Any, where: str) -> Any:
+    """`value` for json.dumps: a tuple is {"@tuple": [...]}, and a key of a dict that begins with @
+    gets another @ in front, so that it is told from that. Anything that would come back as
+    something else is an error.
+
+    The types must be these exactly: a subclass of float or dict comes back as a float or a dict."""
+    kind = type(value)
+    if kind is float and not np.isfinite(value):
+        raise ValueError(f"{where} must be finite, got {value}")
+    if kind in (bool, int, float, type(None)):
+        return value
+    if kind is str:
+        return _checked_text(value, where)
+    if kind in (list, tuple):
+        items = []
+        for i, inner in enumerate(value):
+            items.append(_encoded(inner, f"{where}[{i}]"))
+        return items if kind is list else {TUPLE: items}
+    if kind is not dict:
+        hint = (
+            ": give float(x), int(x) or x.tolist()"
+            if isinstance(value, (np.ndarray, np.generic))
+            else ""
+        )
+        raise TypeError(
+            f"{where} must be None, a bool, int, float, str, list, tuple or dict, got "
+            f"{kind.__name__}{hint}"
+        )
+    found = {}
+    for key, inner in value.items():
+        if type(key) is not str:
+            raise TypeError(f"{where} must have keys that are str, got {type(key).__name__}")
+        name = "@" + key if key.startswith("@") else key
+        found[_checked_text(name, where)] = _encoded(inner, f"{where}[{key!r}]")
+    return found
+
+
+def _checked_text(text: str, where: str) -> str:
+    """Two halves of a surrogate pair, each of which is a character of its own in a str, would come
+    back as one character."""
+    if not text.isascii() and json.loads(json.dumps(text)) != text:
+        raise ValueError(f"{where} holds a surrogate pair as two characters: {text!r}")
     return text
 
 
-def _check_keys(value: Any) -> None:
-    """json.dumps would turn other keys into str."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"keys must be str, got {type(key).__name__}")
-            _check_keys(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            _check_keys(inner)
+def _decoded(pairs: list[tuple[str, Any]]) -> Any:
+    """The inverse of `_encoded` for one object of JSON, whose inner ones are decoded already."""
+    found = _no_duplicates(pairs)
+    if len(found) == 1 and type(found.get(TUPLE)) is list:
+        return tuple(found[TUPLE])
+    return {key[1:] if key.startswith("@@") else key: inner for key, inner in found.items()}
 
 
 def check_place(path: str | os.PathLike) -> None:
     """Raise now the OSError that a `save` to this place would raise: the folder is missing or closed, or it is a folder."""
     path = _checked_path(path, "save")
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    _old_mode(path)
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=PREFIX, suffix=SUFFIX)
+        handle, temporary = _temporary(path, None)
         os.close(handle)
         os.unlink(temporary)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _old_mode(path: Path) -> int | None:
+    """The mode of the file at `path`, None if there is none. What must not be replaced by a file is
+    an OSError."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return stat.S_IMODE(mode)
+
+
+def _temporary(path: Path, mode: int | None) -> tuple[int, Path]:
+    """A new file beside `path`, open for writing, and its name. A new file gets its rights from the
+    process's umask, by the system; one that will replace another is closed to all others at first,
+    since that one may be."""
+    temporary = path.parent / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
+    flags = (
+        os.O_WRONLY
+        | os.O_CREAT
+        | os.O_EXCL
+        | getattr(os, "O_CLOEXEC", 0)
+        | getattr(os, "O_BINARY", 0)
+    )
+    return os.open(temporary, flags, 0o666 if mode is None else 0o600), temporary
 
 
 def _replace(path: Path, parts: list[bytes]) -> None:
@@ -137,20 +221,16 @@ def _replace(path: Path, parts: list[bytes]) -> None:
 
 
 def _write(path: Path, parts: list[bytes]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=PREFIX, suffix=SUFFIX)
+    mode = _old_mode(path)
+    handle, temporary = _temporary(path, mode)
     try:
         with open(handle, "wb") as file:
             for part in parts:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
-            mode = stat.S_IMODE(path.stat().st_mode)
-        else:
-            mask = os.umask(0)
-            os.umask(mask)
-            mode = 0o666 & ~mask
-        os.chmod(temporary, mode)
+        if mode is not None:
+            os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):        # Ctrl-C just after the move
@@ -213,9 +293,11 @@ def _no_constants(name: str) -> None:
     raise CheckpointError(f"the header holds {name}")
 
 
-def _json(text: str, what: str) -> Any:
+def _json(
+    text: str, what: str, pairs: Callable[[list[tuple[str, Any]]], Any] = _no_duplicates
+) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=_no_constants)
     except CheckpointError:
         raise
     except (ValueError, RecursionError) as error:           # ValueError: also numbers of more digits than int takes
@@ -250,7 +332,8 @@ def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
         raw[place : place + 8] == b"%08x" % zlib.crc32(raw[:place] + b"00000000" + raw[place + 8 :]),
         "the header's checksum is wrong: the file is damaged",
     )
-    checksums, extra = _json(metadata["crc32"], "the list of checksums"), _json(metadata["extra"], "the extra part")
+    checksums = _json(metadata["crc32"], "the list of checksums")
+    extra = _json(metadata["extra"], "the extra part", _decoded)
     _need(isinstance(checksums, dict) and set(checksums) == set(header), "the checksums do not match the arrays")
     at, plan = 0, []
     for name, entry in header.items():
@@ -275,7 +358,8 @@ def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
         plan.append((name, np.dtype(DTYPES[dtype]), shape, count))
     _need(
         at == size - 8 - length,
-        f"the file is cut off or has something behind its end: {size - 8 - length} bytes of data where {at} belong",
+        f"the file is cut off or has something behind its end: {size - 8 - length} bytes of data "
+        f"where {at} belong",
     )
     arrays = {}
     for name, dtype, shape, count in plan:

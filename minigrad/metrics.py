@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.data import NO_CLASS
+from minigrad.data import NO_CLASS, _difference
 from minigrad.losses import binary_cross_entropy_with_logits, cross_entropy
 from minigrad.module import plain_array
 from minigrad.tensor import Tensor, no_grad
@@ -53,14 +53,15 @@ def _classified(op: str, logits: Any, targets: Any, lengths: Any) -> tuple[np.nd
 
 
 def accuracy(logits: Any, targets: Any, lengths: Any = None) -> float:
-    """The share of steps whose largest logit is that of the target. logits (..., C), targets (...) from 0 to C - 1.
+    """The share of steps whose largest logit is that of the target. logits (..., C), targets (...)
+    from 0 to C - 1. A step with a NaN among its logits has no largest one: it counts as wrong.
 
     >>> import minigrad as mg
     >>> mg.metrics.accuracy([[2.0, 1.0], [0.0, 3.0], [5.0, 4.0]], [0, 1, 1])
     0.6666666666666666
     """
     rows, classes = _classified("accuracy", logits, targets, lengths)
-    return float((rows.argmax(-1) == classes).mean())
+    return float(((rows.argmax(-1) == classes) & ~np.isnan(rows).any(-1)).mean())
 
 
 def nats_per_symbol(logits: Any, targets: Any, lengths: Any = None) -> float:
@@ -76,7 +77,7 @@ def nats_per_symbol(logits: Any, targets: Any, lengths: Any = None) -> float:
 
 
 def _nats(op: str, nats: Any) -> float:
-    if isinstance(nats, (bool, str, bytes)) or not hasattr(nats, "__float__"):
+    if isinstance(nats, (bool, np.bool_, str, bytes)) or not hasattr(nats, "__float__"):
         raise TypeError(f"{op}: nats must be a number, got {type(nats).__name__}")
     return float(nats)
 
@@ -127,13 +128,14 @@ def frame_nll(logits: Any, roll: Any, lengths: Any = None) -> float:
         return binary_cross_entropy_with_logits(Tensor(rows), Tensor(keys), reduction="sum").item() / len(rows)
 
 
-def _pair(op: str, y: Any, forecast: Any) -> tuple[np.ndarray, np.ndarray]:
-    y, forecast = _array(y, op, "y", "iuf").astype(np.float64), _array(forecast, op, "forecast", "iuf").astype(np.float64)
+def _errors(op: str, y: Any, forecast: Any) -> np.ndarray:
+    """y - forecast in float64."""
+    y, forecast = _array(y, op, "y", "iuf"), _array(forecast, op, "forecast", "iuf")
     if forecast.shape != y.shape:       # no broadcasting, which would hide a mistake
         raise ValueError(f"{op}: forecast must have the shape {y.shape} of y, got {forecast.shape}")
     if y.size == 0:
         raise ValueError(f"{op}: y must hold at least one value, got shape {y.shape}")
-    return y, forecast
+    return _difference(y, forecast)
 
 
 def rmse(y: Any, forecast: Any) -> float:
@@ -143,8 +145,7 @@ def rmse(y: Any, forecast: Any) -> float:
     >>> mg.metrics.rmse([1.0, 2.0], [1.0, 4.0])
     1.4142135623730951
     """
-    y, forecast = _pair("rmse", y, forecast)
-    return float(np.sqrt(np.mean((y - forecast) ** 2)))
+    return float(np.sqrt(np.mean(_errors("rmse", y, forecast) ** 2)))
 
 
 def mase(y: Any, forecast: Any, history: Any, season: int = 1) -> float:
@@ -157,15 +158,14 @@ def mase(y: Any, forecast: Any, history: Any, season: int = 1) -> float:
     >>> mg.metrics.mase([5.0, 6.0], [5.0, 5.0], history=[1.0, 2.0, 3.0, 4.0])
     0.5
     """
-    y, forecast = _pair("mase", y, forecast)
-    history = _array(history, "mase", "history", "iuf").astype(np.float64)
+    errors, history = _errors("mase", y, forecast), _array(history, "mase", "history", "iuf")
     if isinstance(season, bool) or not hasattr(season, "__index__"):
         raise TypeError(f"mase: season must be an int, got {type(season).__name__}")
     if season < 1:
         raise ValueError(f"mase: season must be greater than zero, got {season}")
     if history.ndim == 0 or len(history) <= season:
         raise ValueError(f"mase: history must be longer than the season {season}, got shape {history.shape}")
-    scale = np.mean(np.abs(history[season:] - history[:-season]))
+    scale = np.mean(np.abs(_difference(history[season:], history[:-season])))
     if scale == 0:
         raise ValueError("mase: history must change within a season, it repeats itself exactly: the error has no unit")
-    return float(np.mean(np.abs(y - forecast)) / scale)
+    return float(np.mean(np.abs(errors)) / scale)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 import tracemalloc
 import zlib
@@ -91,6 +92,45 @@ def test_names(tmp_path):
 def test_extra(tmp_path, extra):
     mg.save(tmp_path / "a", {"w": np.ones(2)}, extra)
     assert mg.load(tmp_path / "a")[1] == extra
+
+
+EXTRAS = [(), (1,), {"a": ((1, 2), [3, (4, [5])])}, {"@tuple": [1]}, {"@@tuple": [1], "@": 2}, {"@tuple": (1,)}, {"@array": "x"},
+          [(), {}, []], -0.0, 5e-324, 1.7976931348623157e308, 10**4000, "\ud83d", "\0\x7f\u2028", {"": 1, " ": {"\ud800": ()}},
+          ["\U0001f600", "\udc00\ud800"], True, [True, 1, 1.0]]
+
+
+@pytest.mark.parametrize("extra", EXTRAS, ids=ascii)
+def test_extra_comes_back_as_it_was(tmp_path, extra):
+    mg.save(tmp_path / "a", {}, extra)
+    assert repr(mg.load(tmp_path / "a")[1]) == repr(extra)
+
+
+class Text(str):
+    pass
+
+
+REFUSED = {
+    "set": ({"a": {1}}, TypeError, r"extra\['a'\] must be None, a bool, .* got set"), "bytes": (b"a", TypeError, "got bytes"),
+    "int keys": ({"a": {1: 2}}, TypeError, r"extra\['a'\] must have keys that are str, got int"),
+    "float32": ([np.float32(1)], TypeError, r"extra\[0\] must be .* got float32: give float"),
+    "float64": (np.float64(1), TypeError, "got float64: give float"), "int64": (np.int64(1), TypeError, "got int64: give float"),
+    "bool_": (np.True_, TypeError, "got bool"), "array": ({"x": np.ones(2)}, TypeError, r"got ndarray: give .*x.tolist"),
+    "Tensor": (mg.ones(2), TypeError, "got Tensor"), "str subclass": (Text("a"), TypeError, "got Text"),
+    "named tuple": (os.stat_result(range(10)), TypeError, "got stat_result"), "path": (Path("a"), TypeError, "Path"),
+    "inf": ({"a": [float("-inf")]}, ValueError, r"extra\['a'\]\[0\] must be finite, got -inf"), "complex": (1j, TypeError, "complex"),
+    "surrogate pair": ("\ud83d\ude00", ValueError, "holds a surrogate pair as two characters"),
+    "surrogate pair in a key": ({"\ud83d\ude00": 1}, ValueError, "holds a surrogate pair"), "10^5000": (10**5000, ValueError, "digits"),
+    "of itself": ((lambda a: (a.append(a), a)[1])([]), ValueError, "nested too deeply, or holds itself"),
+    "generator": ((i for i in range(2)), TypeError, "got generator"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_extra_that_would_come_back_as_something_else(tmp_path, case):
+    extra, error, message = REFUSED[case]
+    with pytest.raises(error, match="^save: extra must be what JSON can hold: .*" + message):
+        mg.save(tmp_path / "a", {}, extra)
+    assert os.listdir(tmp_path) == []
 
 
 def test_paths(tmp_path, monkeypatch):
@@ -578,6 +618,73 @@ def test_mode_follows_umask_and_then_the_old_file(tmp_path, mask):
     os.chmod(tmp_path / "a", 0o640)
     mg.save(tmp_path / "a", {})
     assert stat.S_IMODE(os.stat(tmp_path / "a").st_mode) == 0o640
+
+
+@posix
+def test_the_umask_is_not_touched(tmp_path, monkeypatch):
+    """It belongs to the whole process: another thread would create a file for everyone in that moment."""
+    def touched(_):
+        raise AssertionError("umask was called")
+    monkeypatch.setattr(os, "umask", touched)
+    mg.save(tmp_path / "a", {})
+    mg.save(tmp_path / "a", {})
+    mg.checkpoint.check_place(tmp_path / "b")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@posix
+def test_a_closed_file_is_never_open_to_others(tmp_path, monkeypatch):
+    """While it is written, too."""
+    mg.save(tmp_path / "a", {})
+    os.chmod(tmp_path / "a", 0o600)
+    modes, fsync = [], os.fsync
+
+    def look(handle):
+        modes.append(stat.S_IMODE(os.fstat(handle).st_mode))
+        fsync(handle)
+    monkeypatch.setattr(os, "fsync", look)
+    mg.save(tmp_path / "a", {"w": np.ones(3)})
+    assert modes[0] == 0o600 == stat.S_IMODE(os.stat(tmp_path / "a").st_mode)
+
+
+@posix
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    os.symlink("folder", tmp_path / "link")
+    os.symlink("/dev/null", tmp_path / "null")
+    for name, error in (("fifo", OSError), ("folder", IsADirectoryError), ("link", IsADirectoryError), ("null", OSError)):
+        for call in (lambda path: mg.save(path, {}), mg.checkpoint.check_place):
+            with pytest.raises(error) as caught:
+                call(tmp_path / name)
+            assert caught.value.filename == str(tmp_path / name)
+    assert stat.S_ISFIFO(os.stat(tmp_path / "fifo").st_mode) and sorted(os.listdir(tmp_path)) == ["fifo", "folder", "link", "null"]
+
+
+def test_a_file_object_is_a_type_error(tmp_path):
+    with open(tmp_path / "a", "wb") as file:
+        for call in (lambda: mg.save(file, {}), lambda: mg.load(file)):
+            with pytest.raises(TypeError, match="path must be a str, bytes or os.PathLike, got BufferedWriter"):
+                call()
+
+
+def test_threads_that_save_to_one_place(tmp_path):
+    errors = []
+
+    def saver(k):
+        try:
+            for _ in range(30):
+                mg.save(tmp_path / "a", {"w": np.full(2000, float(k))}, (k,))
+                arrays, extra = mg.load(tmp_path / "a")
+                assert (arrays["w"] == extra[0]).all()
+        except BaseException as error:
+            errors.append(error)
+    threads = [threading.Thread(target=saver, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == [] and os.listdir(tmp_path) == ["a"]
 
 
 # What the child of a fork does: it saves without end, arrays full of the step's number.

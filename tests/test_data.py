@@ -1,8 +1,12 @@
 """data.py: padding, batches and their order, streams, windows, the scaler; a place that is saved and gone on from; bad input."""
+import copy
 import json
+import math
+import pickle
 import subprocess
 import sys
 import textwrap
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -265,6 +269,276 @@ def test_scaler_of_whole_numbers_and_lists_is_float32():
     assert Scaler().fit([1, 2, 3]).transform([1, 2]).dtype == Scaler().fit([1.0, 2.0]).transform([1.0]).dtype == np.float32
 
 
+# ---------------------------------------------------------------- one iteration inside of another
+
+def places(kind):
+    """What is read, and what tells one of its batches from the others."""
+    if kind == "stream":
+        return Stream(np.arange(100), 2, 7), lambda batch: int(batch[0][0, 0])
+    options = {"plain": {}, "shuffled": {"shuffle": True}, "buckets": {"shuffle": True, "bucket": True}}[kind]
+    return numbered(generator=mg.Generator(6), **options), lambda batch: batch[-1].tolist()
+
+
+def whole(data):
+    return [1 for _ in data]
+
+
+def first(data):
+    return next(iter(data))
+
+
+def broken_off(data):
+    for k, _ in enumerate(data):
+        if k == 2:
+            break
+
+
+def failed(data):
+    try:
+        for _ in data:
+            raise KeyError
+    except KeyError:
+        pass
+
+
+def twice(data):
+    return [1 for _ in zip(data, data, strict=True)]
+
+
+def nested(data):
+    for _ in data:
+        whole(data)
+        break
+
+
+@pytest.mark.parametrize("kind", ["stream", "plain", "shuffled", "buckets"])
+@pytest.mark.parametrize("inner", [whole, first, broken_off, failed, twice, nested])
+@pytest.mark.parametrize("stop", [1, 3, 6])
+def test_reading_inside_an_epoch_does_not_move_the_place(kind, inner, stop):
+    """The oracle: what the same iteration gives without the other reader; the rest comes from the saved place."""
+    def run(reads, until=None):
+        data, name = places(kind)
+        seen = []
+        for batch in data:
+            seen.append(name(batch))
+            if reads:
+                inner(data)
+            if len(seen) == until:
+                return data, seen, json.loads(json.dumps(data.state_dict()))
+        return data, seen, None
+    _, expected, _ = run(False)
+    data, seen, state = run(True, stop)
+    assert state["position"] == stop and seen == expected[:stop]
+    other, name = places(kind)
+    other.load_state_dict(state)
+    assert seen + [name(batch) for batch in other] == expected
+    assert run(True)[1] == expected
+
+
+def test_each_iteration_tells_its_own_place():
+    data = Stream(np.arange(100), 2, 7)
+    one, two = iter(data), iter(data)
+    next(one), next(one), next(two)
+    assert [e.state_dict()["position"] for e in (one, two)] == [2, 1] and data.state_dict()["position"] == 1
+    next(one)
+    assert data.state_dict()["position"] == 3
+    assert len(list(two)) == len(data) - 1 and two.state_dict()["position"] == 0 and next(two, None) is None
+    assert data.state_dict()["position"] == 3
+    assert iter(data).state_dict()["position"] == 3                       # not begun
+
+
+def test_an_iteration_that_was_left_keeps_its_place_until_the_next_begins():
+    data = Stream(np.arange(100), 2, 7)
+    broken_off(data)
+    assert data.state_dict()["position"] == 3
+    epoch = iter(data)
+    next(epoch)
+    assert data.state_dict()["position"] == 1
+    del epoch
+    assert data.state_dict()["position"] == 1
+    whole(data)
+    assert data.state_dict()["position"] == 0
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda data: pickle.loads(pickle.dumps(data))])
+def test_copies_have_no_iterations(how):
+    data = numbered(shuffle=True, generator=mg.Generator(6))
+    epoch = iter(data)
+    next(epoch)
+    other = how(data)
+    assert other.state_dict()["position"] == 0 and data.state_dict()["position"] == 1
+    whole(other)
+    assert data.state_dict()["position"] == 1
+
+
+# ---------------------------------------------------------------- pandas and other containers
+
+def frame(*columns, index=None):
+    return pytest.importorskip("pandas", reason="skipped: pandas is not installed").DataFrame(dict(enumerate(columns)), index=index)
+
+
+def column(values, index=None, **options):
+    return pytest.importorskip("pandas", reason="skipped: pandas is not installed").Series(values, index=index, **options)
+
+
+GAP = [7, 3, 40]
+
+
+def test_a_series_with_gaps_is_read_by_position():
+    words, tags = [[1, 2], [3], [4, 5, 6]], [[0, 1], [1], [1, 0, 1]]
+    expected = list(Batches(words, [5, 6, 7], tags, batch_size=2))
+    found = list(Batches(column(words, GAP), column([5, 6, 7], GAP), column(tags, GAP), batch_size=2))
+    for a, b in zip(expected, found, strict=True):
+        assert all((x == y).all() and x.dtype == y.dtype for x, y in zip(a, b, strict=True))
+    found = list(Batches([column(w, GAP[:len(w)]) for w in words], np.array([5, 6, 7]), [column(t) for t in tags], batch_size=2))
+    assert all((x == y).all() for a, b in zip(expected, found, strict=True) for x, y in zip(a, b, strict=True))
+
+
+def test_tables_are_read_by_rows():
+    table = frame([1.0, 2.0, 3.0], [4.0, 5.0, 6.0], index=GAP)
+    (x, lengths, y), = Batches(table, frame([0.5, 1.5, 2.5], [3.5, 4.5, 5.5], index=GAP), batch_size=3, per_step=False)
+    assert x.dtype == np.float64 and (x == table.to_numpy().T).all() and lengths.tolist() == [2, 2, 2]
+    assert y.tolist() == [[0.5, 3.5], [1.5, 4.5], [2.5, 5.5]]
+    (x, _), = Batches([table, table[:2]], batch_size=2)                 # a table for a sequence: (T, features)
+    assert x.shape == (3, 2, 2) and (x[:, 0] == table.to_numpy()).all()
+    assert (windows(table, 2)[0][:, 0] == table.to_numpy()[:2]).all() and windows(column([1, 2, 3], GAP), 2)[0].shape == (2, 1)
+    z = Scaler().fit(table).transform(table)
+    assert z.dtype == np.float64 and np.abs(z.std(0) - 1).max() < 1e-12
+    assert Stream(column(range(20), range(5, 25)), 2, 3)._pieces[:, 0].tolist() == list(range(10))
+
+
+def test_bad_tables():
+    with pytest.raises(TypeError, match=r"Batches: targets\[0\] must be made of real numbers, got .* of dtype (object|str|<U1)"):
+        Batches([[1], [2]], column(["a", "b"]), batch_size=2)
+    with pytest.raises(TypeError, match=r"pad: sequences\[0\] must be made of real numbers"):
+        pad(frame(["a"], [1]))
+    with pytest.raises(TypeError, match=r"Scaler: x must be made of real numbers"):
+        Scaler().fit(column(["2020-01-01"], dtype="datetime64[s]"))
+    with pytest.raises(ValueError, match=r"Scaler: x must be finite, got nan at \[1\]"):
+        Scaler().fit(column([1, None], dtype="Int64"))
+
+
+@pytest.mark.parametrize("make", [tuple, iter, lambda v: (x for x in v), lambda v: dict(enumerate(v)).values(),
+                                  lambda v: np.array(v + [None], object)[:-1]])
+def test_containers_of_sequences_and_of_targets(make):
+    words, tags = [[1, 2], [3], [4, 5, 6]], [[0, 1], [1], [1, 0, 1]]
+    (x, lengths, y), = Batches(make(words), make(tags), batch_size=3)
+    (x2, lengths2, y2), = Batches(words, tags, batch_size=3)
+    assert (x == x2).all() and (y == y2).all() and (lengths == lengths2).all()
+
+
+def test_tensors_as_sequences_and_targets():
+    (x, _, y), = Batches(mg.Tensor(np.ones((3, 2))), mg.Tensor([1.0, 2.0, 3.0]), batch_size=3)
+    assert x.dtype == np.float64 and y.tolist() == [1.0, 2.0, 3.0]
+    torch = pytest.importorskip("torch", reason="skipped: torch is not installed")
+    (x, _, y), = Batches(torch.ones(3, 2), torch.tensor([1, 2, 3]), batch_size=3)
+    assert x.dtype == np.float32 and y.tolist() == [1, 2, 3]
+    assert pad([torch.ones(2), torch.ones(1)])[1].tolist() == [2, 1]
+
+
+# ---------------------------------------------------------------- a vector for each sequence, or a number for each step
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_vectors_as_long_as_the_sequences_must_be_told_apart(dtype, as_list):
+    x, y = np.ones((3, 4, 2)), np.arange(12).reshape(3, 4).astype(dtype)
+    given = list(y) if as_list else y
+    with pytest.raises(ValueError, match=r"targets\[0\] of shape \(3, 4\) may be a vector for each sequence or a number for each of "
+                                         "its 4 steps: say per_step=False or per_step=True"):
+        Batches(x, given, batch_size=2)
+    (_, _, first, number), _ = Batches(x, given, [1, 2, 3], batch_size=2, per_step=[False, False])
+    assert first.tolist() == y[:2].tolist() and first.dtype == dtype and number.tolist() == [1, 2]
+    (_, _, first, number), _ = Batches(x, given, [1, 2, 3], batch_size=2, per_step=[True, None])
+    assert first.tolist() == y[:2].T.tolist() and number.tolist() == [1, 2]
+
+
+def test_any_entry_for_each_sequence():
+    x = [[1, 2], [3], [4, 5, 6]]
+    (_, lengths, y), = Batches(x, np.arange(3 * 5 * 2.0).reshape(3, 5, 2), batch_size=3, per_step=False, bucket=True)
+    assert lengths.tolist() == [1, 2, 3] and y.shape == (3, 5, 2) and y[0, 0, 0] == 10
+
+
+def test_lengths_that_differ_are_steps():
+    (_, _, y), = Batches([[1, 2], [3]], [[0.5, 1.5], [2.5]], batch_size=2)
+    assert y.tolist() == [[0.5, 2.5], [1.5, 0.0]]
+
+
+# ---------------------------------------------------------------- whole numbers and doubles, beside fractions
+
+def exact(x):
+    """z of a list of numbers, by fractions: (values, mean, standard deviation)."""
+    x = [Fraction(int(v)) if isinstance(v, (int, np.integer)) else Fraction(float(v)) for v in x]
+    mean = sum(x) / len(x)
+    variance = sum((v - mean) ** 2 for v in x) / len(x)
+    root = Fraction(math.isqrt(int(variance * 10**60)), 10**30)
+    return [float((v - mean) / root) for v in x], mean, root
+
+
+NEAR = {
+    "seconds": np.array([1_700_000_000, 1_700_000_001, 1_700_000_002]),
+    "seconds as a list": [1_700_000_000, 1_700_000_001, 1_700_000_002],
+    "floats as a list": [1.7e9, 1.7e9 + 0.25, 1.7e9 + 1.5, 1.7e9 + 3],
+    "nanoseconds": np.array([1_700_000_000_000_000_000, 1_700_000_000_000_000_001, 1_700_000_000_000_000_005]),
+    "beyond 2^53": np.array([2**60 + 3, 2**60 - 1, 2**60 + 77, -(2**60)]),
+    "ends of int64": np.array([-2**63, 2**63 - 1, 5, 0, 2**62]),
+    "uint64": np.array([2**64 - 1, 2**64 - 3, 2**64 - 10], np.uint64),
+    "uint8": np.array([250, 255, 3], np.uint8), "int32": np.array([-2**31, 2**31 - 1, 7], np.int32),
+    "float64": np.array([1e15, 1e15 + 0.125, 1e15 + 0.5]), "float64 high": np.array([1e16, 1e16 + 2, 1e16 + 4]),
+    "float32": np.array([16777216, 16777218, 16777220, 16777226], np.float32), "small": np.array([1e-9, 2e-9, 4e-9]),
+}
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_scaler_beside_fractions(name):
+    x = NEAR[name]
+    scaler = Scaler().fit(x)
+    expected, mean, root = exact(x)
+    z = scaler.transform(x)
+    eps = np.finfo(z.dtype).eps
+    assert z.dtype == (x.dtype if getattr(x, "dtype", np.dtype(int)).kind == "f" else np.float32)
+    assert np.abs(z - expected).max() <= 2 * eps * max(map(abs, expected))
+    assert abs(Fraction(float(scaler.mean)) - mean) <= (abs(mean) + root) * Fraction(2.3e-16)
+    assert abs(Fraction(float(scaler.scale)) - root) <= root * Fraction(1e-15)
+    back = scaler.inverse(z)
+    assert back.dtype == (x.dtype if getattr(x, "dtype", np.dtype(int)).kind == "f" else np.float64)
+    for v, b in zip(x, back, strict=True):
+        v = Fraction(int(v)) if isinstance(v, (int, np.integer)) else Fraction(float(v))
+        bound = Fraction(float(np.spacing(np.abs(np.asarray(b, back.dtype))))) + 2 * root * Fraction(float(eps)) * 3
+        assert abs(Fraction(float(b)) - v) <= bound
+
+
+def test_the_scaler_of_the_report():
+    a = np.array([1_700_000_000, 1_700_000_001, 1_700_000_002])
+    assert np.allclose(Scaler().fit(a).transform(a), [-np.sqrt(1.5), 0, np.sqrt(1.5)], atol=1e-7)
+
+
+def test_a_mean_that_was_set_by_hand_counts():
+    scaler, fitted = Scaler(), Scaler().fit(NEAR["nanoseconds"])
+    scaler.mean, scaler.scale = np.float64(3.0), np.float64(2.0)
+    assert scaler.transform(np.array([5.0])).tolist() == [1.0] and scaler.inverse(np.array([1.0])).tolist() == [5.0]
+    fitted.mean = np.float64(1_700_000_000_000_000_000)
+    assert fitted.transform(np.array([1_700_000_000_000_000_000])).tolist() == [0.0]
+    for copied in (copy.deepcopy(Scaler().fit(NEAR["nanoseconds"])), pickle.loads(pickle.dumps(Scaler().fit(NEAR["nanoseconds"])))):
+        assert np.abs(copied.transform(NEAR["nanoseconds"]) - exact(NEAR["nanoseconds"])[0]).max() < 1e-6
+
+
+def test_columns_of_whole_numbers_are_scaled_each_by_itself():
+    x = np.stack([np.arange(50) + 1_700_000_000, np.full(50, 2**62), (np.arange(50) * 7) % 11], 1)
+    scaler = Scaler().fit(x)
+    z = scaler.transform(x)
+    assert (z[:, 1] == 0).all() and (scaler.inverse(z)[:, 1] == 2.0**62).all()
+    for k in (0, 2):
+        assert np.abs(z[:, k] - exact(x[:, k])[0]).max() < 3e-7
+
+
+def test_windows_keep_what_they_are_given():
+    times = [1_700_000_000.25, 1_700_000_001.5, 1_700_000_003.0, 1_700_000_007.75]
+    x, y = windows(times, 2)
+    assert x.dtype == np.float64 and x[:, 1].tolist() == times[1:3] and y[0].tolist() == times[2:]
+    big = [2**60, 2**60 + 1, 2**60 + 2]
+    assert windows(big, 1)[0][0].tolist() == big[:2] and windows(np.array(times, np.float32), 1)[0].dtype == np.float32
+
+
 # ---------------------------------------------------------------- bad input
 
 def batches(*a, **k):
@@ -307,6 +581,20 @@ BAD = {
     "target no list": (batches([[1]], 0), TypeError, r"Batches: targets\[0\] must be a list or an array, got int"),
     "target words": (batches([[1]], ["a"]), TypeError, r"Batches: targets\[0\] must be made of real numbers"),
     "target dict": (batches([[1]], {0: 1}), TypeError, r"Batches: targets\[0\] must be a list or an array, got dict"),
+
+    "set": (lambda: pad({(1, 2), (3,)}), TypeError, "pad: sequences must be a list of arrays, got set"),
+    "masked in a list": (lambda: windows([np.ma.masked_array([1.0], [1])] * 3, 1), TypeError, r"series\[0\] must not be a masked"),
+    "masked sequences": (lambda: pad(np.ma.masked_array([[1.0], [2.0]], [[1], [0]])), TypeError, "must not be a masked array"),
+    "masked targets": (batches([[1], [2]], np.ma.masked_array([1.0, 2.0], [1, 0])), TypeError, "must not be a masked array"),
+    "a Tensor with a gradient": (lambda: pad([mg.ones(2, requires_grad=True)]), TypeError, "must be made of constants, got a Tensor"),
+    "beyond int64": (lambda: pad([[2**63]]), ValueError, r"sequences\[0\] must be made of numbers that fit into int64, got 9223"),
+    "classes beyond int64": (batches([[1], [2, 3]], [np.array([2**63], np.uint64), np.array([1, 2], np.uint64)]), ValueError,
+                             r"targets\[0\] must be made of numbers that fit into int64"),
+    "target set": (batches([[1]], {0}), TypeError, r"Batches: targets\[0\] must be a list or an array, got set"),
+    "per_step": (batches([[1]], [0], per_step=1), TypeError, "Batches: per_step must be a bool, got int"),
+    "per_step of fewer": (batches([[1]], [0], per_step=[]), ValueError, "per_step must hold a bool for each of the 1 targets, got 0"),
+    "vectors of other lengths": (batches([[1], [2]], [[1.0], [1.0, 2.0]], per_step=False), ValueError,
+                                 r"targets\[0\]\[1\] must have shape \(1,\) and dtype float32 as .* got \(2,\)"),
 
     "state no dict": (lambda: numbered().load_state_dict([]), TypeError, "Batches: state must be a dict, got list"),
     "state keys": (lambda: numbered().load_state_dict({"position": 0}), ValueError, "Batches: state must have the keys pos"),

@@ -116,3 +116,20 @@ def test_bad_input(case):
     with pytest.raises(error, match=message) as caught:
         call()
     assert type(caught.value) is error
+
+
+def test_whole_numbers_beyond_float64_are_subtracted_as_they_are():
+    big = np.array([1_700_000_000_000_000_000, 2**62, 7])
+    assert mg.metrics.rmse(big + np.array([1, 2, 2]), big) == np.sqrt(3.0)
+    assert mg.metrics.mase(big + 1, big, history=np.arange(5) + 2**62) == 1.0
+    assert (
+        mg.metrics.mase(
+            [1.0], [2.0], history=np.array([2**64 - 1, 2**64 - 3, 2**64 - 5], np.uint64)
+        )
+        == 0.5
+    )
+
+
+def test_a_step_with_nan_among_its_logits_is_wrong():
+    logits = np.array([[np.nan, 1.0], [0.0, np.nan], [0.0, 1.0]])
+    assert mg.metrics.accuracy(logits, [0, 1, 1]) == 1 / 3

@@ -633,3 +633,54 @@ def test_a_resumed_training_has_the_bits_of_one_run(tmp_path):
     for name in names:
         whole, half, resumed = ((tmp_path / f"{run}-{name}").read_bytes() for run in ("whole", "half", "resumed"))
         assert resumed == whole != half, name
+
+
+# ---------------------------------------------------------------- trainings that are killed
+
+NAMES = (
+    "adam",
+    "accumulated",
+    "plateau",
+    "patience",
+    "bptt",
+    "bptt, list",
+    "onecycle",
+    "list",
+    "epochs alone",
+)
+
+
+def killed(folder, seed, kills, *names):
+    """Each of the named trainings of kill_training.py, left alone and killed so many times, ends in the same two files: the
+    parameters, the state of the optimizer and the schedule, the generators, the History, the place in the data."""
+    script = Path(__file__).with_name("kill_training.py")
+    done = subprocess.run(
+        [sys.executable, script, folder, str(seed), str(kills), *names],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in names:
+        for kind in ("", ".weights"):
+            whole, resumed = (
+                (folder / f"{name}.{run}{kind}").read_bytes() for run in ("whole", "killed")
+            )
+            assert whole == resumed, (name, kind)
+        arrays, extra = mg.load(folder / f"{name}.whole")
+        assert len(arrays["history.loss"]) >= 20 and np.isfinite(arrays["history.loss"]).all()
+        assert extra["config"] == {"name": name, "pair": (1, 2)}
+    return int(done.stdout)
+
+
+@posix
+def test_a_killed_training_has_the_bits_of_one_run(tmp_path):
+    assert killed(tmp_path, 1, 2, "adam", "bptt, list", "plateau", "list") == 8
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize("seed, name", list(enumerate(NAMES)))
+def test_207_killed_trainings_have_the_bits_of_one_run(tmp_path, seed, name):
+    """23 kills of each configuration, with 1 and 2 threads in turn."""
+    assert killed(tmp_path, seed, 23, name) == 23
