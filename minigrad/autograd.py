@@ -1,4 +1,9 @@
-"""What is built on the sweep: vjp, jacobian, and ops whose forward and backward the user writes in Python."""
+"""What is built on the sweep: vjp, jacobian, and ops whose forward and backward the user writes in Python; and how no_grad,
+enable_grad and detect_anomaly decorate functions."""
+import functools
+import inspect
+from threading import get_ident
+
 import numpy as np
 
 from minigrad.shape import stack
@@ -83,6 +88,78 @@ def _gradients(outputs, points, cotangents, create_graph):
     return tuple(zeros(x.shape, x.dtype) if dx is None else dx for x, dx in zip(points, found, strict=True))
 
 
+# ---------------------------------------------------------------- contexts as decorators
+
+def in_context(context, function):
+    """`function` with its body run in context(): no_grad, enable_grad or detect_anomaly.
+
+    A generator and a coroutine are in it only while they run, not while their caller does.
+    """
+    if inspect.isclass(function) or not callable(function):
+        kind = "a class" if inspect.isclass(function) else type(function).__name__
+        raise TypeError(f"{context.__name__}: can decorate functions, got {kind}")
+    if inspect.isasyncgenfunction(function):
+        @functools.wraps(function)
+        async def wrapped(*args, **kwargs):
+            generator = function(*args, **kwargs)
+            advance = generator.asend(None)
+            while True:
+                try:
+                    value = await _Steps(context, advance.__await__())
+                except StopAsyncIteration:
+                    return
+                try:
+                    advance = generator.asend((yield value))
+                except GeneratorExit:
+                    await _Steps(context, generator.aclose().__await__())
+                    raise
+                except BaseException as error:
+                    advance = generator.athrow(error)
+    elif inspect.iscoroutinefunction(function):
+        @functools.wraps(function)
+        async def wrapped(*args, **kwargs):
+            return await _Steps(context, function(*args, **kwargs).__await__())
+    elif inspect.isgeneratorfunction(function):
+        @functools.wraps(function)
+        def wrapped(*args, **kwargs):
+            return (yield from _steps(context, function(*args, **kwargs)))
+    else:
+        @functools.wraps(function)
+        def wrapped(*args, **kwargs):
+            with context():
+                return function(*args, **kwargs)
+    return wrapped
+
+
+def _steps(context, generator):
+    """A generator that does what `generator` does, each step of it in a context of its own."""
+    advance, value = generator.send, None
+    while True:
+        try:
+            with context():
+                value = advance(value)
+        except StopIteration as end:
+            return end.value
+        try:
+            advance, value = generator.send, (yield value)
+        except GeneratorExit:
+            with context():
+                generator.close()
+            raise
+        except BaseException as error:
+            advance, value = generator.throw, error
+
+
+class _Steps:
+    """The same for what is awaited."""
+
+    def __init__(self, context, iterator):
+        self.context, self.iterator = context, iterator
+
+    def __await__(self):
+        return _steps(self.context, self.iterator)
+
+
 # ---------------------------------------------------------------- ops of the user
 
 class Context:
@@ -94,6 +171,7 @@ class Context:
     def __init__(self, needs_input_grad):
         self.needs_input_grad = needs_input_grad
         self._saved = ()
+        self._received = {}         # thread -> what backward is given there
 
     def save_for_backward(self, *tensors) -> None:
         """Keep Tensors: arguments and results of forward are checked for changes in place, and can be differentiated through."""
@@ -105,7 +183,7 @@ class Context:
     @property
     def saved_tensors(self) -> tuple:
         """In backward: what save_for_backward was given."""
-        return self._saved
+        return self._received.get(get_ident(), self._saved)
 
 
 class Function:
@@ -152,6 +230,8 @@ class Function:
         with no_grad():
             returned = cls.forward(ctx, *arguments)
         results = returned if isinstance(returned, tuple) else (returned,)
+        if not results:
+            raise TypeError(f"{name}: forward must return a Tensor or a tuple of them, got ()")
         for y in results:
             if not isinstance(y, Tensor):
                 raise TypeError(f"{name}: forward must return a Tensor or a tuple of them, got {type(y).__name__}")
@@ -170,11 +250,16 @@ class Function:
                                    f"nor a result of forward: save what it was made from")
             cotangents = [zeros(*spec) if dy is None else dy for dy, spec in zip(received, specs, strict=False)]
             saved, values = iter(received[len(specs):]), received[len(specs) + len(kept):]
-            ctx._saved = tuple(values[i] if kind == "result" else next(saved) for kind, i in places)
+            thread = get_ident()
+            outer = ctx._received.get(thread)       # a backward inside of this one may come through the same op
+            ctx._received[thread] = tuple(values[i] if kind == "result" else next(saved) for kind, i in places)
             try:
                 gradients = cls.backward(ctx, *cotangents)
             finally:
-                ctx._saved = ()
+                if outer is None:
+                    del ctx._received[thread]
+                else:
+                    ctx._received[thread] = outer
             gradients = gradients if isinstance(gradients, tuple) else (gradients,)
             if len(gradients) != len(differentiable):
                 raise RuntimeError(f"{name}: backward must return a gradient for each of the {len(differentiable)} arguments of "
@@ -191,7 +276,7 @@ class Function:
 
 def _place(x, inputs, results):
     """Where a saved tensor comes from."""
-    for kind, tensors in (("result", results), ("argument", inputs)):
+    for kind, tensors in (("argument", inputs), ("result", results)):
         for i, y in enumerate(tensors):
             if x is y:
                 return kind, i

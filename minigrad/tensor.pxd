@@ -16,14 +16,10 @@ cdef class Slot:
     cdef bint fresh             # inflight is the sweep's own buffer: further contributions may be added in place
     cdef bint is_leaf
     cdef Sweep run              # the sweep that this slot is open in
-    cdef dict hooks             # number -> callable
+    cdef dict hooks             # number -> callable; 0 -> weak reference to the Tensor that retains its gradient
 
 cdef class Node(Slot):
-    cdef PyObject *earlier      # neighbours on the tape, not owned
-    cdef PyObject *later
-    cdef unsigned long serial   # position on the tape
-    cdef unsigned long sweep    # run.id while pending, else 0: read without touching reference counts
-    cdef unsigned long reached  # id of the grad() call whose outputs were made from this node
+    cdef unsigned long long serial      # rank in the order of creation
     cdef Rule rule
     cdef readonly str name
     cdef tuple slots            # of the inputs: Node, leaf Tensor, or None where no gradient is wanted
@@ -33,33 +29,51 @@ cdef class Node(Slot):
     cdef long version1
     cdef long sum0              # checksums of the saved buffers, in anomaly mode
     cdef long sum1
-    cdef bint saved_output      # saved0 is this node's own output
+    cdef bint saved_output      # saved0 is the memory of this node's own output
     cdef bint freed
     cdef object extra           # anything else the rule needs
     cdef list outputs           # for an op with several outputs: the gradient of each, or None
     cdef readonly str where     # the user's line, in anomaly mode
+    cdef Node original          # of a stand-in: the node that another sweep is busy with; else None
 
-    cdef bint wants(self, Py_ssize_t i) noexcept
+    cdef bint wants(self, Py_ssize_t i) except -1
     cdef Tensor get0(self)
     cdef Tensor get1(self)
     cdef int give(self, Py_ssize_t i, Tensor dx, bint fresh) except -1
     cdef int give_unbroadcast(self, Py_ssize_t i, Tensor dy, tuple shape, bint fresh) except -1
     cdef Tensor buffer(self, Py_ssize_t i, tuple shape, int typenum)
 
-cdef class Sweep:
-    cdef unsigned long id
+cdef class Mode:
+    cdef Mode outer             # the change that this thread made before
+    cdef int *flag              # what was changed: recording or anomaly, of this thread
+    cdef int before
+    cdef object owner           # the context that made the change
+    cdef int enter(self, int *flag, int value, object owner) except -1
+    cdef void leave(self) noexcept
+
+cdef class Sweep(Mode):
+    cdef PyObject **heap        # pending nodes, owned, the newest first
     cdef Py_ssize_t pending
-    cdef list leaves
+    cdef Py_ssize_t capacity
+    cdef PyObject *small[8]     # the heap of most sweeps
+    cdef list leaves            # where the gradients of leaves are gathered: the leaf, or a LeafStandIn
+    cdef list retained          # (Tensor, gradient), for tensors that retain their gradient
+    cdef dict stand_ins         # for slots that another sweep was busy with
     cdef bint create_graph
     cdef bint retain
-    cdef dict wanted            # for grad(): slot of an input -> None, then its gradient
-    cdef set needed             # for grad(): the slots between outputs and inputs
-    cdef bint takes(self, Slot slot) noexcept
-    cdef int open(self, Slot slot) except -1
-    cdef int walk(self, Node newest) except -1
-    cdef int visit(self, Node node) except -1
-    cdef int close(self, Node node) except -1
-    cdef int give_up(self, Node newest) except -1
+    cdef dict wanted            # for grad(): key of an input's slot -> None, then its gradient
+    cdef set needed             # for grad(): keys of the slots between outputs and inputs
+    cdef bint takes(self, Slot slot) except -1
+    cdef Slot place(self, Slot slot)
+    cdef int reserve(self) except -1
+    cdef void push(self, Node node) noexcept
+    cdef Node pop(self)
+    cdef int walk(self) except -1
+    cdef int visit(self, Node node, bint *ran) except -1
+    cdef int finish_leaves(self) except -1
+    cdef int commit(self) except -1
+    cdef void close(self, Node node, bint ran) noexcept
+    cdef void close_all(self) noexcept
 
 cdef class Tensor(Slot):
     cdef readonly cnp.ndarray _array

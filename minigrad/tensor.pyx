@@ -4,27 +4,40 @@
 
 How a gradient is made, in three steps:
 
-1. *Record.* Each op computes its value and, if an input requires a gradient and recording is on, adds a Node to the tape. The Node
-   holds its rule, what the rule needs (saved tensors), and the *slots* of the inputs: the Node that made an input, or the leaf
-   Tensor itself. It never holds its own output. The tape is a linked list in the order of creation; a Node that nobody needs
-   leaves it when it dies.
-2. *Sweep.* ``backward`` puts the seed into the slot of the root and walks the tape from there to earlier Nodes. A Node is later on
-   the tape than everything it was made from, so when the walk reaches a Node, every contribution to its gradient has arrived: no
-   recursion and no sorting (for `b = a + a; c = b + b`, b is visited once, with both contributions). The rule turns the gradient
-   of the output, `dy`, into gradients of the inputs and gives them to their slots; then the Node lets go of what it saved.
-3. *Commit.* Only when the whole sweep succeeded, the leaves' gradients are added to their ``grad``.
+1. *Record.* Each op computes its value and, if an input requires a gradient and recording is on,
+   makes a Node. The Node holds its rule, what the rule needs (saved tensors), and the *slots* of the
+   inputs: the Node that made an input, or the leaf Tensor itself. It never holds its own output: a
+   rule that needs the output keeps its memory, in a Tensor that has no Node. So there are no cycles,
+   and a Node that nobody needs dies at once. Its serial is its rank in the order of creation.
+2. *Sweep.* ``backward`` puts the seed into the slot of the root and then visits, again and again, the
+   newest of the Nodes that have been given a gradient. A Node is newer than everything it was made
+   from, so when its turn comes, every contribution to its gradient has arrived: no recursion and no
+   sorting (for `b = a + a; c = b + b`, b is visited once, with both contributions). The rule turns
+   the gradient of the output, `dy`, into gradients of the inputs and gives them to their slots; then
+   the Node lets go of what it saved. Only what hangs on the root is ever looked at.
+3. *Commit.* Only when the whole sweep succeeded, the leaves' gradients are added to their ``grad``,
+   all of them in one go.
+
+Threads and sweeps inside of sweeps (from a hook): recording, anomaly mode and the sweep belong to
+their thread, and nothing waits for anything. A sweep gathers gradients in the slots themselves. If
+another sweep is busy with a slot, it gathers in a *stand-in*: a Slot of its own with the same rule
+and the same saved tensors. Three places must happen at once as seen from other threads, and do, since
+they run no Python code and hold the interpreter's lock: `claim`, the end of `commit`, and
+`next_serial` (atomic also without that lock). No lock is taken, so a fork finds none held.
 """
 cimport cython
 cimport numpy as cnp
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_REFCNT
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
 from minigrad.kernels cimport K32, K64, accumulate_strided, array_like, array_of_shape, copy_strided, mg_kernels, new_array
 
+import linecache
 import operator
 import os
 import sys
-import threading
-import traceback
+import weakref
 import zlib
 
 import numpy as np
@@ -34,10 +47,52 @@ cnp.import_array()
 cdef extern from *:
     """
     static _Thread_local int mg_recording = 1;
-    static int mg_anomaly = 0;
+    static _Thread_local int mg_anomaly = 0;
+    static _Thread_local PyObject *mg_modes = NULL;     /* the last change of one of the two, a Mode, owned */
+
+    #ifdef Py_GIL_DISABLED
+    static _Atomic unsigned long long mg_serials = 0;
+    #else
+    static unsigned long long mg_serials = 0;
+    #endif
+    #define mg_next_serial() (++mg_serials)
+
+    /* What nodes held that died too deep inside of each other, for the outermost of them to release. */
+    static _Thread_local int mg_depth = 0;
+    static _Thread_local struct { PyObject **items; size_t count, capacity; } mg_dead;
+
+    static int mg_bury(PyObject *object) {
+        if (mg_dead.count == mg_dead.capacity) {
+            size_t capacity = mg_dead.capacity ? 2 * mg_dead.capacity : 256;
+            PyObject **items = realloc(mg_dead.items, capacity * sizeof *items);
+            if (items == NULL)
+                return 0;
+            mg_dead.items = items;
+            mg_dead.capacity = capacity;
+        }
+        mg_dead.items[mg_dead.count++] = object;
+        return 1;
+    }
+
+    static void mg_release_buried(void) {
+        if (mg_dead.items == NULL)
+            return;
+        while (mg_dead.count) {
+            PyObject *object = mg_dead.items[--mg_dead.count];
+            Py_DECREF(object);
+        }
+        free(mg_dead.items);
+        mg_dead.items = NULL;
+        mg_dead.capacity = 0;
+    }
     """
     int mg_recording
     int mg_anomaly
+    PyObject *mg_modes
+    unsigned long long next_serial "mg_next_serial"() noexcept
+    int mg_depth
+    bint mg_bury(PyObject *object) noexcept
+    void mg_release_buried() noexcept
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
@@ -48,64 +103,67 @@ cdef extern from "numpy/arrayobject.h":
     object PyArray_EMPTY(int nd, cnp.npy_intp *dims, int typenum, int fortran)
     int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
 
-cdef PyObject *tape_end = NULL          # the newest Node; the older ones hang on `earlier`
-cdef unsigned long serials = 0
 cdef enum:
-    MAX_DEPTH = 20
-cdef int depth = 0                      # of nodes dying inside of each other
-cdef list graveyard = []                # what nodes held that died deeper than that
-cdef unsigned long sweeps = 0
+    MAX_DEPTH = 20                      # of nodes dying inside of each other
+    RETAIN = 0                          # the key of hooks under which a tensor retains its gradient
+cdef unsigned long hook_numbers = 0
 cdef object float32 = np.dtype(np.float32)
 cdef object float64 = np.dtype(np.float64)
-cdef object one_sweep = threading.RLock()       # a sweep at a time: threads may share leaves; a hook may start another in its thread
 cdef object masked_array = np.ma.MaskedArray
+cdef cnp.ndarray nothing = np.zeros(0, np.float32)        # the data of a Tensor before __init__
+nothing.flags.writeable = False
+cdef str package = os.path.dirname(os.path.realpath(__file__))
 cdef tuple number_types = (np.floating, np.integer)       # NumPy scalars beside Python's float and int
 
 
 # ---------------------------------------------------------------- the tape
 
+@cython.auto_pickle(False)
 cdef class Version:
     """Counts the in-place changes of one block of memory; shared by all tensors that look at it."""
 
 
+@cython.auto_pickle(False)
 @cython.trashcan(True)
 cdef class Slot:
     """A place where a sweep gathers the gradient of one value: a Node, or a leaf Tensor."""
 
 
+@cython.auto_pickle(False)
+cdef class LeafStandIn(Slot):
+    """Gathers the gradient of a leaf that another sweep is busy with."""
+    cdef Tensor leaf
+
+
+cdef void bury(object held) noexcept:
+    """Let the outermost of the dying nodes release this."""
+    if held is not None:
+        Py_INCREF(held)
+        if not mg_bury(<PyObject *>held):
+            Py_DECREF(held)
+
+
+@cython.auto_pickle(False)
 @cython.trashcan(True)
 cdef class Node(Slot):
     """One recorded op. `name` is the op's, `inputs` lead to the earlier nodes."""
 
-    def __cinit__(self):
-        global tape_end, serials
-        serials += 1
-        self.serial = serials
-        self.earlier = tape_end
-        if tape_end != NULL:
-            (<Node>tape_end).later = <PyObject *>self
-        tape_end = <PyObject *>self
-
     def __dealloc__(self):
-        """Leave the tape, and let go of what the node holds: not deeper than MAX_DEPTH, since a chain of a million nodes would overrun the
-        stack. (CPython's trashcan, from 3.12 on, allows thousands of levels: too many for a thread with a small stack.)"""
-        global tape_end, depth
-        if self.earlier != NULL:
-            (<Node>self.earlier).later = self.later
-        if self.later != NULL:
-            (<Node>self.later).earlier = self.earlier
-        else:
-            tape_end = self.earlier
-        if depth >= MAX_DEPTH:
-            graveyard.append((self.slots, self.saved0, self.saved1, self.extra))
+        """Let go of what the node holds: not deeper than MAX_DEPTH, since a chain of a million nodes
+        would overrun the stack. (CPython's trashcan, from 3.12 on, allows thousands of levels: too
+        many for a thread with a small stack.)"""
+        global mg_depth
+        if mg_depth >= MAX_DEPTH:
+            bury(self.slots)
+            bury(self.saved0)
+            bury(self.saved1)
+            bury(self.extra)
             return
-        depth += 1
+        mg_depth += 1
         self.slots = self.saved0 = self.saved1 = self.extra = None
-        depth -= 1
-        while depth == 0 and graveyard:
-            depth = 1
-            graveyard.pop()
-            depth = 0
+        if mg_depth == 1:
+            mg_release_buried()
+        mg_depth -= 1
 
     @property
     def inputs(self):
@@ -115,7 +173,7 @@ cdef class Node(Slot):
     def __repr__(self):
         return f"<Node {self.name}>"
 
-    cdef bint wants(self, Py_ssize_t i) noexcept:
+    cdef bint wants(self, Py_ssize_t i) except -1:
         """Does input i want a gradient from the running sweep?"""
         return self.run.takes(<Slot>self.slots[i])
 
@@ -132,11 +190,10 @@ cdef class Node(Slot):
         if not self.run.takes(slot):
             return 0
         if slot.run is not self.run:
-            self.run.open(slot)
+            slot = self.run.place(slot)
+        if slot.inflight is None:
             slot.inflight, slot.fresh = dx, fresh
-        elif self.run.create_graph:
-            slot.inflight = operators.add(slot.inflight, dx)
-        elif slot.fresh:
+        elif slot.fresh and not self.run.create_graph:
             add_into(slot.inflight._array, dx._array)
         else:
             slot.inflight, slot.fresh = operators.add(slot.inflight, dx), True
@@ -150,9 +207,10 @@ cdef class Node(Slot):
         """
         cdef Slot slot = <Slot>self.slots[i]
         if slot.run is not self.run:
-            self.run.open(slot)
+            slot = self.run.place(slot)
+        if slot.inflight is None:
             slot.inflight, slot.fresh = wrap(array_of_shape(shape, typenum, True)), True
-        elif not slot.fresh:
+        elif not slot.fresh or not PyArray_CHKFLAGS(slot.inflight._array, cnp.NPY_ARRAY_C_CONTIGUOUS):
             slot.inflight, slot.fresh = wrap(copied(slot.inflight._array)), True
         return slot.inflight
 
@@ -230,9 +288,13 @@ cdef Tensor saved(Node node, Tensor x, long version, long checksum, bint own_out
     cdef Tensor y
     if own_output and node.run.create_graph:
         y = wrap(x._array)
-        y.node, y._requires_grad, y.version = node, True, x.version
+        y.node, y._requires_grad, y.version = original(node), True, x.version
         return y
     return x
+
+
+cdef inline Node original(Node node):
+    return node if node.original is None else node.original
 
 
 def already_freed(node):
@@ -240,6 +302,7 @@ def already_freed(node):
                         f"Specify retain_graph=True when calling backward the first time")
 
 
+@cython.auto_pickle(False)
 cdef class Output(Node):
     """One output of an op with several: hands its gradient on to the op's Node."""
     cdef Node main
@@ -251,9 +314,8 @@ cdef int output_rule(Node node, Tensor dy) except -1:
     cdef Node main = self.main
     if main.freed:
         raise already_freed(main)
-    if main.run is None:
-        self.run.open(main)
-        main.outputs = [None] * len(main.outputs)
+    if main.run is not node.run:
+        main = <Node>node.run.place(main)
     before = main.outputs[self.index]
     main.outputs[self.index] = dy if before is None else operators.add(before, dy)
     return 0
@@ -262,6 +324,7 @@ cdef int output_rule(Node node, Tensor dy) except -1:
 cdef Tensor put_output(Tensor y, Node main, Py_ssize_t index):
     """Make y output `index` of an op with several outputs."""
     cdef Output output = Output.__new__(Output)
+    output.serial = next_serial()
     output.rule, output.name, output.slots, output.main, output.index = output_rule, main.name, (main,), main, index
     y.node, y._requires_grad = output, True
     return y
@@ -276,6 +339,9 @@ cdef int record_outputs(Node main, tuple ys) except -1:
 
 
 # ---------------------------------------------------------------- recording
+
+# In this file no list of objects is made by a comprehension: where memory runs out while it grows, code of Cython 3.3 gives up a
+# reference twice.
 
 cdef bint recording() noexcept:
     return mg_recording
@@ -296,17 +362,30 @@ cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs):
     cdef Node node = Node.__new__(Node)
     cdef Py_ssize_t n = len(inputs)
     cdef Tensor x
-    node.rule, node.name = rule, name
+    node.serial, node.rule, node.name = next_serial(), rule, name
     if n == 1:
         node.slots = (checked_slot(<Tensor>inputs[0], name),)
     elif n == 2:
         node.slots = (checked_slot(<Tensor>inputs[0], name), checked_slot(<Tensor>inputs[1], name))
     else:
-        node.slots = tuple([checked_slot(x, name) if x is not None else None for x in inputs])
+        slots = []                      # no comprehension: see below
+        for x in inputs:
+            slots.append(checked_slot(x, name) if x is not None else None)
+        node.slots = tuple(slots)
+    if y.node is not None:
+        move_retained(y, node)
     y.node, y._requires_grad = node, True
     if mg_anomaly:
         note_anomaly(node, y, inputs)
     return node
+
+cdef int move_retained(Tensor y, Node node) except -1:
+    """y was assigned to: if it retains its gradient, then from now on that of its new value."""
+    cdef dict hooks = y.node.hooks
+    if hooks is not None and RETAIN in hooks:
+        node.hooks = {RETAIN: hooks[RETAIN]}
+        del hooks[RETAIN]
+    return 0
 
 cdef Slot checked_slot(Tensor x, str name):
     """x's slot, for a new node; a view of memory that an op on the tape has changed since is refused: it knows nothing of that op."""
@@ -355,19 +434,31 @@ cdef int bump(Tensor x) except -1:
     return 0
 
 
+cdef Tensor own(Tensor x, bint create_graph):
+    """A copy of a gradient, in C order, in memory that nobody else sees."""
+    return operators.mul(x, 1.0) if create_graph else wrap(copied(x._array))
+
+
 cdef int python_rule(Node node, Tensor dy) except -1:
     cdef Tensor x, dx, y
-    cdef bint several = node.outputs is not None
+    cdef bint several = node.outputs is not None, create_graph = node.run.create_graph
     backward, saves, shapes = node.extra
     arguments = []
     for x, version, checksum, output in saves:
         x = saved(node, x, version, checksum, output is not None and not several)
-        if output is not None and several and node.run.create_graph:
+        if output is not None and several and create_graph:
             y = wrap(x._array)
             y.version = x.version
-            x = put_output(y, node, output)
+            x = put_output(y, original(node), output)
         arguments.append(x)
-    gradients = backward(*(node.outputs if node.outputs is not None else (dy,)), *arguments)
+    # The rule may keep what it is given, or write to it: others must not see that.
+    dys = []
+    for y in node.outputs if several else (dy,):
+        exposed = y is not None and (several or not node.fresh)
+        dys.append(own(y, create_graph) if exposed else y)
+    y = dy = None
+    gradients = backward(*dys, *arguments)
+    del dys
     if not isinstance(gradients, tuple):
         gradients = (gradients,)
     if len(gradients) != len(node.slots):
@@ -381,14 +472,27 @@ cdef int python_rule(Node node, Tensor dy) except -1:
         if (dx.shape, dx._array.dtype) != shapes[i]:
             raise RuntimeError(f"{node.name}: backward returned a gradient of shape {dx.shape} and dtype {dx._array.dtype} for input {i}, "
                                f"expected shape {shapes[i][0]} and dtype {shapes[i][1]}")
-        node.give(i, dx, False)
+        if create_graph:
+            node.give(i, dx, False)
+        elif Py_REFCNT(dx) == 3 and Py_REFCNT(dx._array) == 1 and PyArray_CHKFLAGS(dx._array, cnp.NPY_ARRAY_OWNDATA):
+            node.give(i, dx, True)          # only `gradients` and two names here know it
+        else:
+            node.give(i, own(dx, False), True)
+    return 0
+
+
+cdef int check_tensors(tuple tensors, str what, bint none_too, str name) except -1:
+    for i, x in enumerate(tensors):
+        if not isinstance(x, Tensor) and not (none_too and x is None):
+            raise TypeError(f"{name}: {what} must be Tensors, got {type(x).__name__} at position {i}")
     return 0
 
 
 def record(str name not None, values, tuple inputs not None, backward, tuple saved=(), bint save_value=False):
     """Wrap the value of an op written in Python and put the op on the tape.
 
-    values: ndarray, or a tuple of them for an op with several outputs. inputs: the Tensors it was made from.
+    values: ndarray, or a tuple of them for an op with several outputs; not copied, as with ``Tensor(copy=False)``. inputs: the
+    Tensors it was made from, or None for one that has no gradient.
     backward: called as backward(dy, *saved), or backward(dy_0, dy_1, ..., *saved) for several outputs (None for those that got no
     gradient); returns the gradient of each input as a Tensor, or None. It must be made of ops, so that it can be differentiated again.
     saved: Tensors that backward needs; they are checked for in-place changes. save_value: the op's own values come last among them.
@@ -408,16 +512,29 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
     cdef Tensor y, x
     cdef Node node
     cdef bint several = isinstance(values, tuple)
-    made = tuple([wrap(np.asarray(value)) for value in (values if several else (values,))])
-    for y in made:
-        for x in inputs:
+    check_tensors(inputs, "inputs", True, name)
+    if saved is None:
+        raise TypeError(f"{name}: saved must be a tuple of Tensors, got None")
+    check_tensors(saved, "saved", False, name)
+    if not callable(backward):
+        raise TypeError(f"{name}: backward must be callable, got {type(backward).__name__}")
+    if several and not values:
+        raise ValueError(f"{name}: values must hold at least one array, got ()")
+    outputs = []
+    for value in values if several else (values,):
+        y = wrap(as_array(value, None, False, name))
+        for x in (*inputs, *outputs):
             if x is not None and np.may_share_memory(y._array, x._array):
                 mark_view(y, x)
                 break
+        outputs.append(y)
+    made = tuple(outputs)
     if mg_recording and any([x is not None and x._requires_grad for x in inputs]):
         y = <Tensor>made[0]
         node = recordn(y, python_rule, name, inputs)
-        saves = []
+        saves, shapes = [], []
+        for x in inputs:
+            shapes.append(None if x is None else (x.shape, x._array.dtype))
         for x in saved:
             save0(node, x)
             saves.append((x, node.version0, node.sum0, None))
@@ -425,7 +542,7 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
             for index, y in enumerate(made):
                 save_output(node, y)
                 saves.append((node.saved0, node.version0, node.sum0, index))
-        node.extra = (backward, saves, [(x.shape, x._array.dtype) if x is not None else None for x in inputs])
+        node.extra = (backward, saves, shapes)
         node.saved0, node.saved_output = None, False
         if several:
             record_outputs(node, made)
@@ -436,16 +553,22 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
 
 def user_line() -> str:
     """The innermost line of the call stack outside minigrad: file, line number, source."""
-    for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.replace("\\", "/").rpartition("/")[0].endswith("minigrad") and "tensor.pyx" not in frame.filename:
-            return f"{frame.filename}:{frame.lineno}: {frame.line}"
+    frame = sys._getframe()
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if path.startswith("<") or not (os.path.realpath(path) + os.sep).startswith(package + os.sep):
+            line = linecache.getline(path, frame.f_lineno, frame.f_globals).strip()
+            return f"{path}:{frame.f_lineno}: {line}"
+        frame = frame.f_back
     return "an unknown line"
 
 cdef int note_anomaly(Node node, Tensor y, tuple inputs) except -1:
     cdef Tensor x
     node.where = user_line()
     if not np.isfinite(y._array).all():
-        given = [x for x in inputs if x is not None and not np.isfinite(x._array).all()]
+        given = False
+        for x in inputs:
+            given = given or (x is not None and not np.isfinite(x._array).all())
         raise RuntimeError(f"anomaly: {node.name} {'got' if given else 'made'} the first non-finite value, of shape {y.shape}, "
                            f"at {node.where}")
     return 0
@@ -454,15 +577,94 @@ cdef int check_gradients(Node node) except -1:
     cdef Slot slot
     for i in range(len(node.slots)):
         slot = <Slot>node.slots[i]
-        if slot is not None and slot.inflight is not None and not np.isfinite(slot.inflight._array).all():
+        if slot is None or not node.run.takes(slot):
+            continue
+        slot = node.run.place(slot)
+        if slot.inflight is not None and not np.isfinite(slot.inflight._array).all():
             raise RuntimeError(f"anomaly: the backward of {node.name} made the first non-finite gradient, for its input {i}; "
                                f"the op was recorded at {node.where}")
     return 0
 
 
-class detect_anomaly:
-    """A context in which each recorded op is checked, forward and backward; the first non-finite value is a RuntimeError that
-    names the op and the user's line. Buffers that were saved are checksummed too. Slow: for finding a fault.
+# ---------------------------------------------------------------- modes of a thread
+
+@cython.auto_pickle(False)
+cdef class Mode:
+    """One change of a mode of this thread, recording or anomaly, for as long as it lasts.
+
+    The changes of a thread are a linked list, the last one first. They end in any order: contexts that
+    are open in generators do. The one that ends leaves the list; if a later change of the same mode is
+    still in force, that one inherits what comes back in the end.
+    """
+
+    cdef int enter(self, int *flag, int value, object owner) except -1:
+        global mg_modes
+        self.flag, self.before, self.owner = flag, flag[0], owner
+        self.outer = <Mode>mg_modes if mg_modes != NULL else None
+        flag[0] = value
+        Py_INCREF(self)
+        mg_modes = <PyObject *>self
+        return 0
+
+    cdef void leave(self) noexcept:
+        global mg_modes
+        cdef Mode mode = <Mode>mg_modes, later = None, above = None
+        while mode is not self:
+            above = mode
+            if mode.flag == self.flag:
+                later = mode
+            mode = mode.outer
+        if later is None:
+            self.flag[0] = self.before
+        else:
+            later.before = self.before
+        if above is not None:
+            above.outer = self.outer
+            self.outer = None
+            return
+        if self.outer is None:
+            mg_modes = NULL
+        else:
+            Py_INCREF(self.outer)
+            mg_modes = <PyObject *>self.outer
+        self.outer = None
+        Py_DECREF(self)
+
+
+class _Context:
+    """Changes a mode of this thread for a `with` block, or for what is decorated: a function, a generator function, an async
+    function. May be used again, inside of itself too, and by several threads."""
+
+    def __new__(cls, function=None):
+        context = super().__new__(cls)
+        return context if function is None else context(function)
+
+    def __enter__(self):
+        cdef Mode mode = Mode.__new__(Mode)
+        if self._anomaly:
+            mode.enter(&mg_anomaly, 1, self)
+        else:
+            mode.enter(&mg_recording, self._recording, self)
+        return self
+
+    def __exit__(self, *exception):
+        """End the last change that this context made in this thread. (None, if a generator that holds the context open is ended
+        by another thread.)"""
+        cdef Mode mode = <Mode>mg_modes if mg_modes != NULL else None
+        while mode is not None and mode.owner is not self:
+            mode = mode.outer
+        if mode is not None:
+            mode.leave()
+
+    def __call__(self, function):
+        from minigrad.autograd import in_context
+        return in_context(type(self), function)
+
+
+class detect_anomaly(_Context):
+    """A context, or decorator, in which each op that this thread records is checked, forward and backward; the first non-finite
+    value is a RuntimeError that names the op and the user's line. Buffers that were saved are checksummed too. Slow: for finding
+    a fault.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 0.0], requires_grad=True)
@@ -471,48 +673,14 @@ class detect_anomaly:
     Traceback (most recent call last):
     RuntimeError: anomaly: log made the first non-finite value, of shape (2,), at ...y = mg.log(x)
     """
-
-    def __enter__(self):
-        global mg_anomaly
-        self.before = mg_anomaly
-        mg_anomaly = 1
-        return self
-
-    def __exit__(self, *exception):
-        global mg_anomaly
-        mg_anomaly = self.before
+    _anomaly = True
 
 
-# ---------------------------------------------------------------- recording on and off
-
-class _Recording:
-    """Sets recording in this thread for a `with` block or a decorated function."""
-
-    def __init__(self):
-        self.before = []
-
-    def __enter__(self):
-        global mg_recording
-        self.before.append(mg_recording)
-        mg_recording = self.on
-        return self
-
-    def __exit__(self, *exception):
-        global mg_recording
-        mg_recording = self.before.pop()
-
-    def __call__(self, function):
-        import functools
-
-        @functools.wraps(function)
-        def wrapped(*args, **kwargs):
-            with type(self)():
-                return function(*args, **kwargs)
-        return wrapped
-
-
-class no_grad(_Recording):
+class no_grad(_Context):
     """A context, or decorator, in which this thread records nothing.
+
+    As a decorator it is written with or without brackets, ``@mg.no_grad()`` or ``@mg.no_grad``, before a function, a generator
+    function or an async function; a class is a TypeError.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0], requires_grad=True)
@@ -520,10 +688,10 @@ class no_grad(_Recording):
     ...     print((x * 2).requires_grad)
     False
     """
-    on = 0
+    _anomaly, _recording = False, 0
 
 
-class enable_grad(_Recording):
+class enable_grad(_Context):
     """The opposite of no_grad: records again inside of it.
 
     >>> import minigrad as mg
@@ -533,7 +701,7 @@ class enable_grad(_Recording):
     ...         print((x * 2).requires_grad)
     True
     """
-    on = 1
+    _anomaly, _recording = False, 1
 
 
 def is_grad_enabled() -> bool:
@@ -549,147 +717,369 @@ def is_grad_enabled() -> bool:
 
 # ---------------------------------------------------------------- the sweep
 
-cdef class Sweep:
-    """One walk over the tape: what is pending, which leaves got a gradient."""
+cdef inline object key_of(Slot slot):
+    """A slot as a key of a dict or set: a user's subclass of Tensor may have its own idea of equality."""
+    return <size_t><PyObject *>slot if slot.is_leaf else slot
 
-    cdef bint takes(self, Slot slot) noexcept:
+
+cdef inline bint claim(Slot slot, Sweep run) noexcept:
+    """Take a slot for a sweep, if no other one has it."""
+    if slot.run is not None:
+        return False
+    slot.run = run
+    return True
+
+
+cdef Node stand_in(Node node):
+    """A Node with the same rule and the same saved tensors, for a second sweep through `node`."""
+    cdef Node twin
+    if type(node) is Output:
+        twin = Output.__new__(Output)
+        (<Output>twin).main, (<Output>twin).index = (<Output>node).main, (<Output>node).index
+    else:
+        twin = Node.__new__(Node)
+    twin.serial, twin.rule, twin.name, twin.slots, twin.extra = node.serial, node.rule, node.name, node.slots, node.extra
+    twin.saved0, twin.version0, twin.sum0, twin.saved_output = node.saved0, node.version0, node.sum0, node.saved_output
+    twin.saved1, twin.version1, twin.sum1 = node.saved1, node.version1, node.sum1
+    twin.freed, twin.where, twin.original = node.freed, node.where, node
+    if node.outputs is not None:
+        twin.outputs = [None] * len(node.outputs)
+    return twin
+
+
+cdef LeafStandIn leaf_stand_in(Tensor leaf):
+    cdef LeafStandIn place = LeafStandIn.__new__(LeafStandIn)
+    place.is_leaf, place.leaf = True, leaf
+    return place
+
+
+cdef void release(Node node) noexcept:
+    """Let go of what the node saved."""
+    node.freed = True
+    node.saved0 = node.saved1 = node.extra = None
+    node.slots = ()
+    if type(node) is Output:
+        (<Output>node).main = None
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Sweep(Mode):
+    """One walk over the tape: what is pending, and where the gradients of leaves are gathered. While it lasts, recording is on
+    in its thread if its gradients are to be differentiated, else off."""
+
+    def __cinit__(self):
+        self.heap, self.capacity, self.leaves = self.small, 8, []
+
+    def __dealloc__(self):
+        if self.heap != self.small:
+            free(self.heap)
+
+    cdef bint takes(self, Slot slot) except -1:
         """Does this sweep have a use for the gradient of a slot?"""
-        return slot is not None and (self.wanted is None or slot in self.needed)
+        return slot is not None and (self.wanted is None or key_of(slot) in self.needed)
 
-    cdef int open(self, Slot slot) except -1:
-        """The first gradient arrives at a slot."""
-        if slot.run is not None:
-            raise RuntimeError("backward: another backward is running through the same tensors (a hook, or another thread)")
-        slot.run = self
-        if slot.is_leaf:
+    cdef Slot place(self, Slot slot):
+        """Where this sweep gathers the gradient of a slot: there, or in a stand-in. The first time it is put among what is pending."""
+        if slot.run is self:
+            return slot
+        key = key_of(slot)
+        if self.stand_ins is not None and key in self.stand_ins:
+            return <Slot>self.stand_ins[key]
+        self.reserve()
+        if not claim(slot, self):
+            slot = leaf_stand_in(<Tensor>slot) if slot.is_leaf else stand_in(<Node>slot)
+            slot.run = self
+            if self.stand_ins is None:
+                self.stand_ins = {}
+            self.stand_ins[key] = slot
+        if not slot.is_leaf:
+            self.push(<Node>slot)
+            return slot
+        try:
             self.leaves.append(slot)
-        else:
-            Py_INCREF(slot)         # the walk holds a pending node: the child that led to it may die first
-            (<Node>slot).sweep = self.id
-            self.pending += 1
+        except MemoryError:
+            slot.run = None
+            raise
+        return slot
+
+    # -- the pending nodes: a binary heap, the parent of i is (i - 1) / 2
+
+    cdef int reserve(self) except -1:
+        """Make sure that one more node can be pushed."""
+        cdef Py_ssize_t capacity = 2 * self.capacity
+        cdef PyObject **heap
+        if self.pending < self.capacity:
+            return 0
+        heap = <PyObject **>realloc(NULL if self.heap == self.small else self.heap, capacity * sizeof(PyObject *))
+        if heap == NULL:
+            raise MemoryError(f"backward: cannot allocate {capacity * sizeof(PyObject *)} bytes for the pending nodes")
+        if self.heap == self.small:
+            memcpy(heap, self.small, sizeof(self.small))
+        self.heap, self.capacity = heap, capacity
         return 0
 
-    cdef int walk(self, Node newest) except -1:
-        cdef PyObject *at = <PyObject *>newest
+    cdef void push(self, Node node) noexcept:
+        cdef Py_ssize_t i = self.pending, parent
+        Py_INCREF(node)
+        self.pending += 1
+        while i > 0:
+            parent = (i - 1) // 2
+            if (<Node>self.heap[parent]).serial >= node.serial:
+                break
+            self.heap[i] = self.heap[parent]
+            i = parent
+        self.heap[i] = <PyObject *>node
+
+    cdef Node pop(self):
+        """The newest."""
+        cdef Node newest = <Node>self.heap[0]
+        cdef PyObject *last
+        cdef Py_ssize_t i = 0, child = 1
+        Py_DECREF(newest)               # the name holds it
+        self.pending -= 1
+        last = self.heap[self.pending]
+        while child < self.pending:
+            if child + 1 < self.pending and (<Node>self.heap[child + 1]).serial > (<Node>self.heap[child]).serial:
+                child += 1
+            if (<Node>last).serial >= (<Node>self.heap[child]).serial:
+                break
+            self.heap[i] = self.heap[child]
+            i, child = child, 2 * child + 1
+        self.heap[i] = last
+        return newest
+
+    # -- from the newest to the oldest
+
+    cdef int walk(self) except -1:
         cdef Node node
+        cdef bint ran
         while self.pending > 0:
-            if (<Node>at).sweep != self.id:
-                at = (<Node>at).earlier
-                continue
-            node = <Node>at
+            node = self.pop()
+            ran = False
             try:
-                self.visit(node)
+                self.visit(node, &ran)
             finally:
-                self.close(node)
-            at = node.earlier
-            node = None
+                self.close(node, ran)
         return 0
 
-    cdef int visit(self, Node node) except -1:
+    cdef int visit(self, Node node, bint *ran) except -1:
+        cdef Node real = original(node)
         cdef Tensor dy = node.inflight
-        if node.freed:
+        if real.freed:
             raise already_freed(node)
-        if node.hooks and dy is not None:
-            dy = run_hooks(node, dy)
-        if self.wanted is not None and node in self.wanted:
-            self.wanted[node] = dy
+        if real.hooks and dy is not None:
+            dy = run_hooks(self, real, dy)
+            node.fresh = False
         node.inflight = None
-        if self.wanted is None or leads_on(node, self.needed):
+        ran[0] = self.wanted is None or leads_on(node, self.needed)
+        if self.wanted is not None and real in self.wanted:
+            self.wanted[real] = own(dy, self.create_graph) if ran[0] or not node.fresh else dy
+        if ran[0]:
             node.rule(node, dy)
         if mg_anomaly:
             check_gradients(node)
         return 0
 
-    cdef int close(self, Node node) except -1:
-        """The walk leaves a node, or gives it up after an error."""
-        node.inflight, node.run, node.sweep = None, None, 0
+    cdef void close(self, Node node, bint ran) noexcept:
+        """The walk leaves a node, or gives it up after an error. If its rule ran, it lets go of what it saved; but not while
+        another sweep is busy with it: that one does it then."""
+        cdef Node real = node.original
+        cdef Py_ssize_t i
+        node.inflight = None
         if node.outputs is not None:
-            node.outputs = [None] * len(node.outputs)
-        if not self.retain:
-            node.freed = True
-            node.saved0 = node.saved1 = node.extra = None
-            node.slots = (None,) * len(node.slots)
-            if type(node) is Output:
-                (<Output>node).main = None
-        self.pending -= 1
-        Py_DECREF(node)
+            for i in range(len(node.outputs)):
+                node.outputs[i] = None
+        node.run = None
+        if real is None:
+            if (ran and not self.retain) or node.freed:
+                release(node)
+        elif ran and not self.retain:
+            real.freed = True
+            if real.run is None:
+                release(real)
+
+    cdef int finish_leaves(self) except -1:
+        """Run the hooks of leaves; for grad(), note the gradients."""
+        cdef Slot place
+        cdef Tensor leaf
+        cdef Py_ssize_t i
+        for i in range(len(self.leaves)):
+            place = <Slot>self.leaves[i]
+            leaf = leaf_of(place)
+            if leaf.hooks:
+                place.inflight, place.fresh = run_hooks(self, leaf, place.inflight), False
+            if self.wanted is not None and key_of(leaf) in self.wanted:
+                self.wanted[key_of(leaf)] = gathered(place, self.create_graph)
         return 0
 
-    cdef int give_up(self, Node newest) except -1:
-        """After an error: no slot keeps anything of this sweep."""
-        cdef PyObject *at = <PyObject *>newest
-        cdef Node node
-        cdef Slot leaf
-        while self.pending > 0 and at != NULL:
-            if (<Node>at).sweep == self.id:
-                node = <Node>at
-                self.close(node)
-                at = node.earlier
-                node = None
-            else:
-                at = (<Node>at).earlier
-        for leaf in self.leaves:
-            leaf.inflight, leaf.run = None, None
+    cdef int commit(self) except -1:
+        """Add the gradients to ``grad``: all of them or, after an error, none."""
+        cdef Tensor target, old, gradient
+        cdef list targets = [], gradients = [], olds, sums
+        cdef Py_ssize_t i
+        cdef bint unchanged = False
+        if self.wanted is None:
+            for place in self.leaves:
+                targets.append(leaf_of(<Slot>place))
+                gradients.append(gathered(<Slot>place, self.create_graph))
+        if self.retained is not None:
+            for target, gradient in self.retained:
+                targets.append(target)
+                gradients.append(gradient)
+        while not unchanged:
+            # Whatever can fail: where a sum is new memory, it is made here.
+            olds, sums = [], []
+            for i in range(len(targets)):
+                target, gradient = <Tensor>targets[i], <Tensor>gradients[i]
+                old = target._grad
+                if not same_form(gradient._array, target._array):
+                    raise RuntimeError(f"backward: a tensor got its data by __init__ after it had been used: its gradient has "
+                                       f"shape {gradient.shape}, it has shape {target.shape}")
+                if old is not None and self.create_graph:
+                    gradient = operators.add(old, gradient)
+                elif old is not None:
+                    make_addable(old, target)
+                olds.append(old)
+                sums.append(gradient)
+            # From here on nothing fails and no Python code runs: other threads see all of it or nothing.
+            # If one of them came in between, once more.
+            unchanged = True
+            for i in range(len(targets)):
+                unchanged = unchanged and (<Tensor>targets[i])._grad is <Tensor>olds[i]
+            if unchanged:
+                for i in range(len(targets)):
+                    target, old, gradient = <Tensor>targets[i], <Tensor>olds[i], <Tensor>sums[i]
+                    if old is None or self.create_graph:
+                        target._grad = gradient
+                    else:
+                        add_into(old._array, gradient._array)
+                        old.version.count += 1
         return 0
+
+    cdef void close_all(self) noexcept:
+        """No slot keeps anything of this sweep."""
+        cdef Slot place
+        cdef Py_ssize_t i
+        cdef Node node
+        while self.pending > 0:
+            node = self.pop()
+            if node.run is self:
+                self.close(node, False)
+        for i in range(len(self.leaves)):
+            place = <Slot>self.leaves[i]
+            place.inflight = None
+            place.run = None
+
+
+cdef inline Tensor leaf_of(Slot place):
+    return (<LeafStandIn>place).leaf if type(place) is LeafStandIn else <Tensor>place
+
+
+cdef Tensor gathered(Slot place, bint create_graph):
+    """The gradient that was gathered, in memory of its own: later ones are added to it in place."""
+    cdef Tensor gradient = place.inflight
+    if place.fresh and (create_graph or PyArray_CHKFLAGS(gradient._array, cnp.NPY_ARRAY_C_CONTIGUOUS)):
+        return gradient
+    return own(gradient, create_graph)
+
+
+cdef bint same_form(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Have they one shape and dtype?"""
+    cdef int d
+    if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(b) or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(b):
+        return False
+    for d in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_DIM(a, d) != cnp.PyArray_DIM(b, d):
+            return False
+    return True
+
+
+cdef int make_addable(Tensor grad, Tensor target) except -1:
+    """Gradients are going to be added to `grad`, the ``grad`` of `target`, in place."""
+    if not same_form(grad._array, target._array):
+        raise ValueError(f"grad: must have shape {target.shape} and dtype {target.dtype}, got {grad.shape} and {grad.dtype}")
+    if not PyArray_CHKFLAGS(grad._array, cnp.NPY_ARRAY_WRITEABLE):
+        raise ValueError("grad: the memory is read-only, and gradients are added to it in place: give a copy")
+    if grad.version is None:
+        grad.version = Version.__new__(Version)
+    return 0
 
 
 cdef bint leads_on(Node node, set needed) except -1:
     """Does one of the node's inputs lie on the way to what grad() wants?"""
     cdef Slot slot
     for slot in node.slots:
-        if slot is not None and slot in needed:
+        if slot is not None and key_of(slot) in needed:
             return True
     return False
 
 
-cdef set find_needed(list roots, dict wanted, unsigned long id):
+cdef set find_needed(list roots, dict wanted):
     """The slots on the way from the roots to the wanted ones: both ends, and every node that leads to a wanted slot.
 
-    First from the roots to all that they were made from, in any order; then along the tape from the earliest of these to the latest,
-    so that each node is looked at after its inputs.
+    First a walk from the newest node to the oldest, as the sweep does it; then back, so that each node is looked at after its
+    inputs. A node is pushed once by each that it was an input of. All of these are newer, so the copies leave the heap together.
     """
+    cdef Sweep walk = Sweep.__new__(Sweep)
     cdef Tensor root
-    cdef Node node, first = None
+    cdef Node node, last = None
     cdef Slot slot
-    cdef Py_ssize_t reached = 0
-    cdef PyObject *at
     needed = set(wanted)
-    stack = [slot_of(root) for root in roots]
-    while stack:
-        slot = stack.pop()
-        if slot is None or slot.is_leaf or (<Node>slot).reached == id:
-            continue
-        node = <Node>slot
-        node.reached = id
-        reached += 1
-        stack.extend(node.slots)
-        if first is None or node.serial < first.serial:
-            first = node
-    at = <PyObject *>first
-    while reached > 0:
-        if (<Node>at).reached == id:
-            reached -= 1
-            node = <Node>at
-            if leads_on(node, needed):
-                needed.add(node)
-            node = None
-        at = (<Node>at).later
+    reached = []
+    try:
+        for root in roots:
+            push_slot(walk, slot_of(root))
+        while walk.pending > 0:
+            node = walk.pop()
+            if node is not last:
+                reached.append(node)
+                for slot in node.slots:
+                    push_slot(walk, slot)
+                last = node
+    finally:
+        walk.close_all()
+    for node in reversed(reached):
+        if leads_on(node, needed):
+            needed.add(node)
     return needed
 
 
-cdef Tensor run_hooks(Slot slot, Tensor gradient):
+cdef int push_slot(Sweep walk, Slot slot) except -1:
+    if slot is not None and not slot.is_leaf:
+        walk.reserve()
+        walk.push(<Node>slot)
+    return 0
+
+
+cdef Tensor run_hooks(Sweep run, Slot slot, Tensor gradient):
+    """Run the hooks of a slot, each on the gradient that the one before has left; return what the last has left.
+
+    A hook is given a copy: it may keep it, and what it does to it in place changes this gradient and no other.
+    """
     cdef Tensor new
-    for hook in list(slot.hooks.values()):
-        result = hook(gradient)
+    cdef bint create_graph = run.create_graph
+    hooks = dict(slot.hooks)
+    retaining = hooks.pop(RETAIN, None)
+    for hook in hooks.values():
+        new = own(gradient, create_graph)
+        result = hook(new)
         if result is None:
-            continue
-        if not isinstance(result, Tensor):
+            if new.version is None or new.version.count == 0:
+                continue
+        elif not isinstance(result, Tensor):
             raise TypeError(f"hook: must return a Tensor or None, got {type(result).__name__}")
-        new = <Tensor>result
+        else:
+            new = <Tensor>result
         if new.shape != gradient.shape or new._array.dtype != gradient._array.dtype:
             raise RuntimeError(f"hook: the gradient has shape {gradient.shape} and dtype {gradient._array.dtype}, the hook returned "
                                f"{new.shape} and {new._array.dtype}")
-        gradient, slot.fresh = new, False
+        gradient = own(new, create_graph)
+    tensor = None if retaining is None else retaining()
+    if tensor is not None:
+        if run.retained is None:
+            run.retained = []
+        run.retained.append((tensor, own(gradient, create_graph)))
     return gradient
 
 
@@ -712,79 +1102,38 @@ cdef Tensor check_seed(Tensor root, object gradient, str op):
     return seed
 
 
-def _unlock_in_child():
-    """fork() may come in the middle of another thread's sweep."""
-    global one_sweep
-    one_sweep = threading.RLock()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock_in_child)
-
-
 cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict wanted) except -1:
     """Walk back from the roots. wanted is None: commit the leaves' gradients; else fill it and commit nothing."""
-    global sweeps, mg_recording
     cdef Sweep run = Sweep.__new__(Sweep)
-    cdef Tensor root, seed, leaf, gradient
-    cdef Node newest = None
+    cdef Tensor root, seed
     cdef Slot slot
-    cdef int before = mg_recording
-    one_sweep.acquire()
+    run.retain, run.create_graph, run.wanted = retain, create_graph, wanted
+    if wanted is not None:
+        run.needed = find_needed(roots, wanted)
+    run.enter(&mg_recording, create_graph, None)
     try:
-        sweeps += 1
-        run.id, run.leaves, run.retain, run.create_graph, run.wanted = sweeps, [], retain, create_graph, wanted
-        if wanted is not None:
-            run.needed = find_needed(roots, wanted, run.id)
-        mg_recording = create_graph
         for root, seed in zip(roots, seeds):
             slot = slot_of(root)
             if not run.takes(slot):
                 continue
-            if slot.run is not run:
-                run.open(slot)
+            slot = run.place(slot)
+            if slot.inflight is None:
                 slot.inflight, slot.fresh = seed, False
             else:
                 slot.inflight, slot.fresh = operators.add(slot.inflight, seed), True
-            if not slot.is_leaf and (newest is None or (<Node>slot).serial > newest.serial):
-                newest = <Node>slot
-        run.walk(newest)
-        gradients = []
-        for leaf in run.leaves:
-            gradient = leaf.inflight
-            if leaf.hooks:
-                gradient = run_hooks(leaf, gradient)
-            if wanted is not None:
-                if leaf in wanted:
-                    wanted[leaf] = gradient
-            elif not create_graph and (not leaf.fresh or not PyArray_CHKFLAGS(gradient._array, cnp.NPY_ARRAY_C_CONTIGUOUS)):
-                gradient = wrap(copied(gradient._array))
-            elif create_graph and leaf._grad is not None:
-                gradient = operators.add(leaf._grad, gradient)
-            elif create_graph and not leaf.fresh:
-                gradient = operators.mul(gradient, 1.0)         # memory of its own: a later backward adds to it in place
-            gradients.append(gradient)
-        if wanted is None:
-            for leaf, gradient in zip(run.leaves, gradients):       # nothing below can fail
-                if leaf._grad is None or create_graph:
-                    leaf._grad = gradient
-                else:
-                    add_into(leaf._grad._array, gradient._array)
-                    bump(leaf._grad)
-        for leaf in run.leaves:
-            leaf.inflight, leaf.run = None, None
-    except BaseException:
-        run.give_up(newest)
-        raise
+        run.walk()
+        run.finish_leaves()
+        run.commit()
     finally:
-        mg_recording = before
-        one_sweep.release()
+        run.close_all()
+        run.leave()
     return 0
 
 
 def grad(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=False, allow_unused=False) -> tuple:
     """The gradients of `outputs` (a Tensor or several) with respect to `inputs` (a Tensor or several), as a tuple of Tensors.
 
-    grad_outputs: the cotangent of each output; may be left out for scalars. No tensor's ``grad`` changes. With create_graph=True the
+    grad_outputs: the cotangent of each output; may be left out for scalars. No leaf's ``grad`` changes. With create_graph=True the
     result can be differentiated again. An input that the outputs do not depend on is a RuntimeError, or None with allow_unused=True.
 
     >>> import minigrad as mg
@@ -810,12 +1159,14 @@ def grad(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=
             x = <Tensor>given
             if not x._requires_grad:
                 raise RuntimeError(f"grad: one of the {name} does not require grad and was not made from a tensor that does")
-    seeds = [check_seed(x, gradient, "grad") for x, gradient in zip(outputs, grad_outputs)]
-    wanted = {slot_of(x): None for x in inputs}
+    seeds = []
+    for x, gradient in zip(outputs, grad_outputs):
+        seeds.append(check_seed(x, gradient, "grad"))
+    wanted = {key_of(slot_of(x)): None for x in inputs}
     sweep(outputs, seeds, create_graph if retain_graph is None else retain_graph, create_graph, wanted)
     found = []
     for i, x in enumerate(inputs):
-        gradient = wanted[slot_of(x)]
+        gradient = wanted[key_of(slot_of(x))]
         if gradient is None and not allow_unused:
             raise RuntimeError(f"grad: input {i} was not used to compute the outputs; allow_unused=True gives None for it")
         found.append(gradient)
@@ -1053,8 +1404,12 @@ cdef class Tensor(Slot):
     def __cinit__(self):
         self.is_leaf = True
         self.seen = -1
+        self._array = nothing
 
     def __init__(self, data, dtype=None, requires_grad=False, copy=True):
+        if self._array is not nothing:
+            raise RuntimeError("Tensor: __init__ has been called before; to give the tensor other values, assign to it: "
+                               "x[...] = value")
         self._array = as_array(data, dtype, copy, "Tensor")
         self._requires_grad = bool(requires_grad)
 
@@ -1113,8 +1468,15 @@ cdef class Tensor(Slot):
 
     @grad.setter
     def grad(self, Tensor value):
-        if value is not None and (value.shape != self.shape or value._array.dtype != self._array.dtype):
-            raise ValueError(f"grad: must have shape {self.shape} and dtype {self.dtype}, got {value.shape} and {value.dtype}")
+        cdef int d
+        if value is not None:
+            make_addable(value, self)
+            for d in range(cnp.PyArray_NDIM(value._array)):
+                if cnp.PyArray_STRIDE(value._array, d) == 0 and value.size and cnp.PyArray_DIM(value._array, d) > 1:
+                    raise ValueError("grad: several elements of an expanded view share one memory location, and gradients are "
+                                     "added in place: give a copy")
+            if np.may_share_memory(value._array, self._array):
+                raise ValueError("grad: the memory is that of the tensor itself, and gradients are added to it in place: give a copy")
         self._grad = value
 
     # -- autograd
@@ -1137,7 +1499,13 @@ cdef class Tensor(Slot):
         return t
 
     def register_hook(self, hook) -> HookHandle:
-        """Call hook(gradient) when the sweep has this tensor's whole gradient; a Tensor that it returns replaces the gradient."""
+        """Call hook(gradient) when the sweep has this tensor's whole gradient; a Tensor that it returns replaces the gradient.
+
+        The gradient is a copy for this hook. The hook may keep it, or change it in place: what goes on is then what it has become.
+        Nothing is recorded while a hook runs, unless backward was called with create_graph=True. A hook may go backward itself,
+        through the same tensors too. If it raises, no ``grad`` changes.
+        """
+        global hook_numbers
         if not self._requires_grad:
             raise RuntimeError("register_hook: the tensor does not require grad")
         if not callable(hook):
@@ -1145,22 +1513,21 @@ cdef class Tensor(Slot):
         cdef Slot slot = slot_of(self)
         if slot.hooks is None:
             slot.hooks = {}
-        number = max(slot.hooks, default=-1) + 1
-        slot.hooks[number] = hook
-        return HookHandle(slot.hooks, number)
+        hook_numbers += 1
+        handle = HookHandle(slot.hooks, hook_numbers)
+        slot.hooks[hook_numbers] = hook
+        return handle
 
     def retain_grad(self) -> None:
-        """Keep the gradient of this tensor, though it is not a leaf, in ``grad``."""
+        """Keep the gradient of this tensor, though it is not a leaf, in ``grad``: what its hooks have left of it, whenever they
+        were registered, and if the tensor is assigned to, the gradient of its last value."""
+        if not self._requires_grad:
+            raise RuntimeError("retain_grad: the tensor does not require grad")
         if self.node is None:
             return
-        import weakref
-        reference = weakref.ref(self)
-
-        def keep(gradient):
-            tensor = reference()
-            if tensor is not None:
-                tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
-        self.register_hook(keep)
+        if self.node.hooks is None:
+            self.node.hooks = {}
+        self.node.hooks[RETAIN] = weakref.ref(self)
 
     # -- out to NumPy and Python
 
@@ -1204,7 +1571,10 @@ cdef class Tensor(Slot):
     def __iter__(self):
         if cnp.PyArray_NDIM(self._array) == 0:
             raise TypeError("iteration over a 0-d tensor")
-        return iter([self[i] for i in range(len(self))])
+        rows = []
+        for i in range(len(self)):
+            rows.append(self[i])
+        return iter(rows)
 
     def __contains__(self, value):
         return bool((self == value).any())
@@ -1280,7 +1650,7 @@ cdef class Tensor(Slot):
 def _rebuild(kind, array, requires_grad):
     """Make a pickled or copied tensor again."""
     cdef Tensor t = kind.__new__(kind)
-    t._array, t._requires_grad = array, requires_grad
+    t._array, t._requires_grad = as_array(array, None, False, "Tensor"), requires_grad
     return t
 
 
