@@ -12,7 +12,7 @@ import numpy as np
 
 from minigrad.elementwise import relu, sigmoid, sqrt, tanh
 from minigrad.matmul import addmm, matmul
-from minigrad.module import Module, Parameter, flag, glorot, numbers, size
+from minigrad.module import Module, Parameter, check_memory, flag, glorot, numbers, size, tensor_of
 from minigrad.reduce import mean, var
 from minigrad.shape import split
 from minigrad.tensor import Tensor, checked_dtype, zeros
@@ -51,6 +51,7 @@ class Cell(Module):
         self.op = type(self).__name__
         I, H = size(self.op, "input_size", input_size), size(self.op, "hidden_size", hidden_size)
         rng, dtype = numbers(self.op, rng), checked_dtype(dtype, self.op)
+        check_memory(self.op, (I + H) * H * len(self.gates), f"(input_size, hidden_size) = ({I}, {H})")
         self.input_size, self.hidden_size = I, H
         self.W = Parameter(np.concatenate([glorot(rng, I, H) for _ in self.gates], axis=1), dtype)
         self.U = Parameter(np.concatenate([orthogonal(rng, H) for _ in self.gates], axis=1), dtype)
@@ -82,24 +83,52 @@ class Cell(Module):
         see."""
         raise NotImplementedError
 
-    def _check(self, x: Any, *states: tuple[str, Any]) -> None:
+    def checked_weights(self, op: str, weights: Weights | None = None) -> Weights:
+        """The weights, or others in their place, if their shapes and dtypes fit: they can be replaced at any time."""
+        if weights is None:
+            weights = self.weights()
+        elif not isinstance(weights, tuple) or len(weights) != 4:
+            raise TypeError(f"{op}: weights must be a Weights (W, U, b, p), got {type(weights).__name__}")
+        W, U, b, p = weights
+        I, H = self.input_size, self.hidden_size
+        if not isinstance(W, Tensor):
+            raise TypeError(f"{op}: W must be a Tensor, got {type(W).__name__}")
+        dtype, columns = W.dtype, len(self.gates) * H
+        if W.shape != (I, columns):
+            raise ValueError(f"{op}: W must have shape {(I, columns)} = (input_size, gates * hidden_size), got {W.shape}")
+        _check_tensor(op, "U", U, dtype, (H, columns), "(hidden_size, gates * hidden_size)")
+        if b is not None:
+            _check_tensor(op, "b", b, dtype, (len(self.biases) * H,), "(biases * hidden_size,)")
+        if p is not None:
+            _check_tensor(op, "p", p, dtype, (3, H), "(3, hidden_size)")
+        return weights if isinstance(weights, Weights) else Weights(*weights)
+
+    def checked_sequence(self, op: str, x: Any, weights: Weights) -> Tensor:
+        """x (T, B, I) as a Tensor."""
+        x = tensor_of(op, "x", x, weights.W.dtype)
+        if x.ndim != 3 or x.shape[2] != self.input_size:
+            raise ValueError(f"{op}: x must have shape (T, B, {self.input_size}) = (time, batch, input_size), got {x.shape}")
+        return x
+
+    def check_state(self, op: str, name: str, value: Any, B: int, dtype: Any) -> None:
+        """A state, or a mask of it, must be a Tensor (B, H)."""
+        _check_tensor(op, name, value, dtype, (B, self.hidden_size), "(batch, hidden_size)")
+
+    def _check(self, x: Any, *states: tuple[str, Any]) -> Weights:
         if not isinstance(x, Tensor):
             raise TypeError(f"{self.op}: x must be a Tensor, got {type(x).__name__}")
-        if x.dtype != self.W.dtype:
+        weights = self.checked_weights(self.op)
+        dtype = weights.W.dtype
+        if x.dtype != dtype:
             raise TypeError(
-                f"{self.op}: x has dtype {x.dtype}, the weights have {self.W.dtype}: "
-                f"convert the input with x.astype('{self.W.dtype}')"
+                f"{self.op}: x has dtype {x.dtype}, the weights have {dtype}: "
+                f"convert the input with x.astype('{dtype}')"
             )
         if x.ndim != 2 or x.shape[1] != self.input_size:
             raise ValueError(f"{self.op}: x must have shape (B, {self.input_size}) = (batch, input_size), got {x.shape}")
         for name, value in states:
-            if not isinstance(value, Tensor):
-                raise TypeError(f"{self.op}: {name} must be a Tensor, got {type(value).__name__}")
-            if value.shape != (x.shape[0], self.hidden_size):
-                expected = (x.shape[0], self.hidden_size)
-                raise ValueError(f"{self.op}: {name} must have shape {expected} = (batch, hidden_size), got {value.shape}")
-            if value.dtype != self.W.dtype:
-                raise TypeError(f"{self.op}: {name} has dtype {value.dtype}, the weights have {self.W.dtype}")
+            self.check_state(self.op, name, value, x.shape[0], dtype)
+        return weights
 
     def initial(self, B: int) -> Tensor:
         """A state of zeros, (B, H)."""
@@ -109,11 +138,21 @@ class Cell(Module):
         """One step: x (B, I), h (B, H) or None for zeros -> h (B, H)."""
         if h is None and isinstance(x, Tensor) and x.ndim:
             h = self.initial(x.shape[0])
-        self._check(x, ("h", h))
-        return self.step(self.start(self.weights()), x, h, None, h)
+        weights = self._check(x, ("h", h))
+        return self.step(self.start(weights), x, h, None, h)
 
     def options(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.b is not None else ", bias=False")
+
+
+def _check_tensor(op: str, name: str, value: Any, dtype: Any, shape: tuple[int, ...], meaning: str) -> None:
+    """A weight or a state must fit the weights W and the batch."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: {name} must be a Tensor, got {type(value).__name__}")
+    if value.shape != shape:
+        raise ValueError(f"{op}: {name} must have shape {shape} = {meaning}, got {value.shape}")
+    if value.dtype != dtype:
+        raise TypeError(f"{op}: {name} has dtype {value.dtype}, the weights have {dtype}")
 
 
 def gates_of(weights: Weights, x: Tensor, h: Tensor) -> Tensor:
@@ -181,12 +220,20 @@ class LSTMCell(Cell):
             self.scale_c, self.shift_c = Parameter(np.ones(H), dtype), Parameter(np.zeros(H), dtype)
 
     def start(self, weights: Weights) -> tuple:
-        return weights, None if weights.p is None else [weights.p[k] for k in range(3)]
+        """The weights, the peepholes one by one, and the scales and the shift of the layer norm; None for what is not there."""
+        p = None if weights.p is None else [weights.p[k] for k in range(3)]
+        if not self.layer_norm:
+            return weights, p, None
+        H, dtype = self.hidden_size, weights.W.dtype
+        for name, size in (("scale_x", 4 * H), ("scale_h", 4 * H), ("scale_c", H), ("shift_c", H)):
+            _check_tensor(self.op, name, getattr(self, name), dtype, (size,), f"({size // H} * hidden_size,)")
+        return weights, p, (self.scale_x, self.scale_h, self.scale_c, self.shift_c)
 
     def step(self, weights: tuple, x: Tensor, h: Tensor, c: Tensor, hm: Tensor) -> tuple[Tensor, Tensor]:
-        w, p = weights
-        if self.layer_norm:
-            a = normalised(matmul(x, w.W)) * self.scale_x + normalised(matmul(hm, w.U)) * self.scale_h
+        w, p, norm = weights
+        if norm is not None:
+            scale_x, scale_h, scale_c, shift_c = norm
+            a = normalised(matmul(x, w.W)) * scale_x + normalised(matmul(hm, w.U)) * scale_h
             a = a if w.b is None else a + w.b
         else:
             a = gates_of(w, x, hm)
@@ -196,7 +243,7 @@ class LSTMCell(Cell):
         i, f, g = sigmoid(i), sigmoid(f), tanh(g)
         c = f * c + i * g
         o = sigmoid(o if p is None else o + p[2] * c)
-        seen = normalised(c) * self.scale_c + self.shift_c if self.layer_norm else c
+        seen = c if norm is None else normalised(c) * scale_c + shift_c
         return o * tanh(seen), c
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -207,8 +254,8 @@ class LSTMCell(Cell):
         if not isinstance(state, tuple) or len(state) != 2:
             got = type(state).__name__ + (f" of length {len(state)}" if isinstance(state, tuple) else "")
             raise TypeError(f"{self.op}: state must be (h, c), got {got}")
-        self._check(x, ("h", state[0]), ("c", state[1]))
-        return self.step(self.start(self.weights()), x, *state, state[0])
+        weights = self._check(x, ("h", state[0]), ("c", state[1]))
+        return self.step(self.start(weights), x, *state, state[0])
 
 
 def normalised(x: Tensor) -> Tensor:

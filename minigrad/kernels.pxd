@@ -43,6 +43,7 @@ cdef extern from "kernels.h" nogil:
         void (*gemm_packed)(size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
                             const void *packed, void *c, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil
         size_t (*fma_rounds)(size_t n, void *y) noexcept nogil
+        size_t (*nonfinite)(size_t n, const void *x) noexcept nogil
 
 cdef extern from "optim.h" nogil:
     enum:

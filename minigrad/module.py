@@ -1,6 +1,9 @@
 """Module and Parameter, and the three layers that are no sequences: Linear, Embedding, Dropout. Recurrent cells are in
 cells.py."""
+import gc
 import operator
+import os
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,9 +31,33 @@ def size(op: str, name: str, value: Any) -> int:
     """`value` as a positive int; a bool or a float is a TypeError."""
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
-    if operator.index(value) <= 0:
+    number = operator.index(value)
+    if number <= 0:
         raise ValueError(f"{op}: {name} must be greater than zero, got {value}")
-    return operator.index(value)
+    if number >= 2**63:
+        raise ValueError(f"{op}: {name} must be below 2 ** 63, got {value}")
+    return number
+
+
+def check_memory(op: str, count: int, what: str) -> None:
+    """A MemoryError for `count` float64 that this machine cannot hold, before an attempt takes minutes or ends the process."""
+    pages = {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(getattr(os, "sysconf_names", ()))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if pages else 2**48
+    if count * 8 > memory:
+        raise MemoryError(f"{op}: cannot allocate {count * 8} bytes for the weights of {what}")
+
+
+def tensor_of(op: str, name: str, value: Any, dtype: Any) -> Tensor:
+    """`value` as a Tensor of this dtype: itself, or a copy, since backward reads it again and arrays are often filled anew."""
+    if not isinstance(value, Tensor):
+        try:
+            value = Tensor(value, dtype=None if hasattr(value, "dtype") else dtype)
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).replace("Tensor: data", f"{op}: {name}", 1)) from None
+    if value.dtype != dtype:
+        raise TypeError(f"{op}: {name} has dtype {value.dtype}, the weights have {dtype}: "
+                        f"convert the input with {name}.astype('{dtype}')")
+    return value
 
 
 def flag(op: str, name: str, value: Any) -> bool:
@@ -65,8 +92,86 @@ def glorot(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
     return rng.uniform(-bound, bound, (fan_in, fan_out))
 
 
+# What can hold neither a Parameter nor a Module.
+_PLAIN = frozenset([
+    type(None), bool, int, float, complex, str, bytes, np.dtype, np.random.Generator, Generator, Tensor,
+    *(kind for kind in vars(np).values() if isinstance(kind, type) and issubclass(kind, np.generic)),
+])
+# What a search does not go into: what is shared by the whole program, and weights themselves.
+_NOT_SEARCHED = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, types.FrameType, Tensor)
+
+
+def _plain(value: Any) -> bool:
+    """Is this surely no Parameter and no Module, and holds none?"""
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if kind is np.ndarray:
+        return value.dtype != object
+    return isinstance(value, tuple) and all(type(item) in _PLAIN for item in value)
+
+
+def _within(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """(name, thing) of the Parameters and Modules in a value: itself, or inside of lists, tuples and dicts with string keys."""
+    if isinstance(value, (Parameter, Module)):
+        yield name, value
+        return
+    if type(value) in _PLAIN:
+        return
+    if isinstance(value, dict):
+        if not gc.is_tracked(value):            # nothing but numbers and strings
+            return
+        items = [(key, item) for key, item in value.items() if isinstance(key, str)]
+    elif isinstance(value, (list, tuple)):
+        if _PLAIN.issuperset(map(type, value)):
+            return
+        items = [(str(i), item) for i, item in enumerate(value)]
+    else:
+        return
+    if id(value) in above:                      # a list inside itself
+        return
+    for key, item in items:
+        yield from _within(item, f"{name}.{key}", (*above, id(value)))
+
+
+def _referents(thing: Any) -> list[Any]:
+    """What an object holds. Of a function its closure and its defaults, not the globals that it can name."""
+    if isinstance(thing, types.FunctionType):
+        return [thing.__closure__, thing.__defaults__, thing.__kwdefaults__, vars(thing)]
+    if isinstance(thing, np.ndarray):
+        return list(thing.flat) if thing.dtype == object else []
+    return gc.get_referents(thing)
+
+
+def _out_of_reach(start: Any, reached: set[int]) -> tuple[Any, Any] | None:
+    """A Parameter or Module that `start` holds and that is not among those reached, with what holds it; or None."""
+    seen, stack = {id(start)}, [(start, start)]
+    while stack:
+        thing, holder = stack.pop()
+        if isinstance(thing, (Parameter, Module)):
+            if id(thing) not in reached:
+                return thing, holder
+            continue
+        if isinstance(thing, _NOT_SEARCHED):
+            continue
+        for inside in _referents(thing):
+            if id(inside) not in seen and not _plain(inside):
+                seen.add(id(inside))
+                stack.append((inside, holder if isinstance(thing, types.CellType) or type(inside) is tuple else thing))
+    return None
+
+
 class Module:
     """What holds parameters, and other modules, as attributes; calling it calls its `forward`.
+
+    Parameters and modules are found in attributes and in lists, tuples and dicts with string keys there, nested too; their names
+    lead there: ``weight``, ``layers.0.weight``, ``heads.tags.bias``. One that the module holds in any other way (a set, a plain
+    object, a closure, a dict with other keys, a class attribute) would be neither trained nor saved: that is a TypeError when the
+    module is called for the first time and whenever its parameters or modules are asked for. So is a plain Tensor in the place of
+    a parameter, but not in a call: there it serves to differentiate with respect to it. Two things of one name are a ValueError.
+
+    Copies (copy.deepcopy, pickle) have parameters and gradients of their own. Activations that the module keeps are copied as
+    constants: the graph that they were made by, and hooks, stay with the original.
 
     >>> import minigrad as mg
     >>> class Net(mg.nn.Module):
@@ -82,45 +187,138 @@ class Module:
     )
     """
 
+    # Not in vars(module), which is the user's. _checked: since the last look for what is out of reach no attribute was set.
+    # _replaced: names of Parameters that a plain Tensor has taken the place of.
+    __slots__ = ("__dict__", "__weakref__", "_checked", "_replaced")
+
     training: bool = True
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Module":
+        self = object.__new__(cls)
+        object.__setattr__(self, "_checked", False)
+        object.__setattr__(self, "_replaced", ())
+        return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; each module has its own."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._checked:
+            self._check_reach()
         return self.forward(*args, **kwargs)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(vars(self).get(name), Parameter) and not (value is None or isinstance(value, Parameter)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{type(self).__name__}: {name} is a Parameter, it can be replaced by a Parameter, a Tensor or None, "
+                                f"got {type(value).__name__}; to change its values: {name}[...] = value, within no_grad()")
+            object.__setattr__(self, "_replaced", (*self._replaced, name))
+        object.__setattr__(self, name, value)
+        if self._checked and not _plain(value):
+            object.__setattr__(self, "_checked", False)
+
+    def _members(self) -> list[tuple[str, "Parameter | Module"]]:
+        """(name, thing) of what this module holds itself: its Parameters, then its Modules, in the order of assignment."""
+        members = [found for name, value in vars(self).items() for found in _within(value, name)]
+        return sorted(members, key=lambda member: isinstance(member[1], Module))
+
+    def _walk(self, running: bool = False) -> list[tuple[str, "Parameter | Module"]]:
+        """(name, thing) of all Parameters and Modules here and inside, each once. Everything that goes through a module does so by
+        this list. running: for a call, which a Tensor in the place of a Parameter is good enough for."""
+        found: list[tuple[str, Parameter | Module]] = []
+        names: dict[str, int] = {}
+        reached = {id(self)}
+        stack: list[Any] = [iter([("", self)])]
+        while stack:
+            for name, thing in stack[-1]:
+                if names.setdefault(name, id(thing)) != id(thing):
+                    raise ValueError(f"{type(self).__name__}: two parameters or modules have the name {name}")
+                if name and id(thing) in reached:
+                    continue
+                reached.add(id(thing))
+                found.append((name, thing))
+                if isinstance(thing, Module):
+                    prefix = f"{name}." if name else ""
+                    stack.append(iter([(prefix + inner, held) for inner, held in thing._members()]))
+                    break
+            else:
+                stack.pop()
+        for name, module in found:
+            if isinstance(module, Module):
+                module._check_attributes(name, reached)
+                if not running:
+                    module._check_replaced(name)
+        return found
+
+    def _check_replaced(self, path: str) -> None:
+        """A plain Tensor in the place of a Parameter would be neither trained nor saved."""
+        for name in self._replaced:
+            value = vars(self).get(name)
+            if isinstance(value, Tensor) and not isinstance(value, Parameter):
+                raise TypeError(
+                    f"{type(self).__name__}: {path + '.' if path else ''}{name} was a Parameter and is a Tensor now, which is "
+                    f"neither trained nor saved: replace it by a Parameter, or change the values of the one that was there with "
+                    f"{name}[...] = value, within no_grad()"
+                )
+
+    def _check_attributes(self, path: str, reached: set[int]) -> None:
+        """Does an attribute hold a Parameter or a Module that the walk has not reached?"""
+        attributes = [(name, value) for name, value in vars(self).items() if not isinstance(value, (Parameter, Module))]
+        for kind in type(self).__mro__:
+            if kind is Module:
+                break
+            for name, value in vars(kind).items():
+                if isinstance(value, (Parameter, Module, list, tuple, dict)):
+                    attributes.append((name, value))
+                elif isinstance(value, types.MemberDescriptorType) and hasattr(self, name):        # __slots__
+                    attributes.append((name, getattr(self, name)))
+        for name, value in attributes:
+            if _plain(value):
+                continue
+            hidden = _out_of_reach(value, reached)
+            if hidden is not None:
+                thing, holder = hidden
+                kind = "Parameter" if isinstance(thing, Parameter) else f"module {type(thing).__name__}"
+                place = "a class attribute" if holder is thing else f"a {type(holder).__name__}"
+                raise TypeError(
+                    f"{type(self).__name__}: {path + '.' if path else ''}{name} holds a {kind} in {place}, where it is neither "
+                    f"trained nor saved: keep it in an attribute, a list, a tuple or a dict with string keys"
+                )
+
+    def _check_reach(self) -> None:
+        """Before the first call, and after attributes were set: look for what is out of reach, here and inside."""
+        for _, module in self._walk(running=True):
+            if isinstance(module, Module):
+                object.__setattr__(module, "_checked", True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        memo: dict[int, Tensor] = {}
+        return {name: _without_graph(value, memo) for name, value in vars(self).items()}
+
+    def __copy__(self) -> "Module":
+        copy = type(self).__new__(type(self))
+        vars(copy).update(vars(self))
+        return copy
+
     def children(self) -> Iterator[tuple[str, "Module"]]:
-        """(name, module) of the modules directly inside, those in lists too, in the order of assignment."""
-        for name, value in vars(self).items():
-            if isinstance(value, Module):
-                yield name, value
-            elif isinstance(value, (list, tuple)):
-                for i, item in enumerate(value):
-                    if isinstance(item, Module):
-                        yield f"{name}.{i}", item
+        """(name, module) of the modules directly inside, those in lists, tuples and dicts too, in the order of assignment."""
+        self._walk()
+        for name, member in self._members():
+            if isinstance(member, Module):
+                yield name, member
 
     def modules(self) -> Iterator["Module"]:
-        """This module and all inside."""
-        yield self
-        for _, child in self.children():
-            yield from child.modules()
+        """This module and all inside, each once."""
+        for _, member in self._walk():
+            if isinstance(member, Module):
+                yield member
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(name, parameter) of all parameters, each once; the name leads there, as in ``hidden.weight``."""
-        seen: set[int] = set()
-        for name, parameter in self._walk(""):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
-
-    def _walk(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
-        for name, value in vars(self).items():
-            if isinstance(value, Parameter):
-                yield prefix + name, value
-        for name, child in self.children():
-            yield from child._walk(f"{prefix}{name}.")
+        for name, member in self._walk():
+            if isinstance(member, Parameter):
+                yield name, member
 
     def parameters(self) -> Iterator[Parameter]:
         """All parameters, each once."""
@@ -134,8 +332,9 @@ class Module:
 
     def train(self, mode: bool = True) -> "Module":
         """Switch dropout on (or off) here and in all modules inside; return the module."""
+        mode = flag("train", "mode", mode)
         for module in self.modules():
-            module.training = flag("train", "mode", mode)
+            module.training = mode
         return self
 
     def eval(self) -> "Module":
@@ -150,24 +349,17 @@ class Module:
         """Set all parameters from arrays by name. Anything missing, unexpected, or of another shape or dtype is one ValueError
         that lists it all; then no parameter has changed."""
         if not isinstance(state, Mapping):
-            raise TypeError(f"load_state_dict: state must be a dict of arrays, got {type(state).__name__}")
-        own, wrong, arrays = dict(self.named_parameters()), [], {}
-        wrong += [f"missing: {name}" for name in own if name not in state]
+            raise TypeError(f"load_state_dict: state must be a dict of arrays, got {type(state).__name__}" + _hint(state))
+        own, state, arrays = dict(self.named_parameters()), dict(state), {}
+        wrong = [f"missing: {name}" for name in own if name not in state]
         wrong += [f"unexpected: {name}" for name in state if name not in own]
         for name, parameter in own.items():
             if name in state:
-                if isinstance(state[name], np.ma.MaskedArray):
-                    wrong.append(f"{name} must not be a masked array")
-                    continue
-                try:
-                    arrays[name] = array = np.array(state[name])        # a copy: it may be a view of another parameter
-                except ValueError:
-                    wrong.append(f"{name} must be an array, got nested lists of different lengths")
-                    continue
-                if array.shape != parameter.shape:
-                    wrong.append(f"{name} must have shape {parameter.shape}, got {array.shape}")
-                elif array.dtype != parameter.dtype:
-                    wrong.append(f"{name} must have dtype {parameter.dtype}, got {array.dtype}")
+                problem, array = _array_for(parameter, state[name])
+                if problem:
+                    wrong.append(f"{name} {problem}")
+                else:
+                    arrays[name] = array
         if wrong:
             raise ValueError(f"load_state_dict: {type(self).__name__} does not fit the state: " + "; ".join(wrong))
         with no_grad():
@@ -179,17 +371,66 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        lines = self._lines("")
+        lines = self._lines("", ())
         width = max(len(text) for text, _ in lines)
         return "\n".join(text if count is None else f"{text.ljust(width)}     # {count:,} parameters" for text, count in lines)
 
-    def _lines(self, label: str) -> list[tuple[str, int | None]]:
+    def _lines(self, label: str, above: tuple[int, ...]) -> list[tuple[str, int | None]]:
+        if id(self) in above:
+            return [(f"{label}{type(self).__name__}(...)", None)]           # a module inside itself
         children, count = list(self.children()), sum(p.size for p in self.parameters())
         head = f"{label}{type(self).__name__}("
         if not children:
             return [(f"{head}{self.options()})", count)]
-        inside = [(f"  {text}", n) for name, child in children for text, n in child._lines(f"{name}: ")]
+        inside = [(f"  {text}", n) for name, child in children for text, n in child._lines(f"{name}: ", (*above, id(self)))]
         return [(head, count), *inside, (")", None)]
+
+
+def _hint(state: Any) -> str:
+    """What was meant, where load_state_dict is given what another function returned."""
+    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], Mapping):
+        return ": load returns (arrays, extra), so use load_state_dict(mg.load(path)[0])"
+    return ": use load_state_dict(other.state_dict())" if isinstance(state, Module) else ""
+
+
+def _array_for(parameter: Parameter, value: Any) -> tuple[str, np.ndarray | None]:
+    """(what is wrong, None), or ("", a copy of the value that fits the parameter): it may be a view of another parameter."""
+    if not isinstance(value, (Tensor, np.ndarray, np.generic, list, tuple, float, int)) and not hasattr(value, "__array__"):
+        return f"must be an array, got {type(value).__name__}", None
+    if isinstance(value, np.ma.MaskedArray):
+        return "must not be a masked array", None
+    try:
+        array = np.array(value)
+    except ValueError:
+        return "must be an array, got nested lists of different lengths", None
+    except Exception as error:                      # whatever __array__ raises, as that of a torch Tensor that requires grad
+        return f"must be an array, got {type(value).__name__}, which NumPy cannot read ({error})", None
+    if array.shape != parameter.shape:
+        return f"must have shape {parameter.shape}, got {array.shape}", None
+    if array.dtype != parameter.dtype:
+        return f"must have dtype {parameter.dtype}, got {array.dtype}", None
+    if not parameter._array.flags.writeable:
+        return "is read-only", None
+    return "", array
+
+
+def _without_graph(value: Any, memo: dict[int, Tensor]) -> Any:
+    """The value, with activations in it, in lists, tuples and dicts too, replaced by constants."""
+    if isinstance(value, Tensor):
+        if value.is_leaf:
+            return value
+        if id(value) not in memo:
+            memo[id(value)] = value.detach()
+        return memo[id(value)]
+    if isinstance(value, dict) and gc.is_tracked(value):
+        made = {key: _without_graph(item, memo) for key, item in value.items()}
+        return value if all(made[key] is item for key, item in value.items()) else made
+    if isinstance(value, (list, tuple)) and not _PLAIN.issuperset(map(type, value)) or isinstance(value, tuple):
+        items = [_without_graph(item, memo) for item in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
 
 
 class Linear(Module):
@@ -213,14 +454,23 @@ class Linear(Module):
         """x (..., d) -> (..., k)."""
         if not isinstance(x, Tensor):
             raise TypeError(f"linear: x must be a Tensor, got {type(x).__name__}")
-        if x.dtype != self.weight.dtype:
-            hint = f"convert the input with x.astype('{self.weight.dtype}')"
-            raise TypeError(f"linear: x has dtype {x.dtype}, the weights have {self.weight.dtype}: {hint}")
-        if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
-            raise ValueError(f"linear: x must have shape (..., {self.weight.shape[0]}) = (..., d), got {x.shape}")
-        if self.bias is None or x.ndim < 2:
-            product = matmul(x, self.weight)
-            return product if self.bias is None else product + self.bias
+        weight, bias = self.weight, self.bias
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"linear: weight must be a Tensor, got {type(weight).__name__}")
+        if x.dtype != weight.dtype:
+            hint = f"convert the input with x.astype('{weight.dtype}')"
+            raise TypeError(f"linear: x has dtype {x.dtype}, the weights have {weight.dtype}: {hint}")
+        if weight.ndim != 2:
+            raise ValueError(f"linear: weight must have shape (d, k), got {weight.shape}")
+        if x.ndim == 0 or x.shape[-1] != weight.shape[0]:
+            raise ValueError(f"linear: x must have shape (..., {weight.shape[0]}) = (..., d), got {x.shape}")
+        if bias is not None and (not isinstance(bias, Tensor) or bias.shape != weight.shape[1:]):
+            got = bias.shape if isinstance(bias, Tensor) else type(bias).__name__
+            raise (ValueError if isinstance(bias, Tensor) else TypeError)(
+                f"linear: bias must be a Tensor of shape {weight.shape[1:]} = (k,) or None, got {got}")
+        if bias is None or x.ndim < 2:
+            product = matmul(x, weight)
+            return product if bias is None else product + bias
         return addmm(self.bias, x, self.weight)
 
     def options(self) -> str:
@@ -242,6 +492,10 @@ class Embedding(Module):
 
     def forward(self, indices: Any) -> Tensor:
         """indices (...) -> (..., d)."""
+        if not isinstance(self.weight, Tensor) or self.weight.ndim != 2:
+            got = self.weight.shape if isinstance(self.weight, Tensor) else type(self.weight).__name__
+            raise (ValueError if isinstance(self.weight, Tensor) else TypeError)(
+                f"embedding: weight must be a Tensor of shape (n, d), got {got}")
         return embedding(self.weight, indices)
 
     def options(self) -> str:

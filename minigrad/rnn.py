@@ -10,14 +10,14 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from minigrad.cells import Cell, GRUCell, LSTMCell, RNNCell, Weights
-from minigrad.module import Module, flag, plain_array, size
+from minigrad.module import Module, check_memory, flag, size, tensor_of
 from minigrad.random import checked_probability, dropout, dropout_mask
-from minigrad.recurrent import Telemetry, room_for_directions, sequence
-from minigrad.sequence import merge_directions, unroll
+from minigrad.recurrent import Telemetry, checked_clip, checked_lengths, checked_reset, room_for_directions, sequence
+from minigrad.sequence import checked_merge, merge_directions, unroll
 from minigrad.shape import adjoin, stack
 from minigrad.tensor import Tensor, zeros
 
-MERGES = ("concat", "sum", "mean", "mul", None)
+MAX_LAYERS = 10_000
 
 
 class HiddenState(NamedTuple):
@@ -55,6 +55,7 @@ class _Recurrent(Module):
     """What RNN, LSTM and GRU share: everything but the cell."""
 
     State: ClassVar[type] = HiddenState
+    cell_type: ClassVar[type]
 
     def __init__(self, make_cell: Callable[[int], Cell], input_size: int, hidden_size: int, num_layers: int, bidirectional: bool,
                  merge: Any, dropout: float, recurrent_dropout: float, checkpoint: str | None,
@@ -62,37 +63,46 @@ class _Recurrent(Module):
         self.op = op = type(self).__name__.lower()
         self.input_size, self.hidden_size = size(op, "input_size", input_size), size(op, "hidden_size", hidden_size)
         self.num_layers = size(op, "num_layers", num_layers)
+        if self.num_layers > MAX_LAYERS:
+            raise ValueError(f"{op}: num_layers must be at most {MAX_LAYERS}, got {num_layers}")
         self.bidirectional = flag(op, "bidirectional", bidirectional)
-        if merge not in MERGES and not callable(merge):
-            raise ValueError(
-                f"{op}: merge must be 'concat', 'sum', 'mean', 'mul', None or a function of two tensors, got {merge!r}"
-            )
-        self.merge = merge
+        self.merge = checked_merge(op, merge)
         self.dropout = checked_probability(dropout, f"{op}: dropout")
         self.recurrent_dropout = checked_probability(recurrent_dropout, f"{op}: recurrent_dropout")
-        if checkpoint not in (None, "sqrt"):
+        if checkpoint is not None and not (isinstance(checkpoint, str) and checkpoint == "sqrt"):
             raise ValueError(f"{op}: checkpoint must be None or 'sqrt', got {checkpoint!r}")
         self.checkpoint = checkpoint
-        if clip_state_grad is not None:
-            if isinstance(clip_state_grad, bool) or not isinstance(clip_state_grad, (int, float, np.integer, np.floating)):
-                raise TypeError(f"{op}: clip_state_grad must be a number or None, got {type(clip_state_grad).__name__}")
-            if not clip_state_grad > 0:
-                raise ValueError(f"{op}: clip_state_grad must be above 0, got {clip_state_grad}")
+        checked_clip(op, "clip_state_grad", clip_state_grad)
         self.clip_state_grad = clip_state_grad
         self.directions = ("forward", "backward") if self.bidirectional else ("forward",)
         self.cells: list[Cell] = []
         features = self.input_size
-        for _ in range(self.num_layers):
+        for layer in range(self.num_layers):
             self.cells += [make_cell(features) for _ in self.directions]
-            features = self._merged_size()
+            if layer == 0 and self.num_layers > 1:
+                features = self._merged_size()
+                number, parameters = len(self.directions) * self.num_layers, (features + self.hidden_size) * self.hidden_size
+                check_memory(op, number * parameters, f"num_layers = {self.num_layers}")
         self.telemetry: list[Telemetry] = []
 
     def _merged_size(self) -> int:
         """The features that a layer hands to the next one."""
         if not self.bidirectional:
             return self.hidden_size
-        probe = zeros((1, 1, self.hidden_size))
-        return merge_directions(probe, probe, self._merge_of(last=False)).shape[-1]
+        probe = zeros((1, 1, self.hidden_size), self.cells[0].W.dtype)
+        return self._merged([probe, probe], self._merge_of(last=False)).shape[-1]
+
+    def _merged(self, outputs: list[Tensor], merge: Any) -> Any:
+        """The outputs of the two directions as one; a function of the user's must return a Tensor of as many steps and rows."""
+        merged = merge_directions(*outputs, merge)
+        if callable(merge):
+            T, B, _ = outputs[0].shape
+            if not isinstance(merged, Tensor):
+                raise TypeError(f"{self.op}: merge must return a Tensor, got {type(merged).__name__}")
+            if merged.ndim != 3 or merged.shape[:2] != (T, B) or not merged.shape[2]:
+                raise ValueError(f"{self.op}: merge must return the shape ({T}, {B}, features) = (time, batch, features), "
+                                 f"got {merged.shape}")
+        return merged
 
     def _merge_of(self, last: bool) -> Any:
         """How a layer merges: None keeps the last layer's two outputs apart, those of the layers below it are concatenated."""
@@ -103,10 +113,7 @@ class _Recurrent(Module):
     def _check_input(self, x: Any) -> Tensor:
         dtype = self.cells[0].W.dtype
         if not isinstance(x, Tensor):
-            try:
-                x = Tensor(x, dtype=None if hasattr(x, "dtype") else dtype, copy=False)
-            except (TypeError, ValueError) as error:
-                raise type(error)(str(error).replace("Tensor: data", f"{self.op}: x", 1)) from None
+            x = tensor_of(self.op, "x", x, dtype)
         if x.dtype != dtype:
             raise TypeError(
                 f"{self.op}: x has dtype {x.dtype}, the weights have {dtype}: convert the input with x.astype('{dtype}') "
@@ -139,27 +146,16 @@ class _Recurrent(Module):
             checked.append(value)
         return tuple(checked)
 
-    def _check_lengths(self, lengths: Any, T: int, B: int) -> np.ndarray | None:
-        if lengths is None:
-            return None
-        array = plain_array(self.op, "lengths", lengths)
-        if array.dtype.kind not in "iu" and array.size:
-            raise TypeError(f"{self.op}: lengths must be integers, got {array.dtype}")
-        if array.shape != (B,):
-            raise ValueError(f"{self.op}: lengths must have shape ({B},) = (batch,), got {array.shape}")
-        for index in np.flatnonzero((array < 0) | (array > T))[:1]:
-            raise ValueError(f"{self.op}: lengths must be from 0 to T = {T}, got {array[index]} at index {index}")
-        return array.astype(np.int64)
-
-    def _check_reset(self, reset: Any, T: int, B: int) -> np.ndarray | None:
-        if reset is None:
-            return None
-        array = plain_array(self.op, "reset", reset)
-        if array.dtype != np.bool_:
-            raise TypeError(f"{self.op}: reset must be an array of bool, got {array.dtype}")
-        if array.shape != (T, B):
-            raise ValueError(f"{self.op}: reset must have shape ({T}, {B}) = (time, batch), got {array.shape}")
-        return array
+    def _check_layer(self) -> None:
+        """What a user may have changed since the layer was made."""
+        if len(self.cells) != self.num_layers * len(self.directions):
+            expected = self.num_layers * len(self.directions)
+            raise ValueError(f"{self.op}: cells must be {expected} = num_layers * directions, got {len(self.cells)}")
+        for k, cell in enumerate(self.cells):
+            if type(cell) is not self.cell_type or getattr(cell, "layer_norm", False):
+                got = "one with layer_norm" if type(cell) is self.cell_type else type(cell).__name__
+                raise TypeError(f"{self.op}: cells[{k}] must be a plain {self.cell_type.__name__}, whose formulas the fused layer "
+                                f"computes, got {got}: run other cells with nn.unroll")
 
     # -- running
 
@@ -169,12 +165,16 @@ class _Recurrent(Module):
         state: as returned, or None for zeros. lengths: B integers from 0 to T in any order: steps past a row's length are not
         computed, their output is zero, and whatever x holds there, even NaN, changes nothing. reset: bool (T, B): row b starts
         anew, from zeros, before step t, and no gradient passes. trace=True returns a third value: for each layer and direction
-        a dict of read-only arrays (T, B, H): the gates by name, "c" and "h". T = 0 gives an empty output and the initial state.
+        a dict of read-only arrays (T, B, H): the gates by name, "c" and "h". Where no step runs (T = 0, B = 0, all lengths 0) the
+        output is empty or zero, the final state is the initial one, and x and the weights get a gradient of zeros.
         """
+        self._check_layer()
         x, trace = self._check_input(x), flag(self.op, "trace", trace)
         T, B, _ = x.shape
         states = None if state is None else self._check_state(state, B)
-        lengths, reset = self._check_lengths(lengths, T, B), self._check_reset(reset, T, B)
+        lengths = None if lengths is None else checked_lengths(self.op, lengths, T, B)
+        reset = None if reset is None else checked_reset(self.op, reset, T, B)
+        checked_clip(self.op, "clip_state_grad", self.clip_state_grad)
         self.telemetry, finals, traces = [], [], []
         for layer in range(self.num_layers):
             last, outputs = layer == self.num_layers - 1, []
@@ -193,7 +193,7 @@ class _Recurrent(Module):
             if concatenated:
                 x = adjoin(room, outputs)
             else:
-                x = merge_directions(*outputs, merge) if self.bidirectional else outputs[0]
+                x = self._merged(outputs, merge) if self.bidirectional else outputs[0]
             if self.dropout and not last:
                 x = dropout(x, self.dropout, self.training)
         state = self.State(*map(stack, zip(*finals, strict=True)))
@@ -220,17 +220,18 @@ class _Recurrent(Module):
         def composed(x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None) -> tuple:
             state = None if h0 is None else (h0, c0) if self.State is CellState else h0
             out, state = unroll(
-                cell, x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask, weights=Weights(*weights),
-                clip_state_grad=self.clip_state_grad
+                cell, x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask, weights=Weights(*weights)
             )
             return (out, *(state if isinstance(state, tuple) else (state,)))
         return sequence(cell.kind, x, h0, c0, *cell.weights(), mask=mask, lengths=lengths, reset=reset, reverse=reverse,
-                        checkpoint=self.checkpoint == "sqrt", clip=self.clip_state_grad or 0.0,
+                        checkpoint=self.checkpoint == "sqrt", clip=self.clip_state_grad,
                         telemetry=self.telemetry[-1], composed=composed, trace=trace, out=out)
 
     def first_nonfinite(self) -> dict | None:
-        """Where the first value that is not finite arose in the last forward and backward pass: pass, layer, direction, step,
-        row, gate; or None."""
+        """Where the first value that is not finite arose in the last forward pass, also one within no_grad(), and in the
+        backward pass after it: pass, layer, direction, step, row, gate (see `telemetry`); or None. A value that came in not
+        finite, in x, a state or a weight, counts where it is first used, also where a saturated gate hides it. A backward pass with
+        create_graph=True is not looked at."""
         places = [t.nonfinite for t in self.telemetry if t.nonfinite]
         forward = [place for place in places if place["pass"] == "forward"]
         return forward[0] if forward else places[-1] if places else None
@@ -244,7 +245,8 @@ class RNN(_Recurrent):
     "sum", "mean", "mul", None (a pair of outputs) or a function of the two directions' outputs. dropout acts between layers,
     recurrent_dropout on h_{t-1} with one mask for the whole sequence. checkpoint="sqrt" keeps O(sqrt T) of what backward
     needs and computes the rest again, with the same bits. clip_state_grad: at every step back in time each element of the
-    gradient that the step hands to the state before it is clipped to this bound (slide: gradient clipping).
+    gradient that the step hands to the state before it is clipped to this bound (slide: gradient clipping); with it a gradient
+    cannot be differentiated again (create_graph=True).
 
     >>> import numpy as np, minigrad as mg
     >>> layer = mg.nn.RNN(3, 4)
@@ -252,6 +254,8 @@ class RNN(_Recurrent):
     >>> out.shape, state.h.shape
     ((5, 2, 4), (1, 2, 4))
     """
+
+    cell_type = RNNCell
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bidirectional: bool = False, merge: Any = "concat",
                  bias: bool = True, dropout: float = 0.0, recurrent_dropout: float = 0.0, *, nonlinearity: str = "tanh",
@@ -276,6 +280,7 @@ class LSTM(_Recurrent):
     """
 
     State = CellState
+    cell_type = LSTMCell
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bidirectional: bool = False, merge: Any = "concat",
                  bias: bool = True, dropout: float = 0.0, recurrent_dropout: float = 0.0, *, peepholes: bool = False,
@@ -298,6 +303,8 @@ class GRU(_Recurrent):
     >>> out.shape, state.h.shape
     ((5, 2, 4), (2, 2, 4))
     """
+
+    cell_type = GRUCell
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bidirectional: bool = False, merge: Any = "concat",
                  bias: bool = True, dropout: float = 0.0, recurrent_dropout: float = 0.0, *, reset_after: bool = False,
