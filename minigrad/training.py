@@ -105,6 +105,12 @@ class TruncatedBPTT:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from a state_dict. Where this object has computed a state, the new one must have
         its kinds, shapes and dtypes."""
+        if not isinstance(saved, Mapping):
+            raise TypeError(f"TruncatedBPTT: state must be a dict, got {type(saved).__name__}")
+        if set(saved) != {"state", "past"}:
+            raise ValueError(
+                f"TruncatedBPTT: state must have the keys state, past, got {', '.join(map(str, saved)) or 'none'}"
+            )
         state, past = _mapped(_copied, saved["state"]), saved["past"]
         if state is not None and self.form is not None and _form(state) != self.form:
             raise ValueError(f"TruncatedBPTT: state must be {self.form}, got {_form(state)}")

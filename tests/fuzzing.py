@@ -1281,6 +1281,8 @@ EXCEPTIONS = (
     ("__deepcopy__", (IndexError, KeyError), "a memo that is no dict is indexed, and says what it likes"),
     ("Cell.start", (AttributeError,), "called once a step by what has checked: forward and unroll"),
     ("Cell.step", (AttributeError,), "the same"),
+    ("Cell.checked_sequence", (AttributeError,), "called by the layers with what they have checked"),
+    ("LyingTensor", (IndexError,), "a subclass that tells a length of its own is iterated to that length"),
     ("State.detach", (AttributeError,), "a named tuple holds what it was given, and asks it to detach"),
     ("__str__", (AttributeError,), "a module whose weight was replaced by something without a shape has no text"),
     ("__repr__", (AttributeError,), "the same"),
