@@ -18,21 +18,16 @@ is installed. The full run (140 s on one core of an AMD EPYC with AVX-512), erro
     T = 400    RNN 0.180 after 4000     LSTM 0.00097 at 2900     GRU 0.00089 at 1200
 """
 import argparse
-import os
-import sys
 import time
 
 import numpy as np
+from _script import Script, count, picture, positive, seed_number, size, whole
 
 import minigrad as mg
 
+script = Script("adding", __doc__)
+
 SOLVED, CELLS = 1e-3, ("RNN", "LSTM", "GRU")
-
-
-def fail(message: str) -> None:
-    """One clear line, exit status 2."""
-    print(f"adding: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 def sequences(rng: np.random.Generator, T: int, B: int) -> tuple[np.ndarray, np.ndarray]:
@@ -89,40 +84,9 @@ def train(kind: str, T: int, o: argparse.Namespace) -> tuple[list[int], list[flo
     return steps, errors
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = fail
-    parser.add_argument("--length", type=int, nargs="+", default=[100, 200, 400], metavar="T", help="default 100 200 400")
-    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="default: all three")
-    parser.add_argument("--steps", type=int, default=4000, help="the most training steps of a network (default 4000)")
-    parser.add_argument("--hidden", type=int, default=64, help="hidden units (default 64)")
-    parser.add_argument("--batch", type=int, default=64, help="sequences of a training step (default 64)")
-    parser.add_argument("--lr", type=float, default=3e-3, help="Adam's learning rate (default 0.003)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", metavar="FILE", default="adding.png", help="the picture (default adding.png)")
-    o = parser.parse_args()
-    if min(o.length) < 2 or min(o.steps, o.hidden, o.batch) < 1 or o.seed < 0:
-        fail("--length must be at least 2, --steps, --hidden and --batch at least 1, --seed at least 0")
-    if not 0 < o.lr < 1e3:
-        fail(f"--lr must be above 0 and finite, got {o.lr}")
-    if os.path.isdir(o.plot) or not os.access(os.path.dirname(os.path.abspath(o.plot)), os.W_OK):
-        fail(f"cannot write {o.plot}: no file can be written there")
-    curves = {(T, kind): train(kind, T, o) for T in o.length for kind in o.cells}
-    print(f"\nchance is {1 / 6:.3f}   " + "".join(f"{kind:>24}" for kind in o.cells))
-    for T in o.length:
-        cells = []
-        for kind in o.cells:
-            steps, errors = curves[T, kind]
-            cells.append(f"{errors[-1]:.6f} " + (f"solved at {steps[-1]}" if errors[-1] < SOLVED else "not solved"))
-        print(f"T = {T:<12}" + "".join(f"{cell:>24}" for cell in cells))
-    try:
-        import matplotlib
-    except ImportError:
-        return print("no picture: pip install matplotlib")
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(1, len(o.length), figsize=(4 * len(o.length), 3.4), sharey=True, squeeze=False,
-                                layout="constrained")
+def draw(figure, o: argparse.Namespace, curves: dict) -> None:
+    """The error of each network over the training, a picture for each length."""
+    axes = figure.subplots(1, len(o.length), sharey=True, squeeze=False)
     for axis, T in zip(axes[0], o.length, strict=True):
         for kind in o.cells:
             axis.semilogy(*curves[T, kind], label=kind)
@@ -131,16 +95,31 @@ def main() -> None:
         axis.set(title=f"adding problem, T = {T}", xlabel="training step")
     axes[0][0].set_ylabel("mean square error")
     axes[0][0].legend(fontsize=8)
-    try:
-        figure.savefig(o.plot, dpi=80)
-    except (OSError, ValueError) as error:          # no space left; an ending that matplotlib does not know
-        fail(f"cannot write {o.plot}: {error}")
-    print(f"picture: {o.plot}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = script.parser()
+    parser.add_argument("--length", type=whole(2, 10**6), nargs="+", default=[100, 200, 400], metavar="T",
+                        help="default 100 200 400")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="default: all three")
+    parser.add_argument("--steps", type=count, default=4000, help="the most training steps of a network (default 4000)")
+    parser.add_argument("--hidden", type=size, default=64, help="hidden units (default 64)")
+    parser.add_argument("--batch", type=size, default=64, help="sequences of a training step (default 64)")
+    parser.add_argument("--lr", type=positive, default=3e-3, help="Adam's learning rate (default 0.003)")
+    parser.add_argument("--seed", type=seed_number, default=0)
+    parser.add_argument("--plot", metavar="FILE", type=picture, default="adding.png", help="default adding.png")
+    o = parser.parse_args(arguments)
+    curves = {(T, kind): train(kind, T, o) for T in o.length for kind in o.cells}
+    print(f"\nchance is {1 / 6:.3f}   " + "".join(f"{kind:>24}" for kind in o.cells))
+    for T in o.length:
+        cells = []
+        for kind in o.cells:
+            steps, errors = curves[T, kind]
+            cells.append(f"{errors[-1]:.6f} " + (f"solved at {steps[-1]}" if errors[-1] < SOLVED else "not solved"))
+        print(f"T = {T:<12}" + "".join(f"{cell:>24}" for cell in cells))
+    if script.draw(o.plot, lambda figure: draw(figure, o, curves), 4 * len(o.length), 3.4, dpi=80):
+        print(f"picture: {o.plot}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("interrupted")
-        sys.exit(130)
+    script.run(main)

@@ -10,29 +10,30 @@ weights, the loss on its second half is printed at the end, with samples. The lo
 Ctrl-C saves (with --save) and leaves. A full run with the default options gave 1.046 nats there (1.135 on the whole tenth), in
 31 s on 2 cores of an AMD EPYC with AVX-512; the help topics have 465,000 characters.
 """
-import argparse
 import functools
 import math
-import sys
 import time
-from pathlib import Path
 from pydoc_data.topics import topics
 
 import numpy as np
+from _script import Script, count, picture, place, positive, real, seed_number, size
 
 import minigrad as mg
 
-OPTIONS = {                                         # default, lowest, below, what it is
-    "steps": (1500, 1, math.inf, "training steps in all"),
-    "batch": (32, 1, math.inf, "pieces of text read side by side"),
-    "length": (64, 1, math.inf, "characters of a step, in each piece"),
-    "hidden": (192, 1, math.inf, "LSTM units of a layer"),
-    "layers": (2, 1, math.inf, "LSTM layers"),
-    "dropout": (0.1, 0, 1, "share of units dropped between layers"),
-    "lr": (3e-3, 0, math.inf, "Adam's learning rate"),
-    "clip": (1.0, 0, math.inf, "largest norm of the gradient"),
-    "temperature": (0.7, 1e-3, math.inf, "of the samples: a low one prefers the likely characters"),
-    "seed": (0, 0, 2**128, "of weights, dropout and samples"),
+script = Script("char_lm", __doc__)
+fail = script.fail
+
+OPTIONS = {                                         # default, type, what it is
+    "steps": (1500, count, "training steps in all"),
+    "batch": (32, size, "pieces of text read side by side"),
+    "length": (64, size, "characters of a step, in each piece"),
+    "hidden": (192, size, "LSTM units of a layer"),
+    "layers": (2, size, "LSTM layers"),
+    "dropout": (0.1, real(0, 1), "share of units dropped between layers"),
+    "lr": (3e-3, positive, "Adam's learning rate"),
+    "clip": (1.0, positive, "largest norm of the gradient"),
+    "temperature": (0.7, real(1e-3), "of the samples: a low one prefers the likely characters"),
+    "seed": (0, seed_number, "of weights, dropout and samples"),
 }
 
 
@@ -51,11 +52,6 @@ class CharLM(mg.nn.Module):
     def op_by_op(self, indices):
         """The same from a zero state, without dropout, made of single ops: the specification, with the same bits."""
         return self.head(functools.reduce(lambda x, cell: mg.nn.unroll(cell, x)[0], self.lstm.cells, self.embed(indices)))
-
-
-def fail(message: str) -> None:
-    print(f"char_lm: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 def nats(model: CharLM, data: np.ndarray) -> float:
@@ -77,25 +73,26 @@ def sample(model: CharLM, characters: str, prompt: np.ndarray, temperature: floa
     return text
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def draw(figure, losses: list[float]) -> None:
+    axes = figure.add_subplot(xlabel="step", ylabel="training loss, nats per character")
+    axes.plot(losses)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = script.parser()
     parser.add_argument("--text", metavar="FILE", help="UTF-8 text to learn (default: the help topics of Python)")
-    parser.add_argument("--save", metavar="FILE", help="write a checkpoint here after each pass, at the end and at Ctrl-C")
+    parser.add_argument("--save", metavar="FILE", type=place,
+                        help="write a checkpoint here after each pass, at the end and at Ctrl-C")
     parser.add_argument("--resume", metavar="FILE", help="go on from a checkpoint")
-    parser.add_argument("--plot", metavar="PNG", default="char_lm.png", help="picture of the losses (default char_lm.png)")
-    for name, (default, _, _, what) in OPTIONS.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{what} (default {default})")
-    o = parser.parse_args()
-    for name, (_, low, high, _) in OPTIONS.items():
-        if not low <= getattr(o, name) < high:
-            fail(f"--{name} must be at least {low} and below {high}, got {getattr(o, name)}")
-    sys.stdout.reconfigure(errors="replace")        # a terminal may lack some of the text's characters
-    try:
-        text = Path(o.text).read_text("utf-8") if o.text else "\n".join(topics[key] for key in sorted(topics))
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"cannot read {o.text} as UTF-8 text: {error}")
+    parser.add_argument("--plot", metavar="FILE", type=picture, default="char_lm.png",
+                        help="picture of the losses, \"\" for none (default char_lm.png)")
+    for name, (default, kind, what) in OPTIONS.items():
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{what} (default {default})")
+    o = parser.parse_args(arguments)
+    text = script.read_text(o.text) if o.text else "\n".join(topics[key] for key in sorted(topics))
     characters = "".join(sorted(set(text)))
-    data = np.searchsorted(list(characters), list(text))
+    codes = np.array([ord(c) for c in characters])
+    data = np.searchsorted(codes, np.frombuffer(text.encode("utf-32-le"), np.uint32))
     train, choice, held_out = np.split(data, [len(data) - len(data) // 10, len(data) - len(data) // 20])
     if len(text) < 1000 or len(train) < o.batch * (o.length + 1):
         fail(f"{len(text)} characters of text are too few for --batch {o.batch} and --length {o.length}, or below 1000")
@@ -119,20 +116,16 @@ def main() -> None:
             after_step=[lambda h: optimizer.param_groups[0].update(lr=o.lr * min(1.0, 3.02 - 3 * h.step / o.steps))],   # falls
             after_epoch=[lambda h: bptt.reset()], save=o.save, resume=o.resume, parts={"bptt": bptt},
             config={"characters": characters, "hidden": o.hidden, "layers": o.layers, "batch": o.batch, "length": o.length})
+    except BrokenPipeError:
+        raise
     except (mg.CheckpointError, OSError, RuntimeError) as error:        # RuntimeError: a gradient that is not finite
         fail(f"the training ends: {error}")
     if o.save:
         print(f"saved {o.save} at step {history.step}")
     if history.interrupted:
         raise KeyboardInterrupt
-    if o.plot:
-        try:
-            from matplotlib.figure import Figure
-            axes = Figure().add_subplot(xlabel="step", ylabel="training loss, nats per character")
-            axes.plot(history.loss)[0].figure.savefig(o.plot)
-            print(f"the losses are drawn in {o.plot}")
-        except (ImportError, OSError) as error:
-            print(f"no picture: {error} (it takes matplotlib: pip install matplotlib)")
+    if script.draw(o.plot, lambda figure: draw(figure, history.loss), 6.4, 4.8, dpi=100):
+        print(f"the losses are drawn in {o.plot}")
     loss = nats(model, held_out)
     print(f"\nheld out: {loss:.3f} nats per character, {loss / math.log(2):.3f} bits\n\nsamples at temperature {o.temperature}:")
     for k in range(3):
@@ -142,8 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("interrupted")
-        sys.exit(130)
+    script.run(main)

@@ -9,14 +9,15 @@ classify.png, shows the losses and which classes are taken for which.
 Full runs, on one core of an AMD EPYC: JapaneseVowels 97.9 % of the test data on average over the seeds 0 to 9, the least 97.6 %,
 the most 98.4 %, 2 seconds a seed; digits 97.3 % over the seeds 0 to 2, 96.9 to 97.5 %, 3 seconds a seed.
 """
-import argparse
-import signal
-import sys
 import time
 
 import numpy as np
+from _script import LARGEST_NUMBER, Script, count, literal, number, picture, seed_number, shown
 
 import minigrad as mg
+
+script = Script("classify", __doc__)
+fail = script.fail
 
 
 class Classifier(mg.nn.Module):
@@ -31,39 +32,87 @@ class Classifier(mg.nn.Module):
         return self.head(mg.concatenate([state.h[0], state.h[1]], -1))
 
 
-def fail(message):
-    print(f"classify: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
 def read_ts(path, known=None, dimensions=None):
     """Sequences (T, I), labels, classes of a .ts file: lines of @key value, then one case a line, row:row:...:label."""
-    sequences, labels, classes = [], [], None
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"cannot read {path}: {error}")
-    for number, line in enumerate(map(str.strip, lines), 1):
-        if line[:1] in "#%@":       # or empty
-            if line.lower().split()[:2] == ["@classlabel", "true"]:
-                classes = known or line.split()[2:]
-            continue
-        *parts, label = line.split(":")
-        if not classes or label not in classes:
-            fail(f"{path}, line {number}: label {label[:40]!r}, the line @classLabel true names {' '.join(classes or ['none'])}")
+    header, sequences, labels = {}, [], []
+    for line_number, line in enumerate(script.read_text(path).split("\n"), 1):
+        line = line.strip()
         try:
-            rows = [[float(v) for v in part.split(",")] for part in parts if part]
+            if line[:1] in ("", "#", "%"):
+                continue
+            if line.startswith("@") and not sequences:
+                header_line(header, line)
+                continue
+            if not sequences:
+                classes, dimensions = known or header.get("classes"), declared_dimensions(header, dimensions)
+            sequence, label = case(line, classes or [], dimensions)
+            dimensions = dimensions or sequence.shape[1]
+            check_length(header, sequence, sequences)
         except ValueError as error:
-            fail(f"{path}, line {number}: {error}")
-        lengths, dimensions = [len(row) for row in rows], dimensions or max(1, len(parts))
-        if len(rows) != dimensions or len(set(lengths)) != 1 or not (np.abs(rows) < 1e30).all():
-            fail(f"{path}, line {number}: expected {dimensions} equally long rows of numbers below 1e30, got lengths {lengths}")
-        sequences.append(np.array(rows, np.float32).T)
-        labels.append(classes.index(label))
+            fail(f"{path}, line {line_number}: {error}")
+        sequences.append(sequence)
+        labels.append(label)
     if not sequences:
         fail(f"{path} holds no cases")
     return sequences, np.array(labels), classes
+
+
+def header_line(header, line):
+    """Note in `header` what the line @key value ... says, where it matters for reading; keys and true in any case."""
+    key, *values = line.split()
+    key = key.lower()
+    if key == "@classlabel":
+        if not values or values[0].lower() != "true":
+            raise ValueError("the cases have no class labels")
+        header["classes"] = values[1:]
+        if len(set(values[1:])) != len(values[1:]):
+            raise ValueError("@classLabel names a label twice")
+    elif key == "@targetlabel":
+        raise ValueError("@targetLabel is for regression: the cases have no classes")
+    elif key == "@timestamps" and values and values[0].lower() == "true":
+        raise ValueError("time stamps cannot be read: write the values alone, at equal distances")
+    elif key in ("@dimension", "@dimensions", "@serieslength"):
+        if len(values) != 1 or not values[0].isascii() or not values[0].isdigit() or int(values[0]) < 1:
+            raise ValueError(f"{key} must be a whole number above 0")
+        header["length" if key == "@serieslength" else "dimensions"] = int(values[0])
+    elif key in ("@univariate", "@equallength"):
+        header[key] = bool(values) and values[0].lower() == "true"
+
+
+def declared_dimensions(header, dimensions):
+    """How many rows a case must have by the header, and by the training file; None if neither says it."""
+    declared = header.get("dimensions") or (1 if header.get("@univariate") else None)
+    if header.get("@univariate") and declared != 1:
+        raise ValueError(f"@univariate true, but {declared} dimensions")
+    if dimensions and declared and declared != dimensions:
+        raise ValueError(f"{declared} dimensions, the training data have {dimensions}")
+    return dimensions or declared
+
+
+def case(line, classes, dimensions):
+    """The sequence (T, I) and the class of a line row:row:...:label."""
+    if line.startswith("@"):
+        raise ValueError(f"a line of the header, {shown(line)}, after the first case")
+    *rows, label = (part.strip() for part in line.split(":"))
+    if label not in classes:
+        raise ValueError(f"label {shown(label)}, the line @classLabel true names {' '.join(classes) or 'none'}")
+    if "(" in line:
+        raise ValueError("time stamps cannot be read: write the values alone, at equal distances")
+    lengths = [len(row.split(",")) if row else 0 for row in rows]
+    dimensions = dimensions or max(1, len(rows))
+    if len(rows) != dimensions or len(set(lengths)) != 1 or not lengths[0]:
+        raise ValueError(f"expected {dimensions} equally long rows of numbers below {LARGEST_NUMBER:g}, got lengths "
+                         f"{lengths[:20]}")
+    return np.array([[number(value) for value in row.split(",")] for row in rows], np.float32).T, classes.index(label)
+
+
+def check_length(header, sequence, before):
+    """The steps of a case must be as many as the header says, if it does."""
+    steps, expected = len(sequence), header.get("length")
+    if header.get("@equallength"):
+        expected = expected or len((before or [sequence])[0])
+        if steps != expected:
+            raise ValueError(f"{steps} steps, but @equalLength true and {expected} before it or in @seriesLength")
 
 
 def read_digits():
@@ -94,38 +143,34 @@ def train_and_test(sequences, labels, tests, classes, epochs):
     return np.reshape(losses, (epochs, -1)).mean(1), np.concatenate(predicted)
 
 
-def draw(path, losses, confusion, classes):
-    try:
-        from matplotlib.figure import Figure
-        figure = Figure(figsize=(11, 4.5), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        left.semilogy(np.transpose(losses))
-        left.set(xlabel="epoch", ylabel="training loss, nats", title=f"{len(losses)} seeds")
-        right.imshow(np.sqrt(confusion), cmap="Blues")
-        for i, j in np.argwhere(confusion):
-            right.text(j, i, confusion[i, j], ha="center", va="center", color="white" if i == j else "black")
-        right.set(xlabel="predicted", ylabel="true", title="test data, all seeds together",
-                  xticks=range(len(classes)), yticks=range(len(classes)), xticklabels=classes, yticklabels=classes)
-        figure.savefig(path, dpi=120)
-    except ImportError:
-        print("no picture without matplotlib: pip install matplotlib")
-    except (OSError, ValueError) as error:      # ValueError: an ending that matplotlib does not know
-        fail(f"--plot: cannot write {path}: {error}")
+def draw(figure, losses, confusion, classes):
+    """The losses of each seed, and which classes were taken for which."""
+    left, right = figure.subplots(1, 2)
+    left.semilogy(np.transpose(losses))
+    left.set(xlabel="epoch", ylabel="training loss, nats", title=f"{len(losses)} seeds")
+    right.imshow(np.sqrt(confusion), cmap="Blues")
+    for i, j in np.argwhere(confusion):
+        right.text(j, i, confusion[i, j], ha="center", va="center", color="white" if i == j else "black")
+    names = [literal(name) for name in classes]
+    right.set(xlabel="predicted", ylabel="true", title="test data, all seeds together",
+              xticks=range(len(names)), yticks=range(len(names)), xticklabels=names, yticklabels=names)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments=None):
+    parser = script.parser()
     parser.add_argument("--train", metavar="FILE", help=".ts file (default: scikit-learn's digits)")
     parser.add_argument("--test", metavar="FILE", help=".ts file with the same classes")
-    parser.add_argument("--epochs", type=int, default=60, help="default 60")
-    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2], help="one training for each (default 0 1 2)")
-    parser.add_argument("--plot", metavar="FILE", default="classify.png", help="the picture (default classify.png)")
-    o = parser.parse_args()
-    if o.epochs < 1 or not all(0 <= seed < 2**64 for seed in o.seed) or bool(o.test) != bool(o.train):
-        fail("--epochs must be at least 1, --seed from 0 to 2^64 - 1, and --train and --test come together")
+    parser.add_argument("--epochs", type=count, default=60, help="default 60")
+    parser.add_argument("--seed", type=seed_number, nargs="+", default=[0, 1, 2], help="one training for each (default 0 1 2)")
+    parser.add_argument("--plot", metavar="FILE", type=picture, default="classify.png", help="default classify.png")
+    o = parser.parse_args(arguments)
+    if bool(o.test) != bool(o.train):
+        fail("--train and --test come together")
     if o.train:
         sequences, labels, classes = read_ts(o.train)
         tests, truth, _ = read_ts(o.test, classes, sequences[0].shape[1])
+        if len(set(labels)) < 2:
+            fail(f"{o.train}: all cases are of one class, {classes[labels[0]]}: there is nothing to learn")
     else:
         sequences, labels, tests, truth, classes = read_digits()
     scaler = mg.data.Scaler().fit(np.concatenate(sequences))
@@ -142,9 +187,8 @@ def main():
         print(f"seed {seed}: training loss {curve[0]:.3f} -> {curve[-1]:.4f} nats, test accuracy {scores[-1]:.2%}, "
               f"{time.perf_counter() - start:.1f} s", flush=True)
     print(f"test accuracy: mean {np.mean(scores):.2%}, least {min(scores):.2%}, most {max(scores):.2%}")
-    draw(o.plot, losses, confusion, classes)
+    script.draw(o.plot, lambda figure: draw(figure, losses, confusion, classes), 11, 4.5)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)        # Ctrl-C leaves, without a traceback
-    main()
+    script.run(main)

@@ -13,14 +13,23 @@ how many values the bands hold. The picture, forecast.png, shows a forecast, and
 Full runs, one core of an AMD EPYC. Sunspots, 1 s, seeds 0 to 4: RMSE 34.2 to 37.2, MASE 1.16 to 1.25 (as one season ago 38.9 and
 1.36), bands 83 to 86 %. Their monthly means to 1983, 20 s, seeds 0 to 2: 41.1 to 44.0, 1.09 to 1.13 (47.3 and 1.26), 77 to 80 %.
 """
-import argparse
 import csv
-import signal
-import sys
+import io
+import re
 
 import numpy as np
+from _script import NUMBER, Script, count, literal, number, picture, seed_number, shown, size
 
 import minigrad as mg
+
+SEPARATORS = ",;\t|"
+# What a number with commas may be: 1,5 or 1.234,5 where the comma is the decimal point, 1,234.5 where it groups thousands.
+DECIMAL_COMMA = re.compile(r"[+-]?([0-9]+(,[0-9]+)?|[0-9]{1,3}(\.[0-9]{3})+,[0-9]+)([eE][+-]?[0-9]+)?")
+THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
+ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?")
+
+script = Script("forecast", __doc__)
+fail = script.fail
 
 
 class Forecaster(mg.nn.Module):
@@ -34,27 +43,105 @@ class Forecaster(mg.nn.Module):
         return self.head(state.h[0]).reshape(x.shape[1], -1, 3)
 
 
-def fail(message):
-    print(f"forecast: {message}", file=sys.stderr)
-    sys.exit(2)
+def records(text, separator):
+    """(line, fields) of each record of a CSV text but blank lines; csv.Error, with the line, where a quote is amiss."""
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=separator != "\t")
+    while True:
+        line = reader.line_num + 1                  # where the record begins: a quoted field may hold line ends
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise csv.Error(f"line {line}: {error}") from None
+        if len(fields) > 1 or any(field.strip() for field in fields):
+            yield line, [field.strip() for field in fields]
+
+
+def separator_of(path, text):
+    """What separates the fields: the character of SEPARATORS that splits the first line, outside of quotes."""
+    def lengths(separator):
+        try:
+            return [len(fields) for _, fields in records(text, separator)]
+        except csv.Error:
+            return []
+
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    unquoted = re.sub(r'"[^"]*"', "", first)
+    candidates = [c for c in SEPARATORS if c in unquoted]
+    if len(candidates) > 1:
+        candidates = [c for c in candidates if len(set(lengths(c))) == 1]
+        if len(candidates) != 1:
+            fail(f"{path}, line 1: {shown(first)} may be separated in more than one way: put names that hold one of "
+                 f"{' '.join(SEPARATORS).replace(chr(9), 'tab')} in quotes")
+    return candidates[0] if candidates else ","
 
 
 def read_csv(path, column):
-    values, rows = [], None
+    """The numbers of one column, by default the last, and its name. Each row must be as long as the first line, the names."""
+    text = script.read_text(path)
+    separator = separator_of(path, text)
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = list(file)
-            rows = csv.DictReader(lines, delimiter=max(",;\t", key="".join(lines[:1]).count))
-            column = column or (rows.fieldnames or [""])[-1]
-            if column not in (rows.fieldnames or []):
-                fail(f"{path}: no column {column!r}, the first line names {', '.join(rows.fieldnames or ['none'])}")
-            for row in rows:
-                values.append(float(row[column] or "nan"))
-                if not abs(values[-1]) < 1e30:
-                    raise ValueError(f"{column} must be a number below 1e30, got {row[column]!r}")
-    except (OSError, ValueError, csv.Error) as error:
-        fail(f"{path}{f', line {rows.line_num}' if rows else ''}: {error}")
-    return np.array(values), column
+        rows = list(records(text, separator))
+    except csv.Error as error:
+        fail(f"{path}, {error}")
+    if not rows:
+        fail(f"{path}: no column {column!r}, the first line names none" if column else f"{path}: the file is empty")
+    (_, names), *rows = rows
+    for line, fields in rows:
+        if len(fields) != len(names):
+            advice = ": numbers with a decimal comma must stand in quotes" if separator == "," else ""
+            fail(f"{path}, line {line}: {len(fields)} fields, but the first line names {len(names)} columns{advice}")
+    if not names[-1] and not any(fields[-1] for _, fields in rows):         # a separator at the end of each line
+        names = names[:-1]
+    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    if column is None:
+        column = names[-1]
+        if NUMBER.fullmatch(column) or re.fullmatch("[0-9.,-]*", column):
+            fail(f"{path}, line 1: the first line must name the columns, but the last name is {shown(column)}; --column takes "
+                 "one of " + listed)
+    if names.count(column) != 1:
+        fail(f"{path}: {'two columns' if column in names else 'no column'} {column!r}, the first line names {listed}")
+    place = names.index(column)
+    lines, values = [line for line, _ in rows], [fields[place] for _, fields in rows]
+    if len(names) == 1:
+        check_gaps(path, text, lines)
+    days = [fields[0] for _, fields in rows]
+    if days and all(ISO_DATE.match(day) for day in days) and days[0] > days[-1]:
+        fail(f"{path}, line {lines[-1]}: the table goes from {shown(days[0])} to {shown(days[-1])}: sort it, oldest first")
+    return numbers(path, column, lines, values), column
+
+
+def check_gaps(path, text, lines):
+    """In a table of one column a blank line between numbers is a missing value, not the end of the table."""
+    for number_of_line, line in enumerate(text.split("\n")[:lines[-1] if lines else 0], 1):
+        if lines[0] < number_of_line and not line.strip():
+            fail(f"{path}, line {number_of_line}: a missing value (a blank line): fill the gaps first")
+
+
+def numbers(path, column, lines, values):
+    """The values of a column as numbers, with commas read as decimal or as thousands, whichever all values allow."""
+    if any("," in value for value in values):
+        with_commas = [value for value in values if "," in value]
+        decimal = all(DECIMAL_COMMA.fullmatch(value) for value in values if re.search("[0-9]", value))
+        thousands = all(THOUSANDS.fullmatch(value) for value in with_commas)
+        if decimal == thousands:
+            line = lines[values.index(with_commas[0])]
+            why = "may be a decimal comma or thousands" if decimal else "is no number, or other values use commas otherwise"
+            fail(f"{path}, line {line}: {column}: {shown(with_commas[0])} {why}: write numbers as 1234.5")
+        if decimal:
+            values = [value.replace(".", "").replace(",", ".") for value in values]
+        else:
+            values = [value.replace(",", "") for value in values]
+        print(f"{path}: commas in {column} are read as {'decimal points' if decimal else 'separators of thousands'}")
+    result = []
+    for line, value in zip(lines, values, strict=True):
+        try:
+            result.append(number(value))
+        except ValueError as error:
+            fail(f"{path}, line {line}: {column}: {error}")
+    return np.array(result)
 
 
 def default_series(seed):
@@ -84,46 +171,46 @@ def train(x, y, learn, epochs):
         return np.sort(model(x).numpy())
 
 
-def draw(path, series, name, low, high, forecasts, truth):
+def draw(figure, series, name, low, high, forecasts, truth):
+    """The last forecast whose outcome is known and that after the end; the error by steps ahead."""
     (n, H), N = truth.shape, len(series)
-    try:
-        from matplotlib.figure import Figure
-        figure = Figure(figsize=(13, 4.5), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(2, 1))
-        left.plot(np.arange(max(0, N - 8 * H), N), series[-8 * H:], "black", lw=1, label=name)
-        for k, (method, values) in enumerate(forecasts.items()):        # the last whose outcome is known, and after the end
-            left.plot(np.arange(N - H, N + H), np.r_[values[n - 1], values[-1]], f"C{k}", label=method)
-            right.plot(np.arange(1, H + 1), np.sqrt(np.mean((values[:n] - truth) ** 2, axis=0)), f"C{k}")
-        left.fill_between(np.arange(N - H, N + H), np.r_[low[n - 1], low[-1]], np.r_[high[n - 1], high[-1]], alpha=0.2)
-        left.legend(loc="upper left")
-        right.set(xlabel="steps ahead", ylabel="RMSE on the held-out end")
-        figure.savefig(path, dpi=120)
-    except ImportError:
-        print("no picture without matplotlib: pip install matplotlib")
-    except (OSError, ValueError) as error:      # ValueError: an ending that matplotlib does not know
-        fail(f"--plot: cannot write {path}: {error}")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    left.plot(np.arange(max(0, N - 8 * H), N), series[-8 * H:], "black", lw=1, label=literal(name))
+    known, unknown = np.arange(N - H, N), np.arange(N, N + H)
+    for k, (method, values) in enumerate(forecasts.items()):
+        left.plot(known, values[n - 1], f"C{k}", label=method)
+        left.plot(unknown, values[-1], f"C{k}")
+        right.plot(np.arange(1, H + 1), np.sqrt(np.mean((values[:n] - truth) ** 2, axis=0)), f"C{k}")
+    left.fill_between(known, low[n - 1], high[n - 1], color="C0", alpha=0.2)
+    left.fill_between(unknown, low[-1], high[-1], color="C0", alpha=0.2)
+    left.axvline(N - 0.5, color="gray", lw=0.8, ls=":", label="end of the series")
+    left.legend(loc="upper left")
+    right.set(xlabel="steps ahead", ylabel="RMSE on the held-out end")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments=None):
+    parser = script.parser()
     parser.add_argument("--csv", metavar="FILE", help="a table whose first line names the columns (default: sunspots)")
     parser.add_argument("--column", metavar="NAME", help="default: the last one")
-    parser.add_argument("--season", type=int, default=11, help="values of a season or cycle (default 11)")
-    parser.add_argument("--horizon", type=int, default=11, help="values to forecast (default 11)")
-    parser.add_argument("--epochs", type=int, default=60, help="default 60")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
-    parser.add_argument("--plot", metavar="FILE", default="forecast.png", help="the picture (default forecast.png)")
-    o = parser.parse_args()
-    if min(o.season, o.horizon, o.epochs) < 1 or not 0 <= o.seed < 2**64 or (o.column and not o.csv):
-        fail("--season, --horizon and --epochs must be at least 1, --seed from 0 to 2^64 - 1, and --column needs --csv")
+    parser.add_argument("--season", type=size, default=11, help="values of a season or cycle (default 11)")
+    parser.add_argument("--horizon", type=size, default=11, help="values to forecast (default 11)")
+    parser.add_argument("--epochs", type=count, default=60, help="default 60")
+    parser.add_argument("--seed", type=seed_number, default=0, help="default 0")
+    parser.add_argument("--plot", metavar="FILE", type=picture, default="forecast.png", help="default forecast.png")
+    o = parser.parse_args(arguments)
+    if o.column is not None and not o.csv:
+        fail("--column needs --csv")
     series, name = read_csv(o.csv, o.column) if o.csv else default_series(o.seed)
     H, L, N = o.horizon, max(2 * o.season, 8), len(series)
     calibration, test = N - 2 * (N // 5), N - N // 5            # where these parts begin
     if N // 5 < H or calibration < L + H + 8 or (series[o.season:test] == series[:test - o.season]).all():
         fail(f"{o.csv or name}: {N} values are too few for windows of {L} and {H} steps ahead, or they repeat themselves exactly")
+    spread = series[:calibration].std()
+    if spread < 1e-30:
+        fail(f"{o.csv or name}: the first {calibration} values, which are to be learnt, are all the same")
     x, y = mg.data.windows(np.concatenate([series, np.full(H, np.nan)]), L, H)      # after the last windows comes the unknown
     now, last = np.arange(L, N + 1), x[-1]                      # where the future of each window begins; its last value
-    scale = np.maximum(x.std(0), 0.1 * series[:calibration].std() or 1.0)
+    scale = np.maximum(x.std(0), 0.1 * spread)
     u, v = (((a - last) / scale).astype(np.float32) for a in (x, y))
     learn, calibrate, held_out = now + H <= calibration, (now >= calibration) & (now + H <= test), (now >= test) & (now + H <= N)
     print(f"{name}: {N} values; of {L} and {H} ahead {learn.sum()} windows to learn from, {held_out.sum()} held out")
@@ -142,9 +229,8 @@ def main():
     inside = (low[held_out] <= truth) & (truth <= high[held_out])
     print(f"80 % bands hold {inside.mean():.0%}; 1 step ahead {inside[:, 0].mean():.0%}, {H} ahead {inside[:, -1].mean():.0%}")
     print("after the end:", *("{:.4g} ({:.4g} to {:.4g}),".format(*v) for v in np.stack([median, low, high], 2)[-1, :4]), "...")
-    draw(o.plot, series, name, low[first:], high[first:], forecasts, truth)
+    script.draw(o.plot, lambda figure: draw(figure, series, name, low[first:], high[first:], forecasts, truth), 13, 4.5)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)        # Ctrl-C leaves, without a traceback
-    main()
+    script.run(main)

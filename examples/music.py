@@ -8,18 +8,33 @@ After Chung et al. 2014 (arXiv:1412.3555): tanh, GRU and LSTM see which of 88 ke
 how likely each is in the next. Printed: negative log-likelihoods in nats, summed over keys, as a mean over all predicted frames,
 at last by the weights best in validation. The best network's music.mid needs mido, the picture music.png matplotlib. Full run on
 Boulanger-Lewandowski's JSB chorales: test 8.48, 8.43, 8.57 in 5, 3, 4 s, one core of an AMD EPYC (Zen 5); 4 seeds: at most 8.57.
+
+Of a MIDI file each note begins and ends at the nearest quarter (from halfway between two at the earlier one), and lasts one
+frame at least; tempo does not matter. The sustain pedal is honoured. Drums (channel 10) and notes that a piano does not have
+are left out, and files in which no two frames are left; it is printed how many. Folders named train, valid (or validation, val,
+dev) and test within DATA are the split; without them three of five pieces in the order of their names are learnt, the fourth is
+for validation, the fifth for the test. Pickled rolls are not read: a pickle runs code.
 """
-import argparse
+import zipfile
+import zlib
+from collections import Counter, defaultdict
 from importlib.util import find_spec
-from math import ceil
 from pathlib import Path
 
 import numpy as np
+from _script import Script, count, place, seed_number
 
 import minigrad as mg
 
+script = Script("music", __doc__)
+
 SPLITS, LOW, KEYS = ("train", "valid", "test"), 21, 88          # a piano's lowest key is pitch 21 of MIDI
+FOLDERS = {"train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",
+           "test": "test", "testing": "test"}                  # names of folders, and the part of the data they hold
 NETWORKS = {"tanh-100": (mg.nn.RNN, 100), "GRU-46": (mg.nn.GRU, 46), "LSTM-36": (mg.nn.LSTM, 36)}
+DRUMS, PEDAL = 9, 64                                            # MIDI's channel 10, counted from 0; the pedal's controller
+LONGEST = 10**5                                                 # frames of a MIDI file
+LARGEST = 2**26                                                 # numbers of all rolls of a file: 760,000 frames
 
 
 class Composer(mg.nn.Module):
@@ -47,72 +62,289 @@ def synthetic(rng: np.random.Generator) -> np.ndarray:
     return roll
 
 
-def midi_roll(file: Path) -> np.ndarray:
+def nearest(time: float) -> int:
+    """The nearest frame to a time in quarters; from halfway between two it is the earlier one."""
+    return int(np.ceil(time - 0.5))
+
+
+def roll_of(notes: list[tuple[float, float, int]], length: float) -> tuple[np.ndarray, int]:
+    """The roll of notes (start, end, pitch), times in quarters, that is `length` long or longer; how many it has no key for."""
+    frames = [(nearest(start), max(nearest(end), nearest(start) + 1), pitch - LOW) for start, end, pitch in notes]
+    on_keys = [note for note in frames if 0 <= note[2] < KEYS]
+    roll = np.zeros((max([nearest(length), *(end for _, end, _ in on_keys)]), KEYS), bool)
+    for start, end, key in on_keys:
+        roll[start:end, key] = True
+    return roll, len(frames) - len(on_keys)
+
+
+def midi_notes(file: Path) -> tuple[list[tuple[float, float, int]], float, int]:
+    """The notes (start, end, pitch) of a MIDI file, when it ends, both in quarters, and how many notes of drums it has."""
     import mido
-    midi, now, roll, sounding = mido.MidiFile(file), 0, [], np.zeros(KEYS, int)
-    for message in midi.merged_track:
-        now += message.time
-        if not 0 <= now <= 10**5 * midi.ticks_per_beat or getattr(message, "note", LOW) - LOW not in range(KEYS):
-            raise ValueError(f"{message} at tick {now}: notes must be from 21 to 108, times from 0 to 100,000 quarters")
-        roll += [sounding > 0] * (ceil(now / (midi.ticks_per_beat or 1)) - len(roll))   # a frame has what sounds when it begins
+    midi = mido.MidiFile(file)
+    if midi.type == 2:
+        raise ValueError("its format is 2, pieces that are independent of each other: save each as a file of its own")
+    if midi.ticks_per_beat <= 0:
+        raise ValueError("its times are not counted in parts of a quarter (SMPTE division, or none)")
+    events = []                                     # (tick, track, message); sorted is stable: a track keeps its order
+    for k, track in enumerate(midi.tracks):
+        tick = 0
+        for message in track:
+            tick += message.time
+            if not 0 <= tick <= LONGEST * midi.ticks_per_beat:
+                raise ValueError(f"{message} at tick {tick}: times must be from 0 to {LONGEST:,} quarters")
+            events.append((tick, k, message))
+    notes, drums, end = [], 0, 0
+    begun = defaultdict(list)                       # (channel, track, pitch) -> when the notes began whose key is down
+    held = defaultdict(list)                        # channel -> (start, pitch) of notes that the pedal holds
+    last_off = {}                                   # (channel, track, pitch) -> when the key last went up
+    pedals = set()                                  # channels whose pedal is down
+    for tick, track, message in sorted(events, key=lambda event: event[0]):
+        end = tick
         if message.type in ("note_on", "note_off"):
-            change = 1 if message.type == "note_on" and message.velocity else -1
-            sounding[message.note - LOW] = max(0, sounding[message.note - LOW] + change)
-    return np.array(roll)
+            channel, pitch = message.channel, message.note
+            key = channel, track, pitch
+            if message.type == "note_on" and message.velocity:
+                if channel == DRUMS:
+                    drums += 1
+                    continue
+                # A key struck again ends the note that only the pedal holds.
+                notes += [(start, tick, pitch) for start, p in held[channel] if p == pitch]
+                held[channel] = [note for note in held[channel] if note[1] != pitch]
+                begun[key].append(tick)
+            elif begun[key]:
+                start = begun[key].pop(0)
+                last_off[key] = tick
+                if channel in pedals:
+                    held[channel].append((start, pitch))
+                else:
+                    notes.append((start, tick, pitch))
+        elif message.type == "control_change" and message.control == PEDAL:
+            if message.value >= 64:
+                pedals.add(message.channel)
+            else:
+                pedals.discard(message.channel)
+                notes += [(start, tick, pitch) for start, pitch in held.pop(message.channel, [])]
+    for channel_notes in held.values():
+        notes += [(start, end, pitch) for start, pitch in channel_notes]
+    for key, starts in begun.items():
+        # Never closed: until its key last went up (struck twice, released once), else to the end.
+        off = last_off.get(key, -1)
+        notes += [(start, off if off > start else end, key[2]) for start in starts]
+    quarter = midi.ticks_per_beat
+    return [(start / quarter, stop / quarter, pitch) for start, stop, pitch in notes], end / quarter, drums
+
+
+def midi_files(folder: Path) -> list[Path]:
+    """The MIDI files in a folder and its folders, without the hidden ones (macOS writes ._x.mid beside x.mid)."""
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in (".mid", ".midi") and file.is_file()
+                  and not any(part.startswith((".", "__MACOSX")) for part in file.relative_to(folder).parts))
+
+
+def midi_pieces(folder: Path, files: list[Path]):
+    """(split or None, name, roll) of each file; at the end is printed what was left out."""
+    splits = []
+    for file in files:
+        named = [FOLDERS[part.lower()] for part in file.relative_to(folder).parts[:-1] if part.lower() in FOLDERS]
+        splits.append(named[0] if named else None)
+    if any(splits) and None in splits:
+        script.fail(f"{files[splits.index(None)]} is in none of the folders train, valid and test, others are")
+    if any(splits):
+        counts = ", ".join(f"{splits.count(split)} {split}" for split in SPLITS)
+        print(f"MIDI files by their folders: {counts}")
+    left_out = Counter()
+    for split, file in zip(splits, files, strict=True):
+        try:
+            notes, length, drums = midi_notes(file)
+        except ImportError:
+            raise
+        except Exception as error:                  # mido raises many kinds where a file is malformed
+            script.fail(f"cannot read {file}: {type(error).__name__}: {error}")
+        roll, outside = roll_of(notes, length)
+        left_out.update({"notes of drums": drums, "notes outside of the 88 keys": outside})
+        if len(roll) >= 2 and roll.any():
+            yield split, file, roll
+        else:
+            left_out["files without two frames of notes"] += 1
+    for what, number in left_out.items():
+        if number:
+            print(f"left out: {number} {what}")
+
+
+def npz_pieces(source: str):
+    """The pieces of a .npz file: the rolls of a split end to end, and the offsets where they begin and end.
+
+    A small file may unpack to gigabytes, so the sizes that it declares are checked before anything is read.
+    """
+    with zipfile.ZipFile(source) as archive:
+        names = [f"{split}_{part}" for split in SPLITS for part in ("roll", "offset")]
+        total = 0
+        for name in names:
+            info = archive.getinfo(f"{name}.npy")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{name} is compressed in another way than NumPy does")
+            with archive.open(info) as member:
+                if np.lib.format.read_magic(member) != (1, 0):      # 2.0 may have a header of gigabytes
+                    raise ValueError(f"{name} must be of version 1.0 of the .npy format, as NumPy writes arrays of numbers")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+            if dtype.kind not in "biuf":
+                what = "Object arrays cannot be loaded" if dtype.hasobject else "numbers are expected"
+                raise ValueError(f"{name} has the dtype {dtype}: {what}")
+            numbers = 1
+            for length in shape:                    # Python's integers: a product that does not overflow
+                numbers *= length
+            total += numbers
+            if min(shape, default=0) < 0 or total > LARGEST or info.file_size > numbers * dtype.itemsize + 2**16:
+                raise ValueError(f"{name} has the shape {shape}: a file may hold {LARGEST:,} numbers, and no other data")
+        arrays = {}
+        for name in names:
+            with archive.open(f"{name}.npy") as member:
+                arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+    for split in SPLITS:
+        roll, offset = arrays[f"{split}_roll"], arrays[f"{split}_offset"]
+        if offset.dtype.kind not in "iu" or offset.ndim != 1 or not roll.ndim or (offset < 0).any():
+            raise ValueError(f"{split}_offset must be a row of whole numbers, {split}_roll frames")
+        ends = offset.tolist()
+        if ends[:1] != [0] or ends[-1:] != [len(roll)]:
+            raise ValueError(f"{split}_offset must go from 0 to {len(roll)}, the frames of {split}_roll")
+        for k in range(len(ends) - 1):
+            yield split, f"{source}: {split} piece {k}", roll[ends[k]:ends[k + 1]]
+
+
+def mat_pieces(source: str):
+    """The pieces of a .mat file: cells traindata, validdata and testdata."""
+    from scipy.io import loadmat, whosmat
+    check_mat_size(source)
+    for name, shape, _ in whosmat(source):
+        if np.prod(shape, dtype=float) > LARGEST:
+            raise ValueError(f"{name} has the shape {shape}: a file may hold {LARGEST:,} numbers")
+    cells = loadmat(source, variable_names=[f"{split}data" for split in SPLITS])
+    for split in SPLITS:
+        data = cells[f"{split}data"]
+        if data.dtype != object:
+            raise ValueError(f"{split}data must be cells, one a piece")
+        for k, roll in enumerate(data.flat):
+            yield split, f"{source}: {split} piece {k}", roll
+
+
+def check_mat_size(source: str) -> None:
+    """Refuse a file whose compressed variables unpack to more than LARGEST bytes; nothing of it is kept meanwhile."""
+    with open(source, "rb") as file:
+        order = {b"IM": "little", b"MI": "big"}.get(file.read(128)[126:])
+        if order is None:
+            return                                  # no MATLAB 5 file, so nothing is compressed: loadmat reads or refuses it
+        total = 0
+        while len(tag := file.read(8)) == 8:
+            kind, stored = int.from_bytes(tag[:4], order), int.from_bytes(tag[4:], order)
+            total += stored
+            if kind == 15 and total <= LARGEST:     # miCOMPRESSED
+                unpacker, data = zlib.decompressobj(), file.read(stored)
+                while data and total <= LARGEST:
+                    total += len(unpacker.decompress(data, 2**20))
+                    data = unpacker.unconsumed_tail
+            else:
+                file.seek(stored, 1)
+            if total > LARGEST:
+                raise ValueError(f"it unpacks to more than {LARGEST:,} bytes")
+
+
+def chorales():
+    """The pieces of music21's corpus of Bach's chorales."""
+    from music21 import corpus
+    for k, score in enumerate(corpus.chorales.Iterator()):
+        notes = [(float(note.offset), float(note.offset + note.quarterLength), pitch.midi)
+                 for note in score.flatten().notes for pitch in note.pitches]
+        yield None, f"music21: chorale {k}", roll_of(notes, float(score.highestTime))[0]
 
 
 def pieces(source: str):
-    """(split or None, name, its roll, or None for a MIDI file) of each piece."""
+    """(split or None, name, roll) of each piece."""
     if source == "music21":
-        from music21 import corpus
-        for k, score in enumerate(corpus.chorales.Iterator()):
-            roll = np.zeros((ceil(score.highestTime), KEYS))
-            for note in score.flatten().notes:
-                roll[ceil(note.offset):ceil(note.offset + note.quarterLength), [pitch.midi - LOW for pitch in note.pitches]] = 1
-            yield None, f"music21: chorale {k}", roll
-    elif source == "synthetic":
-        yield from ((None, f"synthetic piece {k}", synthetic(np.random.default_rng(k))) for k in range(150))
-    elif files := sorted(Path(source).rglob("*.[mM][iI][dD]*")):
-        for file in files:
-            yield file.relative_to(source).parts[0], file, None
-    elif source.endswith(".mat"):
-        from scipy.io import loadmat
-        cells = loadmat(source)
-        yield from ((s, f"{source}: {s} piece {k}", roll) for s in SPLITS for k, roll in enumerate(cells[f"{s}data"].flat))
-    elif source.endswith(".npz"):               # the rolls of a split end to end, and the offsets where they begin and end
-        with np.load(source) as file:
-            for split in SPLITS:
-                roll, at = file[f"{split}_roll"], file[f"{split}_offset"].tolist()
-                if at[:1] != [0] or at[-1:] != [len(roll)]:
-                    raise ValueError(f"{split}_offset must go from 0 to {len(roll)}, the frames of {split}_roll")
-                yield from ((split, f"{source}: {split} piece {k}", roll[at[k]:at[k + 1]]) for k in range(len(at) - 1))
-    else:
-        raise ValueError("it is neither a .npz or .mat file nor a folder of MIDI files")
+        return chorales()
+    if source == "synthetic":
+        return ((None, f"synthetic piece {k}", synthetic(np.random.default_rng(k))) for k in range(150))
+    if files := midi_files(Path(source)):
+        return midi_pieces(Path(source), files)
+    if source.endswith(".mat"):
+        return mat_pieces(source)
+    if source.endswith(".npz"):
+        return npz_pieces(source)
+    raise ValueError("it is neither a .npz or .mat file nor a folder of MIDI files")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="music21" if find_spec("music21") else "synthetic", help="see above")
-    parser.add_argument("--epochs", type=int, default=100, help="at most (default 100)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", metavar="NAME", default="music", help="write NAME.mid and NAME.png (default music)")
-    o = parser.parse_args()
-    if o.epochs < 1 or not 0 <= o.seed < 2**128:
-        parser.exit(2, "music: --epochs must be at least 1, --seed from 0 to 2^128 - 1\n")
-    print(f"reading {o.data}", flush=True)              # the first time, music21 needs minutes
-    data, results, name = {split: [] for split in SPLITS}, [], o.data
+def batches(data: dict[str, list[np.ndarray]]) -> list[mg.data.Batches]:
+    """Of each split: frames, and the frames that follow them; the training's shuffled and 8 at a time, the others in one."""
+    return [mg.data.Batches([roll[:-1] for roll in data[split]], [roll[1:] for roll in data[split]],
+                            shuffle=split == "train", batch_size=8 if split == "train" else len(data[split]) or 1)
+            for split in SPLITS]
+
+
+def read(source: str) -> list[mg.data.Batches]:
+    """The batches of a source, or a refusal."""
+    data, name = {split: [] for split in SPLITS}, source
     try:
-        for k, (split, name, roll) in enumerate(list(pieces(o.data))):
-            roll = midi_roll(name) if roll is None else roll
+        for k, (split, piece, roll) in enumerate(list(pieces(source))):
+            name = piece
             if roll.shape[1:] != (KEYS,) or len(roll) < 2 or not np.isin(roll, (0, 1)).all():
                 raise ValueError(f"its shape is {roll.shape}, it should be 2 frames or more of {KEYS} zeros and ones")
-            data.get(split, data[SPLITS[max(k % 5 - 2, 0)]]).append(roll.astype(np.float32))    # no split: 3 of 5 train
-        train, (valid,), (test,) = (mg.data.Batches([r[:-1] for r in rolls], [r[1:] for r in rolls], shuffle=split == "train",
-                                    batch_size=8 if split == "train" else len(rolls) or 1) for split, rolls in data.items())
+            data[split or SPLITS[max(k % 5 - 2, 0)]].append(roll.astype(np.float32))        # no split: 3 of 5 train
+        name = source
+        empty = [split for split in SPLITS if not data[split]]
+        if empty:
+            raise ValueError(f"no piece for {' and '.join(empty)}: each of {', '.join(SPLITS)} needs at least one sequence")
+        return batches(data)
     except ImportError as error:
-        parser.exit(2, f"music: {o.data} needs {error.name}: pip install {error.name}\n")
-    except Exception as error:                  # NumPy, SciPy and mido raise many kinds where a file is malformed
-        parser.exit(2, f"music: cannot read {name}: {type(error).__name__}: {' '.join(str(error).split())}\n")
+        script.fail(f"{source} needs {error.name}: pip install {error.name}")
+    except (MemoryError, BrokenPipeError):
+        raise
+    except Exception as error:                  # NumPy and SciPy raise many kinds where a file is malformed
+        script.fail(f"cannot read {name}: {type(error).__name__}: {error}")
+
+
+def compose(model: Composer, begin: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """The frames of `begin` (T, 88), and 56 more that the network draws one after another."""
+    frames = list(begin)
+    with mg.no_grad():
+        for _ in range(56):
+            out, _ = model.rnn(np.stack(frames)[:, None])
+            frames.append((rng.random(KEYS) < mg.sigmoid(model.head(out[-1, 0])).numpy()).astype(np.float32))
+    return frames
+
+
+def write_midi(frames: list[np.ndarray], path: str) -> bool:
+    """Save the frames as MIDI; whether that was done."""
+    try:
+        import mido
+    except ImportError:
+        print(f"no {path}, which needs mido: pip install mido")
+        return False
+    track, last = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(80))]), 0
+    change = np.diff(frames, axis=0, prepend=0, append=0)
+    for t, key in np.argwhere(change).tolist():
+        kind = "note_on" if change[t, key] > 0 else "note_off"
+        track.append(mido.Message(kind, note=LOW + key, time=480 * (t - last)))
+        last = t
+    try:
+        mido.MidiFile(tracks=[track], ticks_per_beat=480).save(path)
+    except OSError as error:
+        script.fail(f"cannot write {path}: {error.strerror or error}")
+    return True
+
+
+def draw(figure, frames: list[np.ndarray]) -> None:
+    axes = figure.add_subplot(xlabel="quarter", ylabel="MIDI pitch")
+    axes.imshow(np.transpose(frames), origin="lower", aspect="auto", cmap="Greys", extent=(0, len(frames), LOW, LOW + KEYS))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = script.parser()
+    parser.add_argument("--data", default="music21" if find_spec("music21") else "synthetic", help="see above")
+    parser.add_argument("--epochs", type=count, default=100, help="at most (default 100)")
+    parser.add_argument("--seed", type=seed_number, default=0)
+    parser.add_argument("--out", metavar="NAME", type=place, default="music", help="write NAME.mid and NAME.png (default music)")
+    o = parser.parse_args(arguments)
+    print(f"reading {o.data}", flush=True)              # the first time, music21 needs minutes
+    train, (valid,), (test,) = read(o.data)
+    results = []
     for name, (layer, units) in NETWORKS.items():
         mg.manual_seed(o.seed)
         model = Composer(layer, units)
@@ -120,31 +352,18 @@ if __name__ == "__main__":
         history = mg.training.fit(model, mg.optim.Adam(model.parameters(), lr=5e-3), model, train, epochs=o.epochs, clip=1.0,
                                   validate=lambda model=model: model(*valid).item(), patience=12)
         if history.interrupted:
-            parser.exit(130)
+            raise KeyboardInterrupt
         results.append((min(history.validation), model.eval()(*test).item(), name, sum(p.size for p in model.parameters()),
                         history.epoch, history.step / history.speed, model))
     for row in results:
         print("validation {:.3f}  test {:.3f} nats per frame  {}  {:,} parameters  {} epochs  {:.0f} s".format(*row))
-    composer, frames, rng = min(results)[-1], list(test[0][:8, 0]), np.random.default_rng(o.seed)       # begins as a test piece
-    with mg.no_grad():
-        for _ in range(56):
-            out, _ = composer.rnn(np.stack(frames)[:, None])
-            frames.append((rng.random(KEYS) < mg.sigmoid(composer.head(out[-1, 0])).numpy()).astype(np.float32))
-    try:
-        if find_spec("mido"):
-            import mido
-            track, last = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(80))]), 0
-            change = np.diff(frames, axis=0, prepend=0, append=0)
-            for t, key in np.argwhere(change).tolist():
-                track.append(mido.Message("note_on" if change[t, key] > 0 else "note_off", note=LOW + key, time=480 * (t - last)))
-                last = t
-            mido.MidiFile(tracks=[track], ticks_per_beat=480).save(f"{o.out}.mid")
-        if find_spec("matplotlib"):
-            from matplotlib.figure import Figure
-            axes = Figure(figsize=(10, 4)).add_subplot(xlabel="quarter", ylabel="MIDI pitch")
-            axes.imshow(np.transpose(frames), origin="lower", aspect="auto", cmap="Greys", extent=(0, len(frames), LOW, 109))
-            axes.figure.savefig(f"{o.out}.png", dpi=120)
-    except OSError as error:
-        parser.exit(2, f"music: cannot write {error.filename or o.out}: {error.strerror or error}\n")
-    for package, file in (("mido", f"{o.out}.mid"), ("matplotlib", f"{o.out}.png")):
-        print(f"wrote {file}" if find_spec(package) else f"no {file}, which needs {package}: pip install {package}")
+    best = min(results)[-1]
+    frames = compose(best, test[0][:8, 0], np.random.default_rng(o.seed))       # begins as a test piece
+    if write_midi(frames, f"{o.out}.mid"):
+        print(f"wrote {o.out}.mid")
+    if script.draw(f"{o.out}.png", lambda figure: draw(figure, frames), 10, 4):
+        print(f"wrote {o.out}.png")
+
+
+if __name__ == "__main__":
+    script.run(main)

@@ -14,13 +14,15 @@ The full run (3 s on one core of an AMD EPYC with AVX-512): RNN 1088 weights, LS
 answers from step 150 on, with losses of 5e-6, 3e-5 and 3e-5 at step 600.
 """
 import argparse
-import sys
 import time
 
 import numpy as np
+from _script import Script, count, picture, place, seed_number, size, whole
 
 import minigrad as mg
 from minigrad import sigmoid, tanh
+
+script = Script("scratch", __doc__)
 
 
 def rnn(x, w, B, H):
@@ -72,12 +74,6 @@ def weights(rng: np.random.Generator, gates, I: int, H: int, K: int) -> dict[str
     return {name: mg.Tensor(value, dtype=np.float32, requires_grad=True) for name, value in w.items()}
 
 
-def fail(message: str) -> None:
-    """One clear line, exit status 2."""
-    print(f"scratch: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
 def train(kind: str, o: argparse.Namespace) -> list[float]:
     rng, (network, gates) = np.random.default_rng(o.seed), NETWORKS[kind]
     w = weights(rng, gates, 1, o.hidden, 1)
@@ -109,42 +105,34 @@ def draw_graph(path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(picture)
     except OSError as error:
-        fail(f"cannot write {path}: {error.strerror}")
+        script.fail(f"cannot write {path}: {error.strerror}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = fail
-    parser.add_argument("--steps", type=int, default=600, help="training steps of each network (default 600)")
-    parser.add_argument("--hidden", type=int, default=32, help="hidden units (default 32)")
-    parser.add_argument("--batch", type=int, default=32, help="sequences of a training step (default 32)")
-    parser.add_argument("--length", type=int, default=20, help="steps of a sequence, at least 3 (default 20)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", metavar="FILE", default="scratch.png", help="the picture (default scratch.png)")
-    parser.add_argument("--graph", metavar="SVG", help="also draw the computational graph of three steps of the RNN here")
-    o = parser.parse_args()
-    if min(o.steps, o.hidden, o.batch) < 1 or o.length < 3 or o.seed < 0:
-        fail("--steps, --hidden and --batch must be at least 1, --length at least 3, --seed at least 0")
-    if o.graph:
-        draw_graph(o.graph)
-    curves = {kind: train(kind, o) for kind in NETWORKS}
-    try:
-        import matplotlib
-    except ImportError:
-        return print("no picture: pip install matplotlib")
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
+def draw(figure, curves: dict[str, list[float]]) -> None:
+    axis = figure.subplots()
     for kind, losses in curves.items():
         axis.semilogy(losses, label=kind, linewidth=0.8)
     axis.set(title="parity of the last three bits", xlabel="training step", ylabel="mean square error")
     axis.legend()
-    try:
-        figure.savefig(o.plot, dpi=80)
-    except (OSError, ValueError) as error:
-        fail(f"cannot write {o.plot}: {error}")
-    print(f"picture: {o.plot}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = script.parser()
+    parser.add_argument("--steps", type=count, default=600, help="training steps of each network (default 600)")
+    parser.add_argument("--hidden", type=size, default=32, help="hidden units (default 32)")
+    parser.add_argument("--batch", type=size, default=32, help="sequences of a training step (default 32)")
+    parser.add_argument("--length", type=whole(3, 10**6), default=20, help="steps of a sequence, at least 3 (default 20)")
+    parser.add_argument("--seed", type=seed_number, default=0)
+    parser.add_argument("--plot", metavar="FILE", type=picture, default="scratch.png", help="default scratch.png")
+    parser.add_argument("--graph", metavar="SVG", type=place,
+                        help="also draw the computational graph of three steps of the RNN here")
+    o = parser.parse_args(arguments)
+    if o.graph:
+        draw_graph(o.graph)
+    curves = {kind: train(kind, o) for kind in NETWORKS}
+    if script.draw(o.plot, lambda figure: draw(figure, curves), 6, 3.4, dpi=80):
+        print(f"picture: {o.plot}")
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

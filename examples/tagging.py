@@ -11,14 +11,19 @@ can be right. Printed are the accuracies on test sentences and a report by tag; 
 
 A full run, 5 s on one core of an AMD EPYC: of the la one direction has 32.7 % right; concat, mean and sum all of them.
 """
-import argparse
-import signal
-import sys
+import re
 from collections import Counter
 
 import numpy as np
+from _script import Script, count, literal, picture, seed_number, shown
 
 import minigrad as mg
+
+# A comment that CoNLL-U files hold, as it may be left in a file of two columns, where "# SYM" is a word and its tag.
+COMMENT = re.compile(r"# ?(newdoc|newpar)( |$)|# ?[^\s=]+ = ?")
+
+script = Script("tagging", __doc__)
+fail = script.fail
 
 
 class Tagger(mg.nn.Module):
@@ -36,11 +41,6 @@ class Tagger(mg.nn.Module):
         return self.head(out)
 
 
-def fail(message):
-    print(f"tagging: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
 def make_sentences(count, rng):
     """Sentences of one to four clauses as in the docstring, each a list of (word, tag)."""
     sentences = [[] for _ in range(count)]
@@ -53,25 +53,64 @@ def make_sentences(count, rng):
 
 def read_sentences(path):
     """Sentences, each a list of (word, tag): columns 2 and 4 of a CoNLL-U file, else the two columns."""
+    lines = script.read_text(path).split("\n")
+    read_line = conllu_word if any(line.count("\t") == 9 and line[0] != "#" for line in lines) else two_columns
+    # Where tabs separate, a line without one that begins with # is a comment.
+    tabs = all("\t" in line or line.startswith("#") for line in lines if line.strip()) and any("\t" in line for line in lines)
     sentences = [[]]
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = file.read().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"cannot read {path}: {error}")
-    conllu = any(line.count("\t") == 9 for line in lines)
     for number, line in enumerate(lines, 1):
-        columns = line.strip().split("\t") if conllu else line.split()
         if not line.strip():
             sentences.append([])
-        elif len(columns) == (10 if conllu else 2):
-            if not conllu or columns[0].isdigit():      # 3-4 is written as one word, 5.1 is not written
-                sentences[-1].append((columns[1], columns[3]) if conllu else tuple(columns))
-        elif not (conllu and line.startswith("#")):
-            fail(f"{path}, line {number}: expected {10 if conllu else 2} columns, got {len(columns)}")
+            continue
+        if read_line is two_columns and tabs and "\t" not in line:
+            continue
+        try:
+            pair = read_line(line)
+        except ValueError as error:
+            fail(f"{path}, line {number}: {error}")
+        if pair:
+            sentences[-1].append(pair)
     if not any(sentences):
         fail(f"{path} holds no sentences")
     return [s for s in sentences if s]
+
+
+def conllu_word(line):
+    """(word, UPOS) of a line of CoNLL-U; None for a comment and for what is not a word of the sentence: 3-4, 5.1."""
+    if line.startswith("#"):
+        return None
+    columns = line.split("\t")
+    if len(columns) != 10:
+        raise ValueError(f"expected 10 columns, got {len(columns)}")
+    number, word, _, tag, *_ = (column.strip(" ") for column in columns)
+    if re.fullmatch("[0-9]+(-[0-9]+|[.][0-9]+)", number):       # 3-4 is written as one word, 5.1 is not written
+        return None
+    if not re.fullmatch("[0-9]+", number):
+        raise ValueError(f"the first column must be a number as 3, 3-4 or 5.1, got {shown(number)}")
+    if tag == "_":
+        raise ValueError(f"the word {shown(word)} has no tag: column 4 is _")
+    return checked(word, tag)
+
+
+def two_columns(line):
+    """(word, tag) of a line with a tab, or with spaces and no other; None for a comment out of CoNLL-U."""
+    if "\t" in line:
+        columns = [column.strip(" ") for column in line.split("\t")]
+    elif COMMENT.match(line):
+        return None
+    else:
+        columns = re.split(" +", line.strip(" "))
+    if len(columns) != 2:
+        advice = " (a word that holds spaces needs a tab before its tag)" if "\t" not in line else ""
+        raise ValueError(f"expected 2 columns, got {len(columns)}{advice}")
+    return checked(*columns)
+
+
+def checked(word, tag):
+    """The pair, if neither is empty."""
+    if not word or not tag:
+        raise ValueError(f"the word {shown(word)} has no tag" if word else f"the tag {shown(tag)} has no word")
+    return word, tag
 
 
 def train_and_tag(network, train, tests, sizes, epochs):
@@ -92,32 +131,25 @@ def train_and_tag(network, train, tests, sizes, epochs):
     return np.concatenate(tags), sum(p.size for p in model.parameters())
 
 
-def draw(path, tags, f1):
-    try:
-        from matplotlib.figure import Figure
-        figure = Figure(figsize=(9, 4), layout="constrained")
-        axes = figure.subplots()
-        for k, (network, values) in enumerate(f1.items()):
-            axes.bar(np.arange(len(tags)) + 0.2 * k, values, 0.2, label=network)
-        axes.set(ylabel="F1 on the test sentences", xticks=np.arange(len(tags)) + 0.3, xticklabels=tags)
-        figure.legend(loc="outside upper center", ncols=4)
-        figure.savefig(path, dpi=120)
-    except ImportError:
-        print("no picture without matplotlib: pip install matplotlib")
-    except (OSError, ValueError) as error:      # ValueError: an ending that matplotlib does not know
-        fail(f"--plot: cannot write {path}: {error}")
+def draw(figure, tags, f1):
+    """The F1 of each tag by each network."""
+    axes = figure.subplots()
+    for k, (network, values) in enumerate(f1.items()):
+        axes.bar(np.arange(len(tags)) + 0.2 * k, values, 0.2, label=network)
+    axes.set(ylabel="F1 on the test sentences", xticks=np.arange(len(tags)) + 0.3, xticklabels=map(literal, tags))
+    figure.legend(loc="outside upper center", ncols=4)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments=None):
+    parser = script.parser()
     parser.add_argument("--train", metavar="FILE", help="CoNLL-U, or two columns (default: the script's own sentences)")
     parser.add_argument("--test", metavar="FILE", help="the same kind of file")
-    parser.add_argument("--epochs", type=int, default=8, help="default 8")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
-    parser.add_argument("--plot", metavar="FILE", default="tagging.png", help="the picture (default tagging.png)")
-    o = parser.parse_args()
-    if o.epochs < 1 or not 0 <= o.seed < 2**64 or bool(o.train) != bool(o.test):
-        fail("--epochs must be at least 1, --seed from 0 to 2^64 - 1, and --train and --test come together")
+    parser.add_argument("--epochs", type=count, default=8, help="default 8")
+    parser.add_argument("--seed", type=seed_number, default=0, help="default 0")
+    parser.add_argument("--plot", metavar="FILE", type=picture, default="tagging.png", help="default tagging.png")
+    o = parser.parse_args(arguments)
+    if bool(o.train) != bool(o.test):
+        fail("--train and --test come together")
     rng = np.random.default_rng(o.seed)
     train, test = [read_sentences(p) for p in (o.train, o.test)] if o.train else [make_sentences(n, rng) for n in (2000, 1000)]
     counts = [Counter(w[at:].lower() for s in train for w, _ in s).most_common() for at in (0, -3)]
@@ -141,9 +173,8 @@ def main():
     for k, tag in enumerate(tags):
         print(f"{tag:12} {hits[k] / max(guessed[k], 1):9.2%} {hits[k] / max(there[k], 1):7.2%} {f1[network][k]:7.2%} "
               f"{f1['one direction'][k]:20.2%} {there[k]:6}")
-    draw(o.plot, tags, f1)
+    script.draw(o.plot, lambda figure: draw(figure, tags, f1), 9, 4)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)        # Ctrl-C leaves, without a traceback
-    main()
+    script.run(main)

@@ -24,17 +24,13 @@ The full run (2 s on one core of an AMD EPYC with AVX-512): from rho = 0.5 to 3 
 exposed, not immune. Part 2: without clipping the loss is nan before step 126, with it it falls from 0.90 to below 0.1.
 """
 import argparse
-import sys
 
 import numpy as np
+from _script import Script, count, picture, positive, real, seed_number, size, whole
 
 import minigrad as mg
 
-
-def fail(message: str) -> None:
-    """One clear line, exit status 2."""
-    print(f"vanishing: {message}", file=sys.stderr)
-    sys.exit(2)
+script = Script("vanishing", __doc__)
 
 
 def gradient_norms(kind: str, radius: float, o: argparse.Namespace) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
@@ -94,41 +90,13 @@ def train(clip: float | None, o: argparse.Namespace) -> list[float]:
     return losses
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = fail
-    parser.add_argument("--radii", type=float, nargs="+", default=[0.5, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3], metavar="RHO")
-    parser.add_argument("--length", type=int, default=100, help="steps of the sequence in part 1 (default 100)")
-    parser.add_argument("--hidden", type=int, default=64, help="hidden units in part 1 (default 64)")
-    parser.add_argument("--keep", type=float, default=4.0, help="bias of the LSTM's gate f and the GRU's z (default 4)")
-    parser.add_argument("--steps", type=int, default=1000, help="training steps in part 2 (default 1000)")
-    parser.add_argument("--clip", type=float, default=0.02, help="largest element of a gradient in part 2 (default 0.02)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", metavar="FILE", default="vanishing.png", help="the picture (default vanishing.png)")
-    o = parser.parse_args()
-    if not all(0 < r < 1e6 for r in o.radii):
-        fail(f"--radii must be above 0 and below 1e6, got {o.radii}")
-    if min(o.length - 1, o.hidden, o.steps) < 1 or o.seed < 0:
-        fail("--length must be at least 2, --hidden and --steps at least 1, --seed at least 0")
-    if not (abs(o.keep) < 1e6 and 0 < o.clip < 1e6):
-        fail("--keep must be finite and --clip a number above 0")
-    with np.errstate(over="ignore"):
-        norms = table(o)
-    print("\nloss of the training:  step   without clipping   with clipping")
-    with np.errstate(all="ignore"):
-        curves = [train(None, o), train(o.clip, o)]
-    for step in [*range(0, o.steps - 1, max(1, o.steps // 8)), o.steps - 1]:
-        print(f"{step + 1:27} {curves[0][step]:18.3g} {curves[1][step]:15.3g}")
-    try:
-        import matplotlib
-    except ImportError:
-        return print("no picture: pip install matplotlib")
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(1, 4, figsize=(14, 3.6), layout="constrained")
+def draw(figure, o: argparse.Namespace, norms: dict, curves: list[list[float]]) -> None:
+    """The gradient over the steps for each radius and network, and the two trainings."""
+    from matplotlib import colormaps
+    axes = figure.subplots(1, 4)
     for axis, kind in zip(axes[:3], ("RNN", "LSTM", "GRU"), strict=True):
         for k, radius in enumerate(o.radii):
-            values, color = norms[kind, radius], plt.cm.viridis(k / len(o.radii))
+            values, color = norms[kind, radius], colormaps["viridis"](k / len(o.radii))
             axis.semilogy(range(1, o.length + 1), values / values[-1], color=color, label=f"ρ = {radius:g}")
             if kind == "RNN":
                 axis.semilogy(range(1, o.length + 1), radius ** np.arange(o.length - 1, -1, -1.0), ":", color=color)
@@ -139,12 +107,36 @@ def main() -> None:
         axes[3].semilogy(curve, label=label, linewidth=0.8)
     axes[3].set(title="training", xlabel="step", ylabel="loss", ylim=(1e-2, 1e3))
     axes[3].legend(fontsize=7)
-    try:
-        figure.savefig(o.plot, dpi=80)
-    except (OSError, ValueError) as error:
-        fail(f"cannot write {o.plot}: {error}")
-    print(f"picture: {o.plot}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = script.parser()
+    parser.add_argument("--radii", type=real(0.01, 100), nargs="+", default=[0.5, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3],
+                        metavar="RHO", help="spectral radii of W1 (default 0.5 0.8 0.9 1 1.1 1.25 1.5 2 3)")
+    parser.add_argument("--length", type=whole(2, 10**6), default=100, help="steps of the sequence in part 1 (default 100)")
+    parser.add_argument("--hidden", type=size, default=64, help="hidden units in part 1 (default 64)")
+    parser.add_argument("--keep", type=real(-1e6, 1e6), default=4.0,
+                        help="bias of the LSTM's gate f and the GRU's z (default 4)")
+    parser.add_argument("--steps", type=count, default=1000, help="training steps in part 2 (default 1000)")
+    parser.add_argument("--clip", type=positive, default=0.02, help="largest element of a gradient in part 2 (default 0.02)")
+    parser.add_argument("--seed", type=seed_number, default=0)
+    parser.add_argument("--plot", metavar="FILE", type=picture, default="vanishing.png", help="default vanishing.png")
+    o = parser.parse_args(arguments)
+    for radius in o.radii:
+        if abs(np.log10(radius)) * o.length > 300:
+            script.fail(f"--radii and --length: {radius:g} to the power {o.length - 1} is out of float64's range")
+    with np.errstate(over="ignore"):
+        norms = table(o)
+    print("\nloss of the training:  step   without clipping   with clipping")
+    with np.errstate(all="ignore"):
+        curves = [train(None, o), train(o.clip, o)]
+    for step in [*range(0, o.steps - 1, max(1, o.steps // 8)), o.steps - 1]:
+        print(f"{step + 1:27} {curves[0][step]:18.3g} {curves[1][step]:15.3g}")
+    with np.errstate(all="ignore"):
+        drawn = script.draw(o.plot, lambda figure: draw(figure, o, norms, curves), 14, 3.6, dpi=80)
+    if drawn:
+        print(f"picture: {o.plot}")
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -1,5 +1,5 @@
-"""What is built on the sweep: vjp, jacobian, and ops whose forward and backward the user writes in Python; and how no_grad,
-enable_grad and detect_anomaly decorate functions."""
+"""What is built on the sweep: vjp, jacobian, and ops whose forward and backward the user writes in
+Python; and how no_grad, enable_grad and detect_anomaly decorate functions."""
 import functools
 import inspect
 from threading import get_ident
@@ -7,7 +7,7 @@ from threading import get_ident
 import numpy as np
 
 from minigrad.shape import stack
-from minigrad.tensor import Tensor, enable_grad, grad, is_grad_enabled, no_grad, record, zeros
+from minigrad.tensor import Tensor, check_data, enable_grad, grad, is_grad_enabled, no_grad, record, zeros
 
 
 def vjp(fn, inputs, v=None, create_graph=False) -> tuple:
@@ -226,6 +226,9 @@ class Function:
         name = cls.__name__
         differentiable = tuple(isinstance(x, Tensor) for x in arguments)
         inputs = tuple(x for x in arguments if isinstance(x, Tensor))
+        for i, x in enumerate(arguments):
+            if isinstance(x, (list, tuple, dict, set)):
+                check_data(x, name, f"argument {i}")
         ctx = Context(tuple(isinstance(x, Tensor) and x.requires_grad for x in arguments))
         with no_grad():
             returned = cls.forward(ctx, *arguments)
@@ -251,8 +254,10 @@ class Function:
             cotangents = [zeros(*spec) if dy is None else dy for dy, spec in zip(received, specs, strict=False)]
             saved, values = iter(received[len(specs):]), received[len(specs) + len(kept):]
             thread = get_ident()
-            outer = ctx._received.get(thread)       # a backward inside of this one may come through the same op
-            ctx._received[thread] = tuple(values[i] if kind == "result" else next(saved) for kind, i in places)
+            # Other threads, and a backward inside of this one, may come through the same op.
+            outer = ctx._received.get(thread)
+            ctx._received[thread] = tuple(values[i] if kind == "result" else next(saved)
+                                          for kind, i in places)
             try:
                 gradients = cls.backward(ctx, *cotangents)
             finally:

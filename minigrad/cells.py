@@ -114,21 +114,21 @@ class Cell(Module):
         """A state, or a mask of it, must be a Tensor (B, H)."""
         _check_tensor(op, name, value, dtype, (B, self.hidden_size), "(batch, hidden_size)")
 
-    def _check(self, x: Any, *states: tuple[str, Any]) -> Weights:
+    def _check_weights(self) -> None:
+        self.checked_weights(self.op)
+
+    def _check(self, x: Any, *states: tuple[str, Any]) -> None:
         if not isinstance(x, Tensor):
             raise TypeError(f"{self.op}: x must be a Tensor, got {type(x).__name__}")
-        weights = self.checked_weights(self.op)
-        dtype = weights.W.dtype
-        if x.dtype != dtype:
+        if x.dtype != self.W.dtype:
             raise TypeError(
-                f"{self.op}: x has dtype {x.dtype}, the weights have {dtype}: "
-                f"convert the input with x.astype('{dtype}')"
+                f"{self.op}: x has dtype {x.dtype}, the weights have {self.W.dtype}: "
+                f"convert the input with x.astype('{self.W.dtype}')"
             )
         if x.ndim != 2 or x.shape[1] != self.input_size:
             raise ValueError(f"{self.op}: x must have shape (B, {self.input_size}) = (batch, input_size), got {x.shape}")
         for name, value in states:
-            self.check_state(self.op, name, value, x.shape[0], dtype)
-        return weights
+            self.check_state(self.op, name, value, x.shape[0], self.W.dtype)
 
     def initial(self, B: int) -> Tensor:
         """A state of zeros, (B, H)."""
@@ -138,8 +138,8 @@ class Cell(Module):
         """One step: x (B, I), h (B, H) or None for zeros -> h (B, H)."""
         if h is None and isinstance(x, Tensor) and x.ndim:
             h = self.initial(x.shape[0])
-        weights = self._check(x, ("h", h))
-        return self.step(self.start(weights), x, h, None, h)
+        self._check(x, ("h", h))
+        return self.step(self.start(self.weights()), x, h, None, h)
 
     def options(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.b is not None else ", bias=False")
@@ -219,14 +219,21 @@ class LSTMCell(Cell):
             self.scale_x, self.scale_h = (Parameter(np.ones(4 * H), dtype) for _ in range(2))
             self.scale_c, self.shift_c = Parameter(np.ones(H), dtype), Parameter(np.zeros(H), dtype)
 
+    def checked_weights(self, op: str, weights: Weights | None = None) -> Weights:
+        """As for every cell, with the scales and the shift of the layer norm."""
+        weights = super().checked_weights(op, weights)
+        H = self.hidden_size
+        if self.layer_norm:
+            for name, gates in (("scale_x", 4), ("scale_h", 4), ("scale_c", 1), ("shift_c", 1)):
+                value, shape = getattr(self, name), (gates * H,)
+                _check_tensor(op, name, value, weights.W.dtype, shape, f"({gates} * hidden_size,)")
+        return weights
+
     def start(self, weights: Weights) -> tuple:
         """The weights, the peepholes one by one, and the scales and the shift of the layer norm; None for what is not there."""
         p = None if weights.p is None else [weights.p[k] for k in range(3)]
         if not self.layer_norm:
             return weights, p, None
-        H, dtype = self.hidden_size, weights.W.dtype
-        for name, size in (("scale_x", 4 * H), ("scale_h", 4 * H), ("scale_c", H), ("shift_c", H)):
-            _check_tensor(self.op, name, getattr(self, name), dtype, (size,), f"({size // H} * hidden_size,)")
         return weights, p, (self.scale_x, self.scale_h, self.scale_c, self.shift_c)
 
     def step(self, weights: tuple, x: Tensor, h: Tensor, c: Tensor, hm: Tensor) -> tuple[Tensor, Tensor]:
@@ -254,8 +261,8 @@ class LSTMCell(Cell):
         if not isinstance(state, tuple) or len(state) != 2:
             got = type(state).__name__ + (f" of length {len(state)}" if isinstance(state, tuple) else "")
             raise TypeError(f"{self.op}: state must be (h, c), got {got}")
-        weights = self._check(x, ("h", state[0]), ("c", state[1]))
-        return self.step(self.start(weights), x, *state, state[0])
+        self._check(x, ("h", state[0]), ("c", state[1]))
+        return self.step(self.start(self.weights()), x, *state, state[0])
 
 
 def normalised(x: Tensor) -> Tensor:

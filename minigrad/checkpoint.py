@@ -70,7 +70,7 @@ def contents(arrays: Mapping[str, Any], extra: Any = None) -> list[bytes]:
     for name, value in arrays.items():
         if not isinstance(name, str) or not name or name == "__metadata__" or len(name) > 1024 or not name.isprintable():
             raise ValueError(f"save: names must be 1 to 1024 printable characters, got {name!r}")
-        if isinstance(value, np.ma.MaskedArray):
+        if _has_mask(value):
             raise TypeError(f"save: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
         array = np.asarray(value)
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
@@ -96,6 +96,13 @@ def contents(arrays: Mapping[str, Any], extra: Any = None) -> list[bytes]:
     place = text.rindex(b'"header_crc32":"00000000"') + len(b'"header_crc32":"')
     text = text[:place] + b"%08x" % zlib.crc32(text) + text[place + 8:]
     return [len(text).to_bytes(8, "little"), text, *parts]
+
+
+def _has_mask(value: Any) -> bool:
+    """Is it a masked array, or a list with one in it?"""
+    if isinstance(value, (list, tuple)):
+        return any(_has_mask(inner) for inner in value)
+    return isinstance(value, np.ma.MaskedArray)
 
 
 def _checked_path(path: Any, op: str) -> Path:

@@ -39,8 +39,7 @@ def _check_no_mask(value: Any, op: str, name: str) -> None:
     elif isinstance(value, Tensor) and value.requires_grad:
         raise TypeError(
             f"{op}: {name} must be made of constants, got a Tensor that requires a gradient, "
-            "which would be lost: "
-            "use x.detach()"
+            "which would be lost: use x.detach()"
         )
 
 
@@ -57,7 +56,13 @@ def _array(value: Any, op: str, name: str) -> np.ndarray:
         raise ValueError(
             f"{op}: {name} must be made of numbers that fit into int64, got {array.max()}"
         )
-    return array.astype({"f": np.float32, "b": np.bool_}.get(array.dtype.kind, np.int64))
+    if array.dtype.kind == "f":
+        largest = np.abs(array[np.isfinite(array)]).max(initial=0.0)
+        if largest > np.finfo(np.float32).max:
+            raise ValueError(f"{op}: {name} must be made of numbers that fit into float32, "
+                             f"got {largest}: give an array of float64")
+        return array.astype(np.float32)
+    return array if array.dtype.kind == "b" else array.astype(np.int64)
 
 
 def _list(values: Any, op: str, name: str) -> Any:
@@ -112,7 +117,8 @@ def _padded(arrays: list[np.ndarray], fill: int) -> np.ndarray:
 def pad(sequences: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Put sequences of different lengths side by side: x (T, B, ...), zeros after each one's end, and their lengths (B,).
 
-    A sequence may be empty: the recurrent layers take lengths of 0.
+    A sequence may be empty: the recurrent layers take lengths of 0. Arrays keep their dtype, lists
+    of floats become float32 and lists of whole numbers int64.
 
     >>> import minigrad as mg
     >>> x, lengths = mg.data.pad([[1.0, 2.0, 3.0], [4.0]])
@@ -358,8 +364,7 @@ class Batches(_Place):
                 if a.shape != entries[0].shape or a.dtype != entries[0].dtype:
                     raise ValueError(
                         f"Batches: {name}[{k}] must have shape {entries[0].shape} and dtype "
-                        f"{entries[0].dtype} as "
-                        f"{name}[0] has, got {a.shape} and {a.dtype}"
+                        f"{entries[0].dtype} as {name}[0] has, got {a.shape} and {a.dtype}"
                     )
             return np.stack(entries)
         arrays = _sequences(values, "Batches", name)
@@ -367,15 +372,14 @@ class Batches(_Place):
             if len(a) != length:
                 raise ValueError(
                     f"Batches: {name}[{k}] must have one entry for each of the {length} steps of "
-                    f"sequences[{k}], "
-                    f"got {len(a)} (one number a sequence is a target too, and with "
-                    "per_step=False anything)"
+                    f"sequences[{k}], got {len(a)} (one number a sequence is a target too, and "
+                    "with per_step=False anything)"
                 )
         if per_step is None and arrays[0].ndim == 1 and len(set(self.lengths.tolist())) == 1:
             raise ValueError(
                 f"Batches: {name} of shape {(N, *arrays[0].shape)} may be a vector for each "
-                "sequence or a number "
-                f"for each of its {self.lengths[0]} steps: say per_step=False or per_step=True"
+                f"sequence or a number for each of its {self.lengths[0]} steps: say per_step=False "
+                "or per_step=True"
             )
         return [_as_classes(a, name) for a in arrays] if _are_classes(arrays) else arrays
 
@@ -542,11 +546,8 @@ class Scaler:
 
     mean: np.ndarray | None = None
     scale: np.ndarray | None = None
-    _rest: tuple[Any, Any] = (
-        None,
-        0.0,
-    )  # the mean that was fitted, and what it lacks of the exact one
-    _dtype: Any = np.float32                    # of what was fitted
+    _rest: tuple[Any, Any] = (None, 0.0)    # the fitted mean, and what it lacks of the exact one
+    _dtype: Any = np.float32                # of what was fitted
 
     def fit(self, x: Any) -> "Scaler":
         """Take mean and standard deviation of each column from x; return the scaler."""

@@ -32,8 +32,8 @@ def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = 
         raise TypeError(f"draw: tensor must be a Tensor, got {type(tensor).__name__}")
     if form not in FORMS:
         raise ValueError(f"draw: form must be one of {', '.join(FORMS)}, got {form!r}")
-    if not isinstance(names, (Mapping, type(None))):
-        raise TypeError(f"draw: names must be a dict of Tensors, got {type(names).__name__}")
+    if names is not None and not isinstance(names, Mapping):
+        raise TypeError(f"draw: names must map names to Tensors, got {type(names).__name__}")
     known = {}
     for name, leaf in ({} if names is None else names).items():
         if not isinstance(leaf, Tensor):

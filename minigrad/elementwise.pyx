@@ -13,7 +13,7 @@ from minigrad.tensor cimport (Node, Operators, Rule, Tensor, add_into, as_input,
 
 import numpy as np
 
-from minigrad.tensor import install
+from minigrad.tensor import install, made_array
 
 cnp.import_array()
 
@@ -205,7 +205,7 @@ cdef int mul_rule(Node node, Tensor dz) except -1:
     return 0
 
 
-# z = a / b        da = dz / b, db = -(dz / b) z
+# z = a / b        da = dz / b, db = -(dz / b) (a / b);  a is saved and not z, which may then be changed in place
 
 cpdef Tensor div(a, b):
     """a / b, element by element, with broadcasting.
@@ -221,13 +221,13 @@ cpdef Tensor div(a, b):
         node = record_pair(z, div_rule, "div", x, y)
         save1(node, y)
         if y._requires_grad:
-            save_output(node, z)
+            save0(node, x)
     return z
 
 cdef int div_rule(Node node, Tensor dz) except -1:
-    cdef Tensor da = div(dz, node.get1())
+    cdef Tensor b = node.get1(), da = div(dz, b)
     if node.wants(1):
-        deliver(node, 1, neg(mul(da, node.get0())), True)
+        deliver(node, 1, neg(mul(da, div(node.get0(), b))), True)
     deliver(node, 0, da, not node.wants(1) or not node.run.create_graph)
     return 0
 
@@ -354,7 +354,7 @@ cpdef Tensor where(condition, a, b):
     Tensor([-0.5,  2. ])
     """
     cdef Tensor x = left(a, b, "where"), y = as_operand(b, x, "where")
-    mask = np.asarray(condition)
+    mask = made_array(condition, "where", "condition")
     if mask.dtype != np.bool_:
         raise TypeError(f"where: condition must be an array of bool, got {mask.dtype}")
     try:
@@ -363,7 +363,7 @@ cpdef Tensor where(condition, a, b):
         raise ValueError(f"where: {error}") from None
     if tracked2(x, y):
         node = record2(z, where_rule, "where", x, y)
-        node.extra = (x.shape, y.shape, mask)
+        node.extra = (x.shape, y.shape, mask.copy())        # the caller may change it before backward
     return z
 
 cdef int where_rule(Node node, Tensor dz) except -1:

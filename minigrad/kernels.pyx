@@ -255,7 +255,7 @@ def measure_peak(dtype) -> float:
     return best
 
 
-class PackedProduct:
+cdef class PackedProduct:
     """x @ b with b packed once, on one thread: for the benchmarks and tests of the kernel; the layers in C pack by themselves.
 
     >>> import numpy as np
@@ -264,25 +264,43 @@ class PackedProduct:
     array([[1., 1., 1.],
            [1., 1., 1.]])
     """
+    cdef cnp.ndarray _packed
+    cdef size_t _k, _n, _isa            # of b; the table of kernels that it was packed for, as a number
 
-    def __init__(self, b):
-        cdef cnp.ndarray source = np.ascontiguousarray(b), packed
-        cdef const mg_kernels *K = K32 if source.itemsize == 4 else K64
-        self.shape, self.dtype = b.shape, source.dtype
-        size = K.packed_size(b.shape[0], b.shape[1])
-        room = np.empty(size + 64 // source.itemsize, source.dtype)        # packed operands are aligned to 64 bytes
-        skip = -room.ctypes.data % 64 // source.itemsize
-        packed = room[skip:skip + size]
-        K.pack(b.shape[0], b.shape[1], cnp.PyArray_DATA(source), b.shape[1], 1, cnp.PyArray_DATA(packed))
-        self.packed = packed
+    def __cinit__(self, b):
+        cdef const mg_kernels *K
+        cdef cnp.ndarray source = self._matrix("b", b), packed
+        cdef size_t k = cnp.PyArray_DIM(source, 0), n = cnp.PyArray_DIM(source, 1)
+        K = K32 if source.itemsize == 4 else K64
+        size = K.packed_size(k, n)
+        space = np.empty(size + 64 // source.itemsize, source.dtype)       # packed operands are aligned to 64 bytes
+        skip = -space.ctypes.data % 64 // source.itemsize
+        packed = space[skip:skip + size]
+        K.pack(k, n, cnp.PyArray_DATA(source), n, 1, cnp.PyArray_DATA(packed))
+        self._packed, self._k, self._n, self._isa = packed, k, n, <size_t>K
+
+    @staticmethod
+    def _matrix(name, value):
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(f"PackedProduct: {name} must not be a masked array")
+        array = np.asarray(value)
+        if array.dtype != np.float32 and array.dtype != np.float64:
+            raise TypeError(f"PackedProduct: {name} must have dtype float32 or float64, got {array.dtype}")
+        if array.ndim != 2:
+            raise ValueError(f"PackedProduct: {name} must have 2 dimensions, got shape {array.shape}")
+        return np.require(array, array.dtype.newbyteorder("="), "CA")
 
     def __call__(self, a):
-        cdef cnp.ndarray x = np.ascontiguousarray(a, self.dtype), packed = self.packed
-        cdef size_t m = a.shape[0], k = self.shape[0], n = self.shape[1]
-        cdef const mg_kernels *K = K32 if x.itemsize == 4 else K64
-        cdef cnp.ndarray c = np.zeros((m, n), self.dtype)
-        if a.shape[1] != self.shape[0]:
-            raise ValueError(f"PackedProduct: a must have {self.shape[0]} columns, got {a.shape[1]}")
+        cdef cnp.ndarray x = PackedProduct._matrix("a", a), packed = self._packed, c
+        cdef size_t m = cnp.PyArray_DIM(x, 0), k = self._k, n = self._n
+        cdef const mg_kernels *K = K32 if cnp.PyArray_ITEMSIZE(packed) == 4 else K64
+        if cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(packed):
+            raise TypeError(f"PackedProduct: a must have dtype {packed.dtype} like b, got {x.dtype}")
+        if <size_t>cnp.PyArray_DIM(x, 1) != k:
+            raise ValueError(f"PackedProduct: a must have {k} columns, got {cnp.PyArray_DIM(x, 1)}")
+        if <size_t>K != self._isa:
+            raise RuntimeError("PackedProduct: b was packed for another instruction set")
+        c = np.zeros((m, n), x.dtype)
         with nogil:
             K.gemm_packed(m, n, k, cnp.PyArray_DATA(x), k, 1, cnp.PyArray_DATA(packed), cnp.PyArray_DATA(c), n, 1)
         return c

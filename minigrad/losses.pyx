@@ -19,6 +19,7 @@ import operator
 import numpy as np
 
 from minigrad.elementwise import clip, softplus
+from minigrad.tensor import made_array
 
 cnp.import_array()
 
@@ -58,10 +59,7 @@ cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, Py_
         raise TypeError(f"{op}: target must be an array of ints, the classes, got a Tensor of {target.dtype}")
     if isinstance(target, np.ma.MaskedArray):
         raise TypeError(f"{op}: target must not be a masked array, the mask would be lost: use target.filled({index})")
-    try:
-        array = np.asarray(target)
-    except ValueError as error:
-        raise ValueError(f"{op}: target is ragged: {error}") from None
+    array = made_array(target, op, "target")
     kind = array.dtype.kind
     if kind not in "iu":
         raise TypeError(f"{op}: target must be an array of ints, the classes, got {array.dtype if target is not None else None}")
@@ -99,7 +97,7 @@ cdef Tensor class_weights(object weight, Tensor x, cnp.ndarray target, Py_ssize_
 
 
 cdef Tensor constant(Tensor weight, str op, str argument):
-    if weight._requires_grad:
+    if weight.requires_grad:
         raise RuntimeError(f"{op}: {argument} is a constant, no gradient is made for it: use {argument}.detach()")
     return weight
 

@@ -9,7 +9,7 @@ from libc.stddef cimport ptrdiff_t
 from minigrad.elementwise cimport add, mul
 from minigrad.kernels cimport array_of_shape, mg_kernels, products
 from minigrad.tensor cimport (Node, Operators, Tensor, as_input, as_operand, kernels_of, operators, record2, recordn, save0, save1,
-                              tracked2, recording, wrap)
+                              tracked, tracked2, wrap)
 
 import numpy as np
 
@@ -200,7 +200,7 @@ cpdef Tensor addmm(c, a, b):
         raise ValueError(f"addmm: c must broadcast to the product's shape {shape}, got {start.shape}") from None
     cdef Tensor z = wrap(value)
     accumulate_product(value, x._array, widened(y._array, len(shape)))
-    if recording() and (start._requires_grad or x._requires_grad or y._requires_grad):
+    if tracked2(start, x) or tracked(y):
         node = recordn(z, addmm_rule, "addmm", (start, x, y))
         save0(node, x)
         save1(node, y)

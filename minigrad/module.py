@@ -1,5 +1,6 @@
 """Module and Parameter, and the three layers that are no sequences: Linear, Embedding, Dropout. Recurrent cells are in
 cells.py."""
+import functools
 import gc
 import operator
 import os
@@ -12,7 +13,7 @@ import numpy as np
 from minigrad.index import embedding
 from minigrad.matmul import addmm, matmul
 from minigrad.random import Generator, checked_probability, default_generator, dropout
-from minigrad.tensor import Tensor, checked_dtype, no_grad
+from minigrad.tensor import Tensor, check_data, checked_dtype, no_grad
 
 
 class Parameter(Tensor):
@@ -29,14 +30,15 @@ class Parameter(Tensor):
 
 def size(op: str, name: str, value: Any) -> int:
     """`value` as a positive int; a bool or a float is a TypeError."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
-    number = operator.index(value)
-    if number <= 0:
-        raise ValueError(f"{op}: {name} must be greater than zero, got {value}")
-    if number >= 2**63:
-        raise ValueError(f"{op}: {name} must be below 2 ** 63, got {value}")
-    return number
+    try:
+        found = operator.index(None if isinstance(value, (bool, np.bool_)) else value)
+    except Exception:
+        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}") from None
+    if found <= 0:
+        raise ValueError(f"{op}: {name} must be greater than zero, got {found}")
+    if found >= 2**31:
+        raise ValueError(f"{op}: {name} must be below 2 ** 31, got {found}")
+    return found
 
 
 def check_memory(op: str, count: int, what: str) -> None:
@@ -69,8 +71,7 @@ def flag(op: str, name: str, value: Any) -> bool:
 
 def plain_array(op: str, name: str, value: Any) -> np.ndarray:
     """`value` as an array; a masked array and nested lists of different lengths are errors."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
+    check_data(value, op, name)
     try:
         return np.asarray(value)
     except ValueError:
@@ -93,12 +94,35 @@ def glorot(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
 
 
 # What can hold neither a Parameter nor a Module.
-_PLAIN = frozenset([
-    type(None), bool, int, float, complex, str, bytes, np.dtype, np.random.Generator, Generator, Tensor,
-    *(kind for kind in vars(np).values() if isinstance(kind, type) and issubclass(kind, np.generic)),
-])
+_PLAIN = frozenset(
+    [
+        type(None),
+        bool,
+        int,
+        float,
+        complex,
+        str,
+        bytes,
+        np.dtype,
+        np.random.Generator,
+        Generator,
+        Tensor,
+        *(
+            kind
+            for kind in vars(np).values()
+            if isinstance(kind, type) and issubclass(kind, np.generic)
+        ),
+    ]
+)
 # What a search does not go into: what is shared by the whole program, and weights themselves.
-_NOT_SEARCHED = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, types.FrameType, Tensor)
+_NOT_SEARCHED = (
+    type,
+    types.ModuleType,
+    types.BuiltinFunctionType,
+    types.CodeType,
+    types.FrameType,
+    Tensor,
+)
 
 
 def _plain(value: Any) -> bool:
@@ -119,7 +143,7 @@ def _within(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterator[tupl
     if type(value) in _PLAIN:
         return
     if isinstance(value, dict):
-        if not gc.is_tracked(value):            # nothing but numbers and strings
+        if not gc.is_tracked(value):  # nothing but numbers and strings
             return
         items = [(key, item) for key, item in value.items() if isinstance(key, str)]
     elif isinstance(value, (list, tuple)):
@@ -128,7 +152,7 @@ def _within(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterator[tupl
         items = [(str(i), item) for i, item in enumerate(value)]
     else:
         return
-    if id(value) in above:                      # a list inside itself
+    if id(value) in above:  # a list inside itself
         return
     for key, item in items:
         yield from _within(item, f"{name}.{key}", (*above, id(value)))
@@ -141,6 +165,20 @@ def _referents(thing: Any) -> list[Any]:
     if isinstance(thing, np.ndarray):
         return list(thing.flat) if thing.dtype == object else []
     return gc.get_referents(thing)
+
+
+@functools.lru_cache(maxsize=1024)
+def _class_attributes(kind: type) -> tuple[str, ...]:
+    """Names in a Module's class, and in those it is made from, that may lead to a Parameter or a Module: slots, and values."""
+    return tuple(
+        name
+        for base in kind.__mro__[: kind.__mro__.index(Module)]
+        for name, value in vars(base).items()
+        if isinstance(
+            value, (Parameter, Module, list, tuple, dict, set, types.MemberDescriptorType)
+        )
+        and name != "__slots__"
+    )
 
 
 def _out_of_reach(start: Any, reached: set[int]) -> tuple[Any, Any] | None:
@@ -157,7 +195,14 @@ def _out_of_reach(start: Any, reached: set[int]) -> tuple[Any, Any] | None:
         for inside in _referents(thing):
             if id(inside) not in seen and not _plain(inside):
                 seen.add(id(inside))
-                stack.append((inside, holder if isinstance(thing, types.CellType) or type(inside) is tuple else thing))
+                stack.append(
+                    (
+                        inside,
+                        holder
+                        if isinstance(thing, types.CellType) or type(inside) is tuple
+                        else thing,
+                    )
+                )
     return None
 
 
@@ -209,13 +254,17 @@ class Module:
         return self.forward(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(vars(self).get(name), Parameter) and not (value is None or isinstance(value, Parameter)):
+        if isinstance(vars(self).get(name), Parameter) and not (
+            value is None or isinstance(value, Parameter)
+        ):
             if not isinstance(value, Tensor):
-                raise TypeError(f"{type(self).__name__}: {name} is a Parameter, it can be replaced by a Parameter, a Tensor or None, "
-                                f"got {type(value).__name__}; to change its values: {name}[...] = value, within no_grad()")
+                raise TypeError(
+                    f"{type(self).__name__}: {name} is a Parameter, it can be replaced by a Parameter, a Tensor or None, "
+                    f"got {type(value).__name__}; to change its values: {name}[...] = value, within no_grad()"
+                )
             object.__setattr__(self, "_replaced", (*self._replaced, name))
         object.__setattr__(self, name, value)
-        if self._checked and not _plain(value):
+        if self._checked and not _plain(value) and not (type(value) in (list, dict) and not value):
             object.__setattr__(self, "_checked", False)
 
     def _members(self) -> list[tuple[str, "Parameter | Module"]]:
@@ -224,8 +273,9 @@ class Module:
         return sorted(members, key=lambda member: isinstance(member[1], Module))
 
     def _walk(self, running: bool = False) -> list[tuple[str, "Parameter | Module"]]:
-        """(name, thing) of all Parameters and Modules here and inside, each once. Everything that goes through a module does so by
-        this list. running: for a call, which a Tensor in the place of a Parameter is good enough for."""
+        """(name, thing) of all Parameters and Modules here and inside, each once. Everything that
+        goes through a module does so by this list. running: for a call, which a Tensor in the place
+        of a Parameter is good enough for."""
         found: list[tuple[str, Parameter | Module]] = []
         names: dict[str, int] = {}
         reached = {id(self)}
@@ -233,7 +283,9 @@ class Module:
         while stack:
             for name, thing in stack[-1]:
                 if names.setdefault(name, id(thing)) != id(thing):
-                    raise ValueError(f"{type(self).__name__}: two parameters or modules have the name {name}")
+                    raise ValueError(
+                        f"{type(self).__name__}: two parameters or modules have the name {name}"
+                    )
                 if name and id(thing) in reached:
                     continue
                 reached.add(id(thing))
@@ -264,22 +316,21 @@ class Module:
 
     def _check_attributes(self, path: str, reached: set[int]) -> None:
         """Does an attribute hold a Parameter or a Module that the walk has not reached?"""
-        attributes = [(name, value) for name, value in vars(self).items() if not isinstance(value, (Parameter, Module))]
-        for kind in type(self).__mro__:
-            if kind is Module:
-                break
-            for name, value in vars(kind).items():
-                if isinstance(value, (Parameter, Module, list, tuple, dict)):
-                    attributes.append((name, value))
-                elif isinstance(value, types.MemberDescriptorType) and hasattr(self, name):        # __slots__
-                    attributes.append((name, getattr(self, name)))
+        attributes = list(vars(self).items())
+        for name in _class_attributes(type(self)):
+            if hasattr(self, name):
+                attributes.append((name, getattr(self, name)))
         for name, value in attributes:
-            if _plain(value):
+            if isinstance(value, (Parameter, Module)) and name in vars(self) or _plain(value):
                 continue
             hidden = _out_of_reach(value, reached)
             if hidden is not None:
                 thing, holder = hidden
-                kind = "Parameter" if isinstance(thing, Parameter) else f"module {type(thing).__name__}"
+                kind = (
+                    "Parameter"
+                    if isinstance(thing, Parameter)
+                    else f"module {type(thing).__name__}"
+                )
                 place = "a class attribute" if holder is thing else f"a {type(holder).__name__}"
                 raise TypeError(
                     f"{type(self).__name__}: {path + '.' if path else ''}{name} holds a {kind} in {place}, where it is neither "
@@ -290,7 +341,11 @@ class Module:
         """Before the first call, and after attributes were set: look for what is out of reach, here and inside."""
         for _, module in self._walk(running=True):
             if isinstance(module, Module):
+                module._check_weights()
                 object.__setattr__(module, "_checked", True)
+
+    def _check_weights(self) -> None:
+        """Before the first call, and after attributes were set: do the weights fit each other?"""
 
     def __getstate__(self) -> dict[str, Any]:
         memo: dict[int, Tensor] = {}
@@ -349,7 +404,10 @@ class Module:
         """Set all parameters from arrays by name. Anything missing, unexpected, or of another shape or dtype is one ValueError
         that lists it all; then no parameter has changed."""
         if not isinstance(state, Mapping):
-            raise TypeError(f"load_state_dict: state must be a dict of arrays, got {type(state).__name__}" + _hint(state))
+            raise TypeError(
+                f"load_state_dict: state must be a dict of arrays, got {type(state).__name__}"
+                + _hint(state)
+            )
         own, state, arrays = dict(self.named_parameters()), dict(state), {}
         wrong = [f"missing: {name}" for name in own if name not in state]
         wrong += [f"unexpected: {name}" for name in state if name not in own]
@@ -361,7 +419,10 @@ class Module:
                 else:
                     arrays[name] = array
         if wrong:
-            raise ValueError(f"load_state_dict: {type(self).__name__} does not fit the state: " + "; ".join(wrong))
+            raise ValueError(
+                f"load_state_dict: {type(self).__name__} does not fit the state: "
+                + "; ".join(wrong)
+            )
         with no_grad():
             for name, array in arrays.items():
                 own[name][...] = array
@@ -373,16 +434,23 @@ class Module:
     def __repr__(self) -> str:
         lines = self._lines("", ())
         width = max(len(text) for text, _ in lines)
-        return "\n".join(text if count is None else f"{text.ljust(width)}     # {count:,} parameters" for text, count in lines)
+        return "\n".join(
+            text if count is None else f"{text.ljust(width)}     # {count:,} parameters"
+            for text, count in lines
+        )
 
     def _lines(self, label: str, above: tuple[int, ...]) -> list[tuple[str, int | None]]:
         if id(self) in above:
-            return [(f"{label}{type(self).__name__}(...)", None)]           # a module inside itself
+            return [(f"{label}{type(self).__name__}(...)", None)]  # a module inside itself
         children, count = list(self.children()), sum(p.size for p in self.parameters())
         head = f"{label}{type(self).__name__}("
         if not children:
             return [(f"{head}{self.options()})", count)]
-        inside = [(f"  {text}", n) for name, child in children for text, n in child._lines(f"{name}: ", (*above, id(self)))]
+        inside = [
+            (f"  {text}", n)
+            for name, child in children
+            for text, n in child._lines(f"{name}: ", (*above, id(self)))
+        ]
         return [(head, count), *inside, (")", None)]
 
 
@@ -395,7 +463,9 @@ def _hint(state: Any) -> str:
 
 def _array_for(parameter: Parameter, value: Any) -> tuple[str, np.ndarray | None]:
     """(what is wrong, None), or ("", a copy of the value that fits the parameter): it may be a view of another parameter."""
-    if not isinstance(value, (Tensor, np.ndarray, np.generic, list, tuple, float, int)) and not hasattr(value, "__array__"):
+    if not isinstance(
+        value, (Tensor, np.ndarray, np.generic, list, tuple, float, int)
+    ) and not hasattr(value, "__array__"):
         return f"must be an array, got {type(value).__name__}", None
     if isinstance(value, np.ma.MaskedArray):
         return "must not be a masked array", None
@@ -403,8 +473,13 @@ def _array_for(parameter: Parameter, value: Any) -> tuple[str, np.ndarray | None
         array = np.array(value)
     except ValueError:
         return "must be an array, got nested lists of different lengths", None
-    except Exception as error:                      # whatever __array__ raises, as that of a torch Tensor that requires grad
-        return f"must be an array, got {type(value).__name__}, which NumPy cannot read ({error})", None
+    except (
+        Exception
+    ) as error:  # whatever __array__ raises, as that of a torch Tensor that requires grad
+        return (
+            f"must be an array, got {type(value).__name__}, which NumPy cannot read ({error})",
+            None,
+        )
     if array.shape != parameter.shape:
         return f"must have shape {parameter.shape}, got {array.shape}", None
     if array.dtype != parameter.dtype:
@@ -414,23 +489,23 @@ def _array_for(parameter: Parameter, value: Any) -> tuple[str, np.ndarray | None
     return "", array
 
 
-def _without_graph(value: Any, memo: dict[int, Tensor]) -> Any:
+def _without_graph(value: Any, memo: dict[int, Tensor], above: tuple[int, ...] = ()) -> Any:
     """The value, with activations in it, in lists, tuples and dicts too, replaced by constants."""
     if isinstance(value, Tensor):
-        if value.is_leaf:
+        return value if value.is_leaf else memo.setdefault(id(value), value.detach())
+    if not isinstance(value, (dict, list, tuple)) or id(value) in above:
+        return value
+    if isinstance(value, dict):
+        if not gc.is_tracked(value):
             return value
-        if id(value) not in memo:
-            memo[id(value)] = value.detach()
-        return memo[id(value)]
-    if isinstance(value, dict) and gc.is_tracked(value):
-        made = {key: _without_graph(item, memo) for key, item in value.items()}
-        return value if all(made[key] is item for key, item in value.items()) else made
-    if isinstance(value, (list, tuple)) and not _PLAIN.issuperset(map(type, value)) or isinstance(value, tuple):
-        items = [_without_graph(item, memo) for item in value]
-        if all(new is old for new, old in zip(items, value, strict=True)):
-            return value
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
+        items = {
+            key: _without_graph(item, memo, (*above, id(value))) for key, item in value.items()
+        }
+        return value if all(items[key] is item for key, item in value.items()) else items
+    items = [_without_graph(item, memo, (*above, id(value))) for item in value]
+    if all(new is old for new, old in zip(items, value, strict=True)):
+        return value
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
 class Linear(Module):
@@ -450,27 +525,33 @@ class Linear(Module):
         self.weight = Parameter(glorot(numbers("linear", rng), d, k), dtype)
         self.bias = Parameter(np.zeros(k), dtype) if flag("linear", "bias", bias) else None
 
+    def _check_weights(self) -> None:
+        weight, bias = self.weight, self.bias
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"linear: weight must be a Tensor, got {type(weight).__name__}")
+        if weight.ndim != 2:
+            raise ValueError(f"linear: weight must have shape (d, k), got {weight.shape}")
+        if bias is None:
+            return
+        if not isinstance(bias, Tensor):
+            raise TypeError(f"linear: bias must be a Tensor or None, got {type(bias).__name__}")
+        if bias.shape != weight.shape[1:]:
+            raise ValueError(
+                f"linear: bias must have shape {weight.shape[1:]} = (k,), got {bias.shape}"
+            )
+
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d) -> (..., k)."""
         if not isinstance(x, Tensor):
             raise TypeError(f"linear: x must be a Tensor, got {type(x).__name__}")
-        weight, bias = self.weight, self.bias
-        if not isinstance(weight, Tensor):
-            raise TypeError(f"linear: weight must be a Tensor, got {type(weight).__name__}")
-        if x.dtype != weight.dtype:
-            hint = f"convert the input with x.astype('{weight.dtype}')"
-            raise TypeError(f"linear: x has dtype {x.dtype}, the weights have {weight.dtype}: {hint}")
-        if weight.ndim != 2:
-            raise ValueError(f"linear: weight must have shape (d, k), got {weight.shape}")
-        if x.ndim == 0 or x.shape[-1] != weight.shape[0]:
-            raise ValueError(f"linear: x must have shape (..., {weight.shape[0]}) = (..., d), got {x.shape}")
-        if bias is not None and (not isinstance(bias, Tensor) or bias.shape != weight.shape[1:]):
-            got = bias.shape if isinstance(bias, Tensor) else type(bias).__name__
-            raise (ValueError if isinstance(bias, Tensor) else TypeError)(
-                f"linear: bias must be a Tensor of shape {weight.shape[1:]} = (k,) or None, got {got}")
-        if bias is None or x.ndim < 2:
-            product = matmul(x, weight)
-            return product if bias is None else product + bias
+        if x.dtype != self.weight.dtype:
+            hint = f"convert the input with x.astype('{self.weight.dtype}')"
+            raise TypeError(f"linear: x has dtype {x.dtype}, the weights have {self.weight.dtype}: {hint}")
+        if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
+            raise ValueError(f"linear: x must have shape (..., {self.weight.shape[0]}) = (..., d), got {x.shape}")
+        if self.bias is None or x.ndim < 2:
+            product = matmul(x, self.weight)
+            return product if self.bias is None else product + self.bias
         return addmm(self.bias, x, self.weight)
 
     def options(self) -> str:
@@ -490,12 +571,14 @@ class Embedding(Module):
         shape = size("embedding", "n", n), size("embedding", "d", d)
         self.weight = Parameter(numbers("embedding", rng).standard_normal(shape), checked_dtype(dtype, "embedding"))
 
+    def _check_weights(self) -> None:
+        if not isinstance(self.weight, Tensor):
+            raise TypeError(f"embedding: weight must be a Tensor, got {type(self.weight).__name__}")
+        if self.weight.ndim != 2:
+            raise ValueError(f"embedding: weight must have shape (n, d), got {self.weight.shape}")
+
     def forward(self, indices: Any) -> Tensor:
         """indices (...) -> (..., d)."""
-        if not isinstance(self.weight, Tensor) or self.weight.ndim != 2:
-            got = self.weight.shape if isinstance(self.weight, Tensor) else type(self.weight).__name__
-            raise (ValueError if isinstance(self.weight, Tensor) else TypeError)(
-                f"embedding: weight must be a Tensor of shape (n, d), got {got}")
         return embedding(self.weight, indices)
 
     def options(self) -> str:

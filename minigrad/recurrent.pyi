@@ -15,8 +15,13 @@ class Telemetry:
     dc_norm: np.ndarray | None
     nonfinite: dict[str, Any] | None
     def __init__(self, layer: int = 0, direction: str = "forward") -> None: ...
-    def found(self, run: str, step: int, row: int, gate: str) -> None: ...
+    def found(self, run: str, step: int | None, row: int | None, gate: str) -> None: ...
 
+def room_for_directions(x: Tensor, H: int) -> tuple[Tensor, list[Tensor]]: ...
+def checked_lengths(op: str, lengths: Any, T: int, B: int) -> np.ndarray: ...
+def checked_reset(op: str, reset: Any, T: int, B: int) -> np.ndarray: ...
+def checked_clip(op: str, name: str, clip: Any) -> float: ...
+def no_second_order(op: str) -> RuntimeError: ...
 def sequence(
     cell: str,
     x: Tensor,
@@ -28,11 +33,13 @@ def sequence(
     peephole: Tensor | None,
     *,
     mask: np.ndarray | None = None,
-    lengths: np.ndarray | None = None,
-    reset: np.ndarray | None = None,
+    lengths: Any = None,
+    reset: Any = None,
     reverse: bool = False,
     checkpoint: bool = False,
+    clip: float | None = None,
     telemetry: Telemetry | None = None,
     composed: Callable[..., Any] | None = None,
     trace: bool = False,
+    out: Tensor | None = None,
 ) -> tuple[Any, ...]: ...

@@ -7,7 +7,7 @@ the composed form for second order. The layers that users see are in rnn.py; the
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t
 from minigrad.kernels cimport *
-from minigrad.tensor cimport Node, Tensor, contiguous, kernels_of, mark_view, record_outputs, recording, recordn, wrap
+from minigrad.tensor cimport Node, Tensor, contiguous, kernels_of, mark_view, record_outputs, recording, recordn, savable, wrap
 
 import math
 
@@ -242,9 +242,12 @@ cdef class Sequence:
         dh, dh_T, dc_T = (*dys, None)[:3]
         dh, dh_T, dc_T = rows_of(dh), array_of(dh_T), array_of(dc_T)
         dx = self.new((<object>self.x).shape) if node.wants(0) else None
-        buffers = [None if weight is None or not node.wants(i) else
-                   node.buffer(i, (<object>weight).shape, cnp.PyArray_TYPE(weight))._array
-                   for i, weight in ((3, self.wx), (4, self.wh), (5, self.bias), (6, self.peephole))]
+        buffers = []                    # no comprehensions of objects: tensor.pyx says why
+        for i, weight in ((3, self.wx), (4, self.wh), (5, self.bias), (6, self.peephole)):
+            buffer = None
+            if weight is not None and node.wants(i):
+                buffer = node.buffer(i, (<object>weight).shape, cnp.PyArray_TYPE(weight))._array
+            buffers.append(buffer)
         wants_state = node.wants(1) or node.wants(2)
         T = self.x.shape[0]
         norms = np.zeros((2, T))
@@ -263,7 +266,7 @@ cdef class Sequence:
         self.telemetry.dh_norm = np.sqrt(norms[0])
         self.telemetry.dc_norm = np.sqrt(norms[1]) if self.cell == "lstm" else None
         if self.telemetry.nonfinite is None:
-            self.check_gradients(dx, dh0 if wants_state else None, dc0 if wants_state else None, buffers)
+            self.check_gradients(dh, norms[0], dx, dh0 if wants_state else None, dc0 if wants_state else None, buffers)
         if dx is not None:
             node.give(0, wrap(dx), True)
         if node.wants(1):
@@ -272,9 +275,15 @@ cdef class Sequence:
             node.give(2, wrap(dc0), True)
         return 0
 
-    cdef int check_gradients(self, object dx, object dh0, object dc0, list buffers) except -1:
-        """No gate's gradient is out of bounds; is a gradient that is made of them?"""
+    cdef int check_gradients(self, object dh, object norms, object dx, object dh0, object dc0, list buffers) except -1:
+        """Every gate's gradient is finite. Are those of the outputs, of which relu may have dropped some, and those made of them?"""
         ends = np.full(self.x.shape[1], self.x.shape[0]) if self.lengths is None else self.lengths
+        doubtful = np.flatnonzero(~np.isfinite(norms))
+        for step in doubtful if self.call.reverse else doubtful[::-1]:
+            bad = (step < ends) & ~np.isfinite(dh[step]).all(axis=1) if dh is not None else np.zeros(0, bool)
+            if bad.any():
+                self.telemetry.found("backward", int(step), int(np.flatnonzero(bad)[0]), "h")
+                return 0
         if not all_finite(dx):
             steps, rows = np.nonzero(~np.isfinite(dx).all(axis=2))
             order = steps if self.call.reverse else -steps
@@ -488,7 +497,10 @@ def checked_clip(str op not None, str name not None, clip) -> float:
         raise TypeError(f"{op}: {name} must be a number or None, got {type(clip).__name__}")
     if not clip > 0:
         raise ValueError(f"{op}: {name} must be above 0, got {clip}")
-    return float(min(clip, math.inf))
+    try:
+        return float(clip)
+    except OverflowError:               # an int beyond float: no bound for any number
+        return math.inf
 
 
 def no_second_order(str op not None) -> RuntimeError:
@@ -527,6 +539,10 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
         raise TypeError(f"{op}: composed must be a function or None, got {type(composed).__name__}")
     T, B, H = x.shape[0], x.shape[1], wh.shape[0]
     inputs = (x, h0, c0, wx, wh, bias, peephole)
+    saving = recording() and any([t is not None and t.requires_grad for t in inputs])
+    if saving:
+        inputs = tuple([None if t is None else savable(<Tensor>t) for t in inputs])
+        x, h0, c0, wx, wh, bias, peephole = inputs
     s.cell, s.dtype, s.call.reverse, s.clip = cell, x.dtype, reverse, checked_clip(op, "clip", clip)
     s.x, s.wx, s.wh, s.bias, s.peephole = array_of(x), array_of(wx), array_of(wh), array_of(bias), array_of(peephole)
     s.h0, s.c0 = array_of(h0), array_of(c0)
@@ -541,9 +557,8 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
     s.h = out._array
     s.telemetry = Telemetry() if telemetry is None else telemetry
     s.composed = composed
-    saving = recording() and any([t is not None and t.requires_grad for t in inputs])
     s.forward(saving or trace, checkpoint and not trace)
-    outputs = (out, *[wrap(array) for array in (s.h_T, s.c_T) if array is not None])
+    outputs = (out, wrap(s.h_T)) if s.c_T is None else (out, wrap(s.h_T), wrap(s.c_T))
     if saving:
         node = recordn(<Tensor>outputs[0], sequence_rule, cell, inputs)
         record_outputs(node, outputs)
@@ -560,7 +575,10 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
 
 cdef list guard(tuple tensors):
     """The tensors' versions now, and the memory they count for."""
-    return [None if t is None else mark(<Tensor>t) for t in tensors]
+    marks = []
+    for t in tensors:
+        marks.append(None if t is None else mark(<Tensor>t))
+    return marks
 
 cdef tuple mark(Tensor t):
     cdef Tensor alias = t.detach()
@@ -589,9 +607,15 @@ cdef int sequence_rule(Node node, Tensor _) except -1:
     if s.composed is None:
         raise RuntimeError(f"{node.name}: cannot be differentiated twice, since sequence was called without composed=")
     wanted = [i for i in range(len(inputs)) if node.wants(i)]
-    aliases = [t.reshape(t.shape) if i in wanted else t for i, t in enumerate(inputs)]
-    pairs = [(y, dy) for y, dy in zip(s.composed(*aliases), node.outputs) if dy is not None and y.requires_grad]
-    gradients = grad([y for y, _ in pairs], [aliases[i] for i in wanted], [dy for _, dy in pairs], create_graph=True, allow_unused=True)
+    aliases, ys, dys = [], [], []
+    for i, t in enumerate(inputs):
+        aliases.append(t.reshape(t.shape) if i in wanted else t)
+    for y, dy in zip(s.composed(*aliases), node.outputs):
+        if dy is not None and y.requires_grad:
+            ys.append(y)
+            dys.append(dy)
+    points = list(map(aliases.__getitem__, wanted))
+    gradients = grad(ys, points, dys, create_graph=True, allow_unused=True)
     for i, gradient in zip(wanted, gradients):
         if gradient is not None:
             node.give(i, <Tensor>gradient, False)

@@ -52,17 +52,28 @@ cdef struct Plan:
     size_t outer, n, inner
 
 
+cdef object plain_axis(object axis, object given, str op):
+    """One axis, or the tuple of several, as Python's own ints: what was given may change before backward."""
+    if axis is None or type(axis) is int:
+        return axis
+    if type(axis) is tuple:
+        return tuple([plain_axis(one, given, op) for one in <tuple>axis])
+    try:
+        return operator.index(None if isinstance(axis, bool) else axis)
+    except Exception:
+        raise TypeError(f"{op}: axis must be None, an int or a tuple of ints, got {given!r}") from None
+
+
 cdef int mark(Plan *p, object axis, object given, int nd, str op) except -1:
     """Mark one axis as reduced."""
     cdef Py_ssize_t d
-    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+    if type(axis) is not int:
         raise TypeError(f"{op}: axis must be None, an int or a tuple of ints, got {given!r}")
-    index = operator.index(axis)
-    if not -nd <= index < nd:
+    if not -nd <= axis < nd:
         if nd == 0:
             raise ValueError(f"{op}: axis must be None for a 0-d input, got {given!r}")
         raise ValueError(f"{op}: axis must be from {-nd} to {nd - 1} for an input of {nd} dimensions, got {given!r}")
-    d = index
+    d = axis
     d = d + nd if d < 0 else d
     if p.reduced[d]:
         raise ValueError(f"{op}: axis must not name a dimension twice, got {given!r}")
@@ -191,6 +202,7 @@ cpdef Tensor sum(x, axis=None, bint keepdims=False):
     """
     cdef Tensor t = as_input(x, "sum"), y
     cdef Plan p
+    axis = plain_axis(axis, axis, "sum")
     plan(&p, t._array, axis, False, "sum")
     y = reduced(t, &p, keepdims, kernels_of(t._array).sum)
     if tracked(t):
@@ -221,6 +233,7 @@ cpdef Tensor mean(x, axis=None, bint keepdims=False):
     """
     cdef Tensor t = as_input(x, "mean"), y
     cdef Plan p
+    axis = plain_axis(axis, axis, "mean")
     plan(&p, t._array, axis, False, "mean")
     y = over(reduced(t, &p, keepdims, kernels_of(t._array).sum), p.n)
     if tracked(t):
@@ -247,9 +260,14 @@ def var(x, axis=None, ddof=0, bint keepdims=False):
     cdef Tensor t = as_input(x, "var"), y, distance
     cdef Plan p
     cdef double divisor
-    if isinstance(ddof, bool) or not hasattr(ddof, "__index__"):
-        raise TypeError(f"var: ddof must be an int, got {type(ddof).__name__}")
+    try:
+        ddof = operator.index(None if isinstance(ddof, bool) else ddof)
+    except Exception:
+        raise TypeError(f"var: ddof must be an int, got {type(ddof).__name__}") from None
+    axis = plain_axis(axis, axis, "var")
     plan(&p, t._array, axis, False, "var")
+    if not -2**63 <= ddof < 2**63:
+        raise ValueError(f"var: ddof must fit into 64 bits, got {ddof}")
     divisor = <double>p.n - <double>ddof
     divisor = divisor if divisor > 0 else 0
     distance = wrap(t._array)
@@ -284,6 +302,7 @@ def prod(x, axis=None, bint keepdims=False):
     """
     cdef Tensor t = as_input(x, "prod"), y
     cdef Plan p
+    axis = plain_axis(axis, axis, "prod")
     plan(&p, t._array, axis, False, "prod")
     y = reduced(t, &p, keepdims, kernels_of(t._array).prod)
     if tracked(t):
@@ -345,6 +364,7 @@ def max(x, axis=None, bint keepdims=False):
     """
     cdef Tensor t = as_input(x, "max"), y
     cdef Plan p
+    axis = plain_axis(axis, axis, "max")
     plan(&p, t._array, axis, False, "max")
     refuse_empty(&p, t, axis, "max", "maximum")
     y = reduced(t, &p, keepdims, kernels_of(t._array).max)
@@ -365,6 +385,7 @@ def min(x, axis=None, bint keepdims=False):
     """
     cdef Tensor t = as_input(x, "min"), y
     cdef Plan p
+    axis = plain_axis(axis, axis, "min")
     plan(&p, t._array, axis, False, "min")
     refuse_empty(&p, t, axis, "min", "minimum")
     y = reduced(t, &p, keepdims, kernels_of(t._array).min)
@@ -401,6 +422,7 @@ def argmax(x, axis=None, bint keepdims=False):
     cdef Plan p
     if type(axis) is tuple:
         raise TypeError(f"argmax: axis must be None or an int, got {axis!r}")
+    axis = plain_axis(axis, axis, "argmax")
     plan(&p, t._array, axis, False, "argmax")
     if p.n == 0 and p.outer * p.inner != 0:
         raise ValueError(f"argmax: attempt to get argmax of an empty sequence: x has shape {t.shape}, axis is {axis}")
@@ -440,6 +462,7 @@ cpdef Tensor logsumexp(x, axis=None, bint keepdims=False):
     """
     cdef Tensor t = as_input(x, "logsumexp"), y
     cdef Plan p
+    axis = plain_axis(axis, axis, "logsumexp")
     plan(&p, t._array, axis, True, "logsumexp")
     y = wrap(without_reduced(t._array, &p, keepdims, cnp.PyArray_TYPE(t._array)))
     cdef cnp.ndarray source = arranged(t._array, &p)
@@ -470,6 +493,7 @@ cpdef Tensor softmax(x, axis=-1):
     """
     cdef Tensor t = as_input(x, "softmax"), y
     cdef Plan p
+    axis = plain_axis(axis, axis, "softmax")
     plan(&p, t._array, axis, True, "softmax")
     y = restored(by_rows(arranged(t._array, &p), &p, kernels_of(t._array).softmax), &p)
     if tracked(t):
@@ -529,6 +553,7 @@ cpdef Tensor log_softmax(x, axis=-1):
     """
     cdef Tensor t = as_input(x, "log_softmax"), y
     cdef Plan p
+    axis = plain_axis(axis, axis, "log_softmax")
     plan(&p, t._array, axis, True, "log_softmax")
     y = restored(by_rows(arranged(t._array, &p), &p, kernels_of(t._array).log_softmax), &p)
     if tracked(t):

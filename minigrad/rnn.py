@@ -12,7 +12,14 @@ import numpy as np
 from minigrad.cells import Cell, GRUCell, LSTMCell, RNNCell, Weights
 from minigrad.module import Module, check_memory, flag, size, tensor_of
 from minigrad.random import checked_probability, dropout, dropout_mask
-from minigrad.recurrent import Telemetry, checked_clip, checked_lengths, checked_reset, room_for_directions, sequence
+from minigrad.recurrent import (
+    Telemetry,
+    checked_clip,
+    checked_lengths,
+    checked_reset,
+    room_for_directions,
+    sequence,
+)
 from minigrad.sequence import checked_merge, merge_directions, unroll
 from minigrad.shape import adjoin, stack
 from minigrad.tensor import Tensor, zeros
@@ -81,8 +88,8 @@ class _Recurrent(Module):
             self.cells += [make_cell(features) for _ in self.directions]
             if layer == 0 and self.num_layers > 1:
                 features = self._merged_size()
-                number, parameters = len(self.directions) * self.num_layers, (features + self.hidden_size) * self.hidden_size
-                check_memory(op, number * parameters, f"num_layers = {self.num_layers}")
+                parameters = (features + self.hidden_size) * self.hidden_size * len(self.directions)
+                check_memory(op, self.num_layers * parameters, f"num_layers = {self.num_layers}")
         self.telemetry: list[Telemetry] = []
 
     def _merged_size(self) -> int:
@@ -100,8 +107,10 @@ class _Recurrent(Module):
             if not isinstance(merged, Tensor):
                 raise TypeError(f"{self.op}: merge must return a Tensor, got {type(merged).__name__}")
             if merged.ndim != 3 or merged.shape[:2] != (T, B) or not merged.shape[2]:
-                raise ValueError(f"{self.op}: merge must return the shape ({T}, {B}, features) = (time, batch, features), "
-                                 f"got {merged.shape}")
+                raise ValueError(
+                    f"{self.op}: merge must return the shape ({T}, {B}, features) = "
+                    f"(time, batch, features), got {merged.shape}"
+                )
         return merged
 
     def _merge_of(self, last: bool) -> Any:
@@ -154,8 +163,10 @@ class _Recurrent(Module):
         for k, cell in enumerate(self.cells):
             if type(cell) is not self.cell_type or getattr(cell, "layer_norm", False):
                 got = "one with layer_norm" if type(cell) is self.cell_type else type(cell).__name__
-                raise TypeError(f"{self.op}: cells[{k}] must be a plain {self.cell_type.__name__}, whose formulas the fused layer "
-                                f"computes, got {got}: run other cells with nn.unroll")
+                raise TypeError(
+                    f"{self.op}: cells[{k}] must be a plain {self.cell_type.__name__}, whose "
+                    f"formulas the fused layer computes, got {got}: run other cells with nn.unroll"
+                )
 
     # -- running
 
@@ -228,9 +239,10 @@ class _Recurrent(Module):
                         telemetry=self.telemetry[-1], composed=composed, trace=trace, out=out)
 
     def first_nonfinite(self) -> dict | None:
-        """Where the first value that is not finite arose in the last forward pass, also one within no_grad(), and in the
-        backward pass after it: pass, layer, direction, step, row, gate (see `telemetry`); or None. A value that came in not
-        finite, in x, a state or a weight, counts where it is first used, also where a saturated gate hides it. A backward pass with
+        """Where the first value that is not finite arose in the last forward pass, also one within
+        no_grad(), and in the backward pass after it: pass, layer, direction, step, row, gate (see
+        Telemetry); or None. A value that came in not finite, in x, a state or a weight, counts
+        where it is first used, also where a saturated gate hides it. A backward pass with
         create_graph=True is not looked at."""
         places = [t.nonfinite for t in self.telemetry if t.nonfinite]
         forward = [place for place in places if place["pass"] == "forward"]

@@ -1,4 +1,5 @@
 """Loops over cells: a sequence through one cell, op by op, and the merging of two directions. Time-major: x is (T, B, I)."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -46,14 +47,18 @@ def unroll(
     """
     op = "unroll"
     if not isinstance(cell, Cell):
-        raise TypeError(f"{op}: cell must be an RNNCell, an LSTMCell or a GRUCell, got {type(cell).__name__}")
+        raise TypeError(
+            f"{op}: cell must be an RNNCell, an LSTMCell or a GRUCell, got {type(cell).__name__}"
+        )
     two = isinstance(cell, LSTMCell)
     weights = cell.checked_weights(op, weights)
     x = cell.checked_sequence(op, x, weights)
     T, B, _ = x.shape
     H, dtype = cell.hidden_size, x.dtype
     if two and state is not None and (not isinstance(state, tuple) or len(state) != 2):
-        got = type(state).__name__ + (f" of length {len(state)}" if isinstance(state, tuple) else "")
+        got = type(state).__name__ + (
+            f" of length {len(state)}" if isinstance(state, tuple) else ""
+        )
         raise TypeError(f"{op}: state must be (h, c), got {got}")
     h, c = (None, None) if state is None else state if two else (state, None)
     for name, value in (("h", h), ("c", c)):
@@ -64,7 +69,10 @@ def unroll(
         cell.check_state(op, "mask", mask, B, dtype)
     lengths = None if lengths is None else checked_lengths(op, lengths, T, B)
     reset = None if reset is None else checked_reset(op, reset, T, B)
-    reverse, bound = flag(op, "reverse", reverse), checked_clip(op, "clip_state_grad", clip_state_grad)
+    reverse, bound = (
+        flag(op, "reverse", reverse),
+        checked_clip(op, "clip_state_grad", clip_state_grad),
+    )
     h = zeros((B, H), dtype) if h is None else h
     c = zeros((B, H), dtype) if two and c is None else c
     parts = cell.start(weights)
@@ -116,7 +124,9 @@ def tensors_of(parts: Any) -> list[Tensor]:
     """The Tensors in what Cell.start returns: tuples and lists, nested."""
     if isinstance(parts, Tensor):
         return [parts]
-    return [x for part in parts for x in tensors_of(part)] if isinstance(parts, (tuple, list)) else []
+    return (
+        [x for part in parts for x in tensors_of(part)] if isinstance(parts, (tuple, list)) else []
+    )
 
 
 def carry(h: Tensor) -> Tensor:
@@ -134,6 +144,7 @@ def clip_grad(h: Tensor | None, bound: float) -> Tensor | None:
         if is_grad_enabled():
             raise no_second_order("unroll")
         return clip(dy, -largest, largest)
+
     return record("clip_grad", h._array, (h,), backward)
 
 
@@ -146,7 +157,9 @@ def checked_merge(op: str, merge: Any) -> Any:
     return merge
 
 
-def merge_directions(forward: Tensor, backward: Tensor, merge: str | Callable[[Tensor, Tensor], Any] | None) -> Any:
+def merge_directions(
+    forward: Tensor, backward: Tensor, merge: str | Callable[[Tensor, Tensor], Any] | None
+) -> Any:
     """The slide's y_n = [h_n, g_n] and its alternatives: "concat", "sum", "mean", "mul", a function of both, or None for the
     pair.
 
@@ -160,9 +173,13 @@ def merge_directions(forward: Tensor, backward: Tensor, merge: str | Callable[[T
         if not isinstance(y, Tensor):
             raise TypeError(f"{op}: {name} must be a Tensor, got {type(y).__name__}")
     if merge in ("sum", "mean", "mul") and forward.shape != backward.shape:
-        raise ValueError(f"{op}: both directions must have one shape (..., H), got {forward.shape} and {backward.shape}")
+        raise ValueError(
+            f"{op}: both directions must have one shape (..., H), got {forward.shape} and {backward.shape}"
+        )
     if forward.dtype != backward.dtype:
-        raise TypeError(f"{op}: both directions must have one dtype, got {forward.dtype} and {backward.dtype}")
+        raise TypeError(
+            f"{op}: both directions must have one dtype, got {forward.dtype} and {backward.dtype}"
+        )
     if merge is None:
         return forward, backward
     if callable(merge):
@@ -176,7 +193,9 @@ def merge_directions(forward: Tensor, backward: Tensor, merge: str | Callable[[T
     return forward * backward
 
 
-def bidirectional(forward: Cell, backward: Cell, x: Tensor, merge: Any = "concat", *, lengths: Any = None) -> Any:
+def bidirectional(
+    forward: Cell, backward: Cell, x: Tensor, merge: Any = "concat", *, lengths: Any = None
+) -> Any:
     """The slide's bidirectional network, op by op: two cells over x (T, B, I), one from each end, their outputs merged.
 
     >>> import minigrad as mg
@@ -188,11 +207,15 @@ def bidirectional(forward: Cell, backward: Cell, x: Tensor, merge: Any = "concat
     checked_merge(op, merge)
     for name, cell in (("forward", forward), ("backward", backward)):
         if not isinstance(cell, Cell):
-            raise TypeError(f"{op}: {name} must be an RNNCell, an LSTMCell or a GRUCell, got {type(cell).__name__}")
+            raise TypeError(
+                f"{op}: {name} must be an RNNCell, an LSTMCell or a GRUCell, got {type(cell).__name__}"
+            )
     x = forward.checked_sequence(op, x, forward.checked_weights(op))
     backward.checked_sequence(op, x, backward.checked_weights(op))
     if merge in ("sum", "mean", "mul") and forward.hidden_size != backward.hidden_size:
-        raise ValueError(f"{op}: both cells must have one hidden_size, got {forward.hidden_size} and {backward.hidden_size}")
+        raise ValueError(
+            f"{op}: both cells must have one hidden_size, got {forward.hidden_size} and {backward.hidden_size}"
+        )
     lengths = None if lengths is None else checked_lengths(op, lengths, x.shape[0], x.shape[1])
     h, _ = unroll(forward, x, lengths=lengths)
     g, _ = unroll(backward, x, lengths=lengths, reverse=True)

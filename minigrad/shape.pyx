@@ -9,7 +9,7 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 from minigrad.index cimport getitem, sliced, view_of
 from minigrad.kernels cimport copy_strided, new_array
-from minigrad.tensor cimport Node, Rule, Tensor, as_input, as_operand, mark_view, record1, recordn, recording, tracked, wrap
+from minigrad.tensor cimport Node, Rule, Tensor, as_input, as_operand, ints_of, mark_view, record1, recordn, recording, stale, tracked, wrap
 
 import operator
 from itertools import accumulate
@@ -25,6 +25,9 @@ cdef extern from "numpy/arrayobject.h":
 
 cdef enum:
     MAX_DIMS = 64
+
+cdef object MOST_PARTS = 2**31              # of an empty axis, which any number divides
+cdef object masked_array = np.ma.MaskedArray
 
 
 # ---------------------------------------------------------------- what the ops share
@@ -44,7 +47,7 @@ cdef int axis_of(object axis, int nd, str op) except -1:
     if type(axis) is not int:
         try:
             axis = operator.index(None if isinstance(axis, bool) else axis)
-        except TypeError:
+        except Exception:
             raise TypeError(f"{op}: axis must be an int, got {type(axis).__name__}") from None
     if not -nd <= axis < nd:
         raise ValueError(f"{op}: axis {axis} is out of range for a tensor of {nd} dimensions")
@@ -82,12 +85,9 @@ cpdef Tensor reshape(x, shape):
     cdef cnp.npy_intp strides[MAX_DIMS]
     cdef cnp.npy_intp size = cnp.PyArray_SIZE(t._array), stride = cnp.PyArray_ITEMSIZE(t._array)
     cdef int nd, d, unknown = -1
-    cdef tuple dims
-    try:
-        dims = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-        dims = tuple([n if type(n) is int else operator.index(n) for n in dims])
-    except TypeError:
-        raise TypeError(f"reshape: shape must be made of ints, got {shape!r}") from None
+    cdef tuple dims = <tuple>shape if all_ints(shape) else ints_of(shape)
+    if dims is None:
+        raise TypeError(f"reshape: shape must be made of ints, got {shape!r}")
     nd = len(dims)
     known = 1
     for d in range(nd):
@@ -107,6 +107,15 @@ cpdef Tensor reshape(x, shape):
         strides[d] = stride
         stride *= to[d]
     return seen_as(t, nd, to, strides, 0, reshape_rule, "reshape", t.shape)
+
+cdef bint all_ints(object shape) noexcept:
+    """Is this a tuple of Python's own ints?"""
+    if type(shape) is not tuple:
+        return False
+    for n in <tuple>shape:
+        if type(n) is not int:
+            return False
+    return True
 
 cdef object invalid_shape(Tensor x, tuple dims):
     return ValueError(f"reshape: shape {dims} is invalid for a tensor of shape {x.shape} with {x.size} elements")
@@ -227,9 +236,9 @@ def transpose(x, axes=None) -> Tensor:
     if axes is None:
         order = tuple(range(nd - 1, -1, -1))
     else:
-        if mark_axes(named, axes, nd, "transpose") != nd:
-            raise ValueError(f"transpose: axes must name each of the {nd} dimensions once, got {axes}")
         order = tuple([axis_of(axis, nd, "transpose") for axis in (axes if isinstance(axes, (tuple, list)) else (axes,))])
+        if mark_axes(named, order, nd, "transpose") != nd:
+            raise ValueError(f"transpose: axes must name each of the {nd} dimensions once, got {axes}")
     return permuted(t, order, False)
 
 cdef Tensor permuted(Tensor x, tuple order, bint back):
@@ -284,7 +293,10 @@ cpdef Tensor flip(x, axis=None):
     cdef bint flipped[MAX_DIMS]
     cdef int nd = cnp.PyArray_NDIM(t._array), d
     cdef Py_ssize_t offset = 0
-    axes = tuple(range(nd)) if axis is None else tuple(axis) if isinstance(axis, list) else axis
+    if axis is None:
+        axes = tuple(range(nd))
+    else:
+        axes = tuple([axis_of(one, nd, "flip") for one in (axis if isinstance(axis, (tuple, list)) else (axis,))])
     mark_axes(flipped, axes, nd, "flip")
     for d in range(nd):
         strides[d] = cnp.PyArray_STRIDE(t._array, d)
@@ -306,7 +318,10 @@ cdef tuple several(object tensors, str op):
     cdef bint one_type = True
     if isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__"):
         raise TypeError(f"{op}: tensors must be a sequence of Tensors, got {type(tensors).__name__}")
-    cdef tuple found = tuple(tensors)
+    cdef tuple found
+    if isinstance(tensors, masked_array):
+        raise TypeError(f"{op}: tensors must not be a masked array, the mask would be lost: use tensors.filled(value)")
+    found = tuple(tensors)
     if not found:
         raise ValueError(f"{op}: tensors must hold at least one Tensor, got none")
     for part in found:
@@ -318,6 +333,14 @@ cdef tuple several(object tensors, str op):
     if first is None:
         first = as_input(found[0], op)
     return tuple([as_operand(part, first, op) for part in found])
+
+
+cdef bint too_large(cnp.ndarray x, double times) noexcept:
+    """May `times` as many elements as x has be too many? Expanded views can have far more than fit into memory."""
+    cdef int d
+    for d in range(cnp.PyArray_NDIM(x)):
+        times *= max(cnp.PyArray_DIM(x, d), 1)
+    return times >= 2.0**58
 
 
 cdef int copy_part(cnp.ndarray y, cnp.ndarray x, int axis, bint new_axis, cnp.npy_intp at) except -1:
@@ -350,7 +373,7 @@ cdef bint wanted(tuple parts):
     """Does one of the parts want a gradient, and is recording on?"""
     if recording():
         for part in parts:
-            if (<Tensor>part)._requires_grad:
+            if (<Tensor>part)._requires_grad or stale(<Tensor>part):
                 return True
     return False
 
@@ -368,12 +391,11 @@ def concatenate(tensors, axis=0) -> Tensor:
     cdef Tensor first = <Tensor>parts[0], part, y
     cdef int nd = cnp.PyArray_NDIM(first._array), at, d
     cdef cnp.npy_intp shape[MAX_DIMS]
-    cdef cnp.npy_intp end = 0
     cdef bint fits
     if nd == 0:
         raise ValueError("concatenate: 0-d tensors cannot be concatenated: use stack")
     at = axis_of(axis, nd, "concatenate")
-    ends = [0]
+    end, ends = 0, [0]
     for i, part in enumerate(parts):
         fits = cnp.PyArray_NDIM(part._array) == nd
         if fits:
@@ -384,6 +406,8 @@ def concatenate(tensors, axis=0) -> Tensor:
                              f"tensor {i} has {part.shape}")
         end += cnp.PyArray_DIM(part._array, at)
         ends.append(end)
+    if too_large(first._array, end / max(cnp.PyArray_DIM(first._array, at), 1)):
+        checked_shape(first.shape[:at] + (end,) + first.shape[at + 1:], "concatenate")
     for d in range(nd):
         shape[d] = end if d == at else cnp.PyArray_DIM(first._array, d)
     y = wrap(new_array(nd, shape, cnp.PyArray_TYPE(first._array), False))
@@ -445,6 +469,8 @@ def stack(tensors, axis=0) -> Tensor:
                 fits &= cnp.PyArray_DIM(part._array, d) == cnp.PyArray_DIM(first._array, d)
         if not fits:
             raise ValueError(f"stack: all tensors must have the shape of the first, {first.shape}; tensor {i} has {part.shape}")
+    if too_large(first._array, len(parts)):
+        checked_shape((len(parts),) + first.shape, "stack")
     for d in range(nd):
         shape[d] = len(parts) if d == at else cnp.PyArray_DIM(first._array, d - (d > at))
     y = wrap(new_array(nd, shape, cnp.PyArray_TYPE(first._array), False))
@@ -479,12 +505,12 @@ cpdef list split(x, parts, axis=0):
     several_lengths = isinstance(parts, (list, tuple))
     try:
         sizes = [operator.index(size) for size in parts] if several_lengths else operator.index(parts)
-    except TypeError:
+    except Exception:
         raise TypeError(f"split: parts must be an int or a list of ints, got {parts!r}") from None
     if several_lengths:
         if any([size < 0 for size in sizes]) or sum(sizes) != length:
             raise ValueError(f"split: parts must be lengths that add up to {length}, the length of axis {at}, got {parts}")
-    elif sizes < 1 or length % sizes:
+    elif sizes < 1 or length % sizes or sizes > MOST_PARTS:
         raise ValueError(f"split: axis {at} of length {length} cannot be cut into {parts} equal parts")
     else:
         sizes = [length // sizes] * sizes
@@ -507,7 +533,7 @@ def pad(x, widths, value=0.0) -> Tensor:
     cdef Tensor t = as_input(x, "pad"), y
     try:
         pairs = [(operator.index(before), operator.index(after)) for before, after in widths]
-    except (TypeError, ValueError):
+    except Exception:
         raise TypeError(f"pad: widths must be a pair (before, after) of ints for each dimension, got {widths!r}") from None
     if len(pairs) != t.ndim or any([min(pair) < 0 for pair in pairs]):
         raise ValueError(f"pad: widths must be {t.ndim} pairs of ints that are not negative, got {widths}")

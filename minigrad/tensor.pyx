@@ -5,24 +5,25 @@
 How a gradient is made, in three steps:
 
 1. *Record.* Each op computes its value and, if an input requires a gradient and recording is on,
-   makes a Node. The Node holds its rule, what the rule needs (saved tensors), and the *slots* of the
-   inputs: the Node that made an input, or the leaf Tensor itself. It never holds its own output: a
-   rule that needs the output keeps its memory, in a Tensor that has no Node. So there are no cycles,
-   and a Node that nobody needs dies at once. Its serial is its rank in the order of creation.
-2. *Sweep.* ``backward`` puts the seed into the slot of the root and then visits, again and again, the
-   newest of the Nodes that have been given a gradient. A Node is newer than everything it was made
-   from, so when its turn comes, every contribution to its gradient has arrived: no recursion and no
-   sorting (for `b = a + a; c = b + b`, b is visited once, with both contributions). The rule turns
-   the gradient of the output, `dy`, into gradients of the inputs and gives them to their slots; then
-   the Node lets go of what it saved. Only what hangs on the root is ever looked at.
+   makes a Node. The Node holds its rule, what the rule needs (saved tensors), and the *slots* of
+   the inputs: the Node that made an input, or the leaf Tensor itself. It never holds its own
+   output: a rule that needs the output keeps its memory, in a Tensor that has no Node. So there are
+   no cycles, and a Node that nobody needs dies at once. Its serial is its rank in the order of
+   creation.
+2. *Sweep.* ``backward`` puts the seed into the slot of the root and then visits, again and again,
+   the newest of the Nodes that have been given a gradient. A Node is newer than everything it was
+   made from, so when its turn comes, every contribution to its gradient has arrived: no recursion
+   and no sorting (for `b = a + a; c = b + b`, b is visited once, with both contributions). The rule
+   turns the gradient of the output, `dy`, into gradients of the inputs and gives them to their
+   slots; then the Node lets go of what it saved. Only what hangs on the root is ever looked at.
 3. *Commit.* Only when the whole sweep succeeded, the leaves' gradients are added to their ``grad``,
    all of them in one go.
 
 Threads and sweeps inside of sweeps (from a hook): recording, anomaly mode and the sweep belong to
 their thread, and nothing waits for anything. A sweep gathers gradients in the slots themselves. If
 another sweep is busy with a slot, it gathers in a *stand-in*: a Slot of its own with the same rule
-and the same saved tensors. Three places must happen at once as seen from other threads, and do, since
-they run no Python code and hold the interpreter's lock: `claim`, the end of `commit`, and
+and the same saved tensors. Three places must happen at once as seen from other threads, and do,
+since they run no Python code and hold the interpreter's lock: `claim`, the end of `commit`, and
 `next_serial` (atomic also without that lock). No lock is taken, so a fork finds none held.
 """
 cimport cython
@@ -34,6 +35,7 @@ from libc.string cimport memcpy
 from minigrad.kernels cimport K32, K64, accumulate_strided, array_like, array_of_shape, copy_strided, mg_kernels, new_array
 
 import linecache
+import math
 import operator
 import os
 import sys
@@ -48,7 +50,8 @@ cdef extern from *:
     """
     static _Thread_local int mg_recording = 1;
     static _Thread_local int mg_anomaly = 0;
-    static _Thread_local PyObject *mg_modes = NULL;     /* the last change of one of the two, a Mode, owned */
+    /* The last change of one of the two: a Mode, owned. */
+    static _Thread_local PyObject *mg_modes = NULL;
 
     #ifdef Py_GIL_DISABLED
     static _Atomic unsigned long long mg_serials = 0;
@@ -57,7 +60,7 @@ cdef extern from *:
     #endif
     #define mg_next_serial() (++mg_serials)
 
-    /* What nodes held that died too deep inside of each other, for the outermost of them to release. */
+    /* What nodes held that died too deep inside of each other: the outermost releases it. */
     static _Thread_local int mg_depth = 0;
     static _Thread_local struct { PyObject **items; size_t count, capacity; } mg_dead;
 
@@ -97,7 +100,12 @@ cdef extern from *:
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         PyObject *tp_dict
+    ctypedef struct PyFloatObject:
+        double ob_fval
     void PyType_Modified(PyTypeObject *type)
+    double PyFloat_AsDouble(object x) except? -1
+    bint PySequence_Check(object x) noexcept
+    bint PyObject_CheckBuffer(object x) noexcept
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_EMPTY(int nd, cnp.npy_intp *dims, int typenum, int fortran)
@@ -113,14 +121,24 @@ cdef object masked_array = np.ma.MaskedArray
 cdef cnp.ndarray nothing = np.zeros(0, np.float32)        # the data of a Tensor before __init__
 nothing.flags.writeable = False
 cdef str package = os.path.dirname(os.path.realpath(__file__))
+cdef tuple array_protocols = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
 cdef tuple number_types = (np.floating, np.integer)       # NumPy scalars beside Python's float and int
 
 
 # ---------------------------------------------------------------- the tape
 
+@cython.final
+@cython.no_gc
+@cython.auto_pickle(False)
+cdef class Owner:
+    """Tells whether the tensor that owns some memory is still there."""
+
+
+@cython.final
+@cython.no_gc
 @cython.auto_pickle(False)
 cdef class Version:
-    """Counts the in-place changes of one block of memory; shared by all tensors that look at it."""
+    """What is known of one block of memory; shared by all tensors that look at it."""
 
 
 @cython.auto_pickle(False)
@@ -149,9 +167,9 @@ cdef class Node(Slot):
     """One recorded op. `name` is the op's, `inputs` lead to the earlier nodes."""
 
     def __dealloc__(self):
-        """Let go of what the node holds: not deeper than MAX_DEPTH, since a chain of a million nodes
-        would overrun the stack. (CPython's trashcan, from 3.12 on, allows thousands of levels: too
-        many for a thread with a small stack.)"""
+        """Let go of what the node holds: not deeper than MAX_DEPTH, since a chain of a million
+        nodes would overrun the stack. (CPython's trashcan, from 3.12 on, allows thousands of
+        levels: too many for a thread with a small stack.)"""
         global mg_depth
         if mg_depth >= MAX_DEPTH:
             bury(self.slots)
@@ -210,7 +228,8 @@ cdef class Node(Slot):
             slot = self.run.place(slot)
         if slot.inflight is None:
             slot.inflight, slot.fresh = wrap(array_of_shape(shape, typenum, True)), True
-        elif not slot.fresh or not PyArray_CHKFLAGS(slot.inflight._array, cnp.NPY_ARRAY_C_CONTIGUOUS):
+        elif not (slot.fresh
+                  and PyArray_CHKFLAGS(slot.inflight._array, cnp.NPY_ARRAY_C_CONTIGUOUS)):
             slot.inflight, slot.fresh = wrap(copied(slot.inflight._array)), True
         return slot.inflight
 
@@ -259,12 +278,19 @@ cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1:
     """y += x in place, for a y of our own."""
     cdef const mg_kernels *K = kernels_of(y)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(y)
+    cdef bint fits = cnp.PyArray_NDIM(x) == cnp.PyArray_NDIM(y)
+    cdef int d
+    if fits:
+        for d in range(cnp.PyArray_NDIM(y)):
+            fits &= cnp.PyArray_DIM(x, d) == cnp.PyArray_DIM(y, d)
+    if not fits or cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(y):
+        raise RuntimeError(f"backward: a gradient must have shape {(<object>y).shape} and dtype {(<object>y).dtype}, "
+                           f"got {(<object>x).shape} and {(<object>x).dtype}")
     if PyArray_CHKFLAGS(y, cnp.NPY_ARRAY_C_CONTIGUOUS) and PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS):
         K.accumulate(n, cnp.PyArray_DATA(x), 1, cnp.PyArray_DATA(y))
         return 0
     cdef ptrdiff_t sx[64]
     cdef ptrdiff_t sy[64]
-    cdef int d
     for d in range(cnp.PyArray_NDIM(y)):
         sx[d] = cnp.PyArray_STRIDE(x, d) // <ptrdiff_t>K.itemsize
         sy[d] = cnp.PyArray_STRIDE(y, d) // <ptrdiff_t>K.itemsize
@@ -284,11 +310,11 @@ cdef Tensor saved(Node node, Tensor x, long version, long checksum, bint own_out
         )
     if checksum != 0 and zlib.crc32(np.ascontiguousarray(x._array)) + 1 != checksum:
         raise RuntimeError(f"{node.name}: the memory of a saved tensor of shape {x.shape} was changed behind minigrad's back"
-                           f" (a NumPy alias made by copy=False?); recorded at {node.where}")
+                           f" (by code that writes to its array?); recorded at {node.where}")
     cdef Tensor y
     if own_output and node.run.create_graph:
         y = wrap(x._array)
-        y.node, y._requires_grad, y.version = original(node), True, x.version
+        y.node, y._requires_grad, y.version, y.seen = original(node), True, x.version, SAVED
         return y
     return x
 
@@ -340,8 +366,8 @@ cdef int record_outputs(Node main, tuple ys) except -1:
 
 # ---------------------------------------------------------------- recording
 
-# In this file no list of objects is made by a comprehension: where memory runs out while it grows, code of Cython 3.3 gives up a
-# reference twice.
+# In this file no list of objects is made by a comprehension: where memory runs out while it grows,
+# code of Cython 3.3 gives up a reference twice.
 
 cdef bint recording() noexcept:
     return mg_recording
@@ -359,19 +385,20 @@ cdef Node record2(Tensor y, Rule rule, str name, Tensor a, Tensor b):
 
 cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs):
     """Put an op on the tape: y was made from `inputs` (Tensor or None). The caller then saves what its rule needs."""
-    cdef Node node = Node.__new__(Node)
     cdef Py_ssize_t n = len(inputs)
     cdef Tensor x
-    node.serial, node.rule, node.name = next_serial(), rule, name
+    cdef tuple slots                    # found first: a view may be recorded anew, and what is read is earlier on the tape
     if n == 1:
-        node.slots = (checked_slot(<Tensor>inputs[0], name),)
+        slots = (checked_slot(<Tensor>inputs[0], name),)
     elif n == 2:
-        node.slots = (checked_slot(<Tensor>inputs[0], name), checked_slot(<Tensor>inputs[1], name))
+        slots = (checked_slot(<Tensor>inputs[0], name), checked_slot(<Tensor>inputs[1], name))
     else:
-        slots = []                      # no comprehension: see below
+        found = []                      # no comprehension: see below
         for x in inputs:
-            slots.append(checked_slot(x, name) if x is not None else None)
-        node.slots = tuple(slots)
+            found.append(checked_slot(x, name) if x is not None else None)
+        slots = tuple(found)
+    cdef Node node = Node.__new__(Node)
+    node.serial, node.rule, node.name, node.slots = next_serial(), rule, name, slots
     if y.node is not None:
         move_retained(y, node)
     y.node, y._requires_grad = node, True
@@ -388,23 +415,58 @@ cdef int move_retained(Tensor y, Node node) except -1:
     return 0
 
 cdef Slot checked_slot(Tensor x, str name):
-    """x's slot, for a new node; a view of memory that an op on the tape has changed since is refused: it knows nothing of that op."""
-    if x.seen >= 0 and x.seen != x.version.recorded:
-        raise RuntimeError(f"{name}: an input of shape {x.shape} is a view that was taken before its memory was assigned to: "
-                           f"take the view again, or copy it when it is taken")
+    """x's slot, for a new node. A view of memory that an op on the tape has changed since is recorded anew first."""
+    if x is None:
+        return None
+    if stale(x):
+        operators.renew(x, name)
     return slot_of(x)
 
+cdef Version version_of(Tensor x):
+    """What is known of x's memory."""
+    cdef Version version = x.version
+    if version is None:
+        version = x.version = Version.__new__(Version)
+    return version
+
+cdef int take_ownership(Tensor x) except -1:
+    """x's history tells of all of its memory from here on."""
+    x.owns = Owner.__new__(Owner)
+    x.owns.tensor = <PyObject *>x
+    x.version.owner = x.owns
+    return 0
+
+cdef Tensor owner_of(Tensor x):
+    """The tensor whose history tells of x's memory, if it is another one that is still there."""
+    if x.seen == OWN or x.version.owner is None:
+        return None
+    cdef PyObject *owner = <PyObject *>x.version.owner
+    if owner.ob_refcnt < 2 or (<Owner>owner).tensor.ob_refcnt == 0:
+        return None
+    return <Tensor>(<Owner>owner).tensor
+
+cdef Tensor savable(Tensor x):
+    """x as a node may save it: memory that NumPy may change unseen is copied."""
+    cdef Tensor y, copy
+    cdef Version version = version_of(x)
+    if not version.foreign:
+        return x
+    copy = wrap(copied(x._array))
+    version_of(copy)
+    if x._requires_grad:
+        y = operators.mul(x, 1.0) if x.node is None else x      # a copy of a leaf leads to the leaf
+        copy.node, copy._requires_grad = y.node, True
+    return copy
+
 cdef int save0(Node node, Tensor x) except -1:
-    if x.version is None:
-        x.version = Version.__new__(Version)
+    x = savable(x)
     node.saved0, node.version0 = x, x.version.count
     if mg_anomaly:
         node.sum0 = zlib.crc32(np.ascontiguousarray(x._array)) + 1
     return 0
 
 cdef int save1(Node node, Tensor x) except -1:
-    if x.version is None:
-        x.version = Version.__new__(Version)
+    x = savable(x)
     node.saved1, node.version1 = x, x.version.count
     if mg_anomaly:
         node.sum1 = zlib.crc32(np.ascontiguousarray(x._array)) + 1
@@ -412,25 +474,49 @@ cdef int save1(Node node, Tensor x) except -1:
 
 cdef int save_output(Node node, Tensor y) except -1:
     """Save the op's own output: its memory, in a Tensor without the node, so that no cycle arises."""
-    if y.version is None:
-        y.version = Version.__new__(Version)
     cdef Tensor alias = wrap(y._array)
-    alias.version = y.version
+    alias.version, alias.seen = version_of(y), SAVED
     node.saved_output = True
     return save0(node, alias)
 
+
+# ---------------------------------------------------------------- memory that several tensors look at
+#
+# A recorded change of memory is part of the history of the tensor that owns the memory, and `recorded` counts it. A view whose number
+# is behind is recorded anew, as a view of what the owner is now, when it is used next. Where the owner is gone, that cannot be done.
+
+cdef bint outdated(Tensor x) noexcept:
+    """For a tensor whose number is not that of its memory."""
+    if x.seen <= UNRECORDED:
+        return UNRECORDED - x.seen != x.version.recorded
+    return x.seen >= 0
+
+cdef int settle(Tensor x) except -1:
+    """A view that is the only tensor left of its memory owns it."""
+    if x.seen != OWN and x.seen != SAVED and (<PyObject *>x.version).ob_refcnt == 1 and not stale(x):
+        x.seen = OWN
+        take_ownership(x)
+    return 0
+
 cdef int mark_view(Tensor y, Tensor x) except -1:
     """y looks at x's memory."""
-    if x.version is None:
-        x.version = Version.__new__(Version)
-    y.version, y.seen = x.version, x.seen if x.seen >= 0 else x.version.recorded
+    cdef Version version
+    if x.seen != OWN:
+        settle(x)
+        if mg_recording and stale(x):
+            operators.renew(x, "view")
+    version = y.version = version_of(x)
+    if x.seen == OWN and x.owns is None:
+        take_ownership(x)
+    y.seen = version.recorded if x.seen == OWN else DETACHED if x.seen == SAVED else x.seen
+    if y.seen >= 0 and not mg_recording:
+        y.seen = UNRECORDED - y.seen
     return 0
 
 cdef int bump(Tensor x) except -1:
     """x's memory was changed in place."""
-    if x.version is None:
-        x.version = Version.__new__(Version)
-    x.version.count += 1
+    cdef Version version = version_of(x)
+    version.count += 1
     return 0
 
 
@@ -448,7 +534,7 @@ cdef int python_rule(Node node, Tensor dy) except -1:
         x = saved(node, x, version, checksum, output is not None and not several)
         if output is not None and several and create_graph:
             y = wrap(x._array)
-            y.version = x.version
+            y.version, y.seen = x.version, SAVED
             x = put_output(y, original(node), output)
         arguments.append(x)
     # The rule may keep what it is given, or write to it: others must not see that.
@@ -474,7 +560,8 @@ cdef int python_rule(Node node, Tensor dy) except -1:
                                f"expected shape {shapes[i][0]} and dtype {shapes[i][1]}")
         if create_graph:
             node.give(i, dx, False)
-        elif Py_REFCNT(dx) == 3 and Py_REFCNT(dx._array) == 1 and PyArray_CHKFLAGS(dx._array, cnp.NPY_ARRAY_OWNDATA):
+        elif (Py_REFCNT(dx) == 3 and Py_REFCNT(dx._array) == 1
+              and PyArray_CHKFLAGS(dx._array, cnp.NPY_ARRAY_OWNDATA)):
             node.give(i, dx, True)          # only `gradients` and two names here know it
         else:
             node.give(i, own(dx, False), True)
@@ -484,18 +571,21 @@ cdef int python_rule(Node node, Tensor dy) except -1:
 cdef int check_tensors(tuple tensors, str what, bint none_too, str name) except -1:
     for i, x in enumerate(tensors):
         if not isinstance(x, Tensor) and not (none_too and x is None):
-            raise TypeError(f"{name}: {what} must be Tensors, got {type(x).__name__} at position {i}")
+            raise TypeError(f"{name}: {what} must be Tensors, "
+                            f"got {type(x).__name__} at position {i}")
     return 0
 
 
 def record(str name not None, values, tuple inputs not None, backward, tuple saved=(), bint save_value=False):
     """Wrap the value of an op written in Python and put the op on the tape.
 
-    values: ndarray, or a tuple of them for an op with several outputs; not copied, as with ``Tensor(copy=False)``. inputs: the
-    Tensors it was made from, or None for one that has no gradient.
-    backward: called as backward(dy, *saved), or backward(dy_0, dy_1, ..., *saved) for several outputs (None for those that got no
-    gradient); returns the gradient of each input as a Tensor, or None. It must be made of ops, so that it can be differentiated again.
-    saved: Tensors that backward needs; they are checked for in-place changes. save_value: the op's own values come last among them.
+    values: ndarray, or a tuple of them for an op with several outputs; not copied, as with
+    ``Tensor(copy=False)``. inputs: the Tensors it was made from, or None for one that has no gradient.
+    backward: called as backward(dy, *saved), or backward(dy_0, dy_1, ..., *saved) for several outputs
+    (None for those that got no gradient); returns the gradient of each input as a Tensor, or None. It
+    must be made of ops, so that it can be differentiated again.
+    saved: Tensors that backward needs; they are checked for in-place changes. save_value: the op's own
+    values come last among them.
     Return the output Tensor, or a tuple of them.
 
     >>> import minigrad as mg
@@ -529,7 +619,7 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
                 break
         outputs.append(y)
     made = tuple(outputs)
-    if mg_recording and any([x is not None and x._requires_grad for x in inputs]):
+    if any([x is not None and tracked(x) for x in inputs]):
         y = <Tensor>made[0]
         node = recordn(y, python_rule, name, inputs)
         saves, shapes = [], []
@@ -537,7 +627,7 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
             shapes.append(None if x is None else (x.shape, x._array.dtype))
         for x in saved:
             save0(node, x)
-            saves.append((x, node.version0, node.sum0, None))
+            saves.append((node.saved0, node.version0, node.sum0, None))
         if save_value:
             for index, y in enumerate(made):
                 save_output(node, y)
@@ -556,7 +646,7 @@ def user_line() -> str:
     frame = sys._getframe()
     while frame is not None:
         path = frame.f_code.co_filename
-        if path.startswith("<") or not (os.path.realpath(path) + os.sep).startswith(package + os.sep):
+        if path.startswith("<") or not os.path.realpath(path).startswith(package + os.sep):
             line = linecache.getline(path, frame.f_lineno, frame.f_globals).strip()
             return f"{path}:{frame.f_lineno}: {line}"
         frame = frame.f_back
@@ -577,10 +667,8 @@ cdef int check_gradients(Node node) except -1:
     cdef Slot slot
     for i in range(len(node.slots)):
         slot = <Slot>node.slots[i]
-        if slot is None or not node.run.takes(slot):
-            continue
-        slot = node.run.place(slot)
-        if slot.inflight is not None and not np.isfinite(slot.inflight._array).all():
+        slot = None if slot is None else node.run.find(slot)
+        if slot is not None and slot.inflight is not None and not np.isfinite(slot.inflight._array).all():
             raise RuntimeError(f"anomaly: the backward of {node.name} made the first non-finite gradient, for its input {i}; "
                                f"the op was recorded at {node.where}")
     return 0
@@ -592,9 +680,9 @@ cdef int check_gradients(Node node) except -1:
 cdef class Mode:
     """One change of a mode of this thread, recording or anomaly, for as long as it lasts.
 
-    The changes of a thread are a linked list, the last one first. They end in any order: contexts that
-    are open in generators do. The one that ends leaves the list; if a later change of the same mode is
-    still in force, that one inherits what comes back in the end.
+    The changes of a thread are a linked list, the last one first. They end in any order: contexts
+    that are open in generators do. The one that ends leaves the list; if a later change of the same
+    mode is still in force, that one inherits what comes back in the end.
     """
 
     cdef int enter(self, int *flag, int value, object owner) except -1:
@@ -632,8 +720,9 @@ cdef class Mode:
 
 
 class _Context:
-    """Changes a mode of this thread for a `with` block, or for what is decorated: a function, a generator function, an async
-    function. May be used again, inside of itself too, and by several threads."""
+    """Changes a mode of this thread for a `with` block, or for what is decorated: a function, a
+    generator function, an async function. May be used again, inside of itself too, and by several
+    threads."""
 
     def __new__(cls, function=None):
         context = super().__new__(cls)
@@ -648,8 +737,8 @@ class _Context:
         return self
 
     def __exit__(self, *exception):
-        """End the last change that this context made in this thread. (None, if a generator that holds the context open is ended
-        by another thread.)"""
+        """End the last change that this context made in this thread. (None, if a generator that
+        holds the context open is ended by another thread.)"""
         cdef Mode mode = <Mode>mg_modes if mg_modes != NULL else None
         while mode is not None and mode.owner is not self:
             mode = mode.outer
@@ -662,9 +751,9 @@ class _Context:
 
 
 class detect_anomaly(_Context):
-    """A context, or decorator, in which each op that this thread records is checked, forward and backward; the first non-finite
-    value is a RuntimeError that names the op and the user's line. Buffers that were saved are checksummed too. Slow: for finding
-    a fault.
+    """A context, or decorator, in which each op that this thread records is checked, forward and
+    backward; the first non-finite value is a RuntimeError that names the op and the user's line.
+    Buffers that were saved are checksummed too. Slow: for finding a fault.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 0.0], requires_grad=True)
@@ -679,8 +768,8 @@ class detect_anomaly(_Context):
 class no_grad(_Context):
     """A context, or decorator, in which this thread records nothing.
 
-    As a decorator it is written with or without brackets, ``@mg.no_grad()`` or ``@mg.no_grad``, before a function, a generator
-    function or an async function; a class is a TypeError.
+    As a decorator it is written with or without brackets, ``@mg.no_grad()`` or ``@mg.no_grad``,
+    before a function, a generator function or an async function; a class is a TypeError.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0], requires_grad=True)
@@ -718,7 +807,8 @@ def is_grad_enabled() -> bool:
 # ---------------------------------------------------------------- the sweep
 
 cdef inline object key_of(Slot slot):
-    """A slot as a key of a dict or set: a user's subclass of Tensor may have its own idea of equality."""
+    """A slot as a key of a dict or set: a user's subclass of Tensor may have its own idea of
+    equality."""
     return <size_t><PyObject *>slot if slot.is_leaf else slot
 
 
@@ -738,8 +828,9 @@ cdef Node stand_in(Node node):
         (<Output>twin).main, (<Output>twin).index = (<Output>node).main, (<Output>node).index
     else:
         twin = Node.__new__(Node)
-    twin.serial, twin.rule, twin.name, twin.slots, twin.extra = node.serial, node.rule, node.name, node.slots, node.extra
-    twin.saved0, twin.version0, twin.sum0, twin.saved_output = node.saved0, node.version0, node.sum0, node.saved_output
+    twin.serial, twin.rule, twin.name = node.serial, node.rule, node.name
+    twin.slots, twin.extra, twin.saved_output = node.slots, node.extra, node.saved_output
+    twin.saved0, twin.version0, twin.sum0 = node.saved0, node.version0, node.sum0
     twin.saved1, twin.version1, twin.sum1 = node.saved1, node.version1, node.sum1
     twin.freed, twin.where, twin.original = node.freed, node.where, node
     if node.outputs is not None:
@@ -765,8 +856,9 @@ cdef void release(Node node) noexcept:
 @cython.auto_pickle(False)
 @cython.final
 cdef class Sweep(Mode):
-    """One walk over the tape: what is pending, and where the gradients of leaves are gathered. While it lasts, recording is on
-    in its thread if its gradients are to be differentiated, else off."""
+    """One walk over the tape: what is pending, and where the gradients of leaves are gathered.
+    While it lasts, recording is on in its thread if its gradients are to be differentiated, else
+    off."""
 
     def __cinit__(self):
         self.heap, self.capacity, self.leaves = self.small, 8, []
@@ -779,20 +871,27 @@ cdef class Sweep(Mode):
         """Does this sweep have a use for the gradient of a slot?"""
         return slot is not None and (self.wanted is None or key_of(slot) in self.needed)
 
-    cdef Slot place(self, Slot slot):
-        """Where this sweep gathers the gradient of a slot: there, or in a stand-in. The first time it is put among what is pending."""
+    cdef Slot find(self, Slot slot):
+        """Where this sweep has gathered a gradient of a slot, or None."""
         if slot.run is self:
             return slot
-        key = key_of(slot)
-        if self.stand_ins is not None and key in self.stand_ins:
-            return <Slot>self.stand_ins[key]
+        return None if self.stand_ins is None else <Slot>self.stand_ins.get(key_of(slot))
+
+    cdef Slot place(self, Slot slot):
+        """Where this sweep gathers the gradient of a slot: there, or in a stand-in. The first time
+        it is put among what is pending; a gradient must be gathered there then."""
+        cdef Slot found = self.find(slot)
+        if found is not None:
+            return found
         self.reserve()
         if not claim(slot, self):
-            slot = leaf_stand_in(<Tensor>slot) if slot.is_leaf else stand_in(<Node>slot)
-            slot.run = self
+            key = key_of(slot)
+            found = leaf_stand_in(<Tensor>slot) if slot.is_leaf else stand_in(<Node>slot)
+            found.run = self
             if self.stand_ins is None:
                 self.stand_ins = {}
-            self.stand_ins[key] = slot
+            self.stand_ins[key] = found
+            slot = found
         if not slot.is_leaf:
             self.push(<Node>slot)
             return slot
@@ -811,9 +910,10 @@ cdef class Sweep(Mode):
         cdef PyObject **heap
         if self.pending < self.capacity:
             return 0
-        heap = <PyObject **>realloc(NULL if self.heap == self.small else self.heap, capacity * sizeof(PyObject *))
+        cdef size_t size = capacity * sizeof(PyObject *)
+        heap = <PyObject **>realloc(NULL if self.heap == self.small else self.heap, size)
         if heap == NULL:
-            raise MemoryError(f"backward: cannot allocate {capacity * sizeof(PyObject *)} bytes for the pending nodes")
+            raise MemoryError(f"backward: cannot allocate {size} bytes for the pending nodes")
         if self.heap == self.small:
             memcpy(heap, self.small, sizeof(self.small))
         self.heap, self.capacity = heap, capacity
@@ -840,7 +940,8 @@ cdef class Sweep(Mode):
         self.pending -= 1
         last = self.heap[self.pending]
         while child < self.pending:
-            if child + 1 < self.pending and (<Node>self.heap[child + 1]).serial > (<Node>self.heap[child]).serial:
+            if (child + 1 < self.pending
+                    and (<Node>self.heap[child + 1]).serial > (<Node>self.heap[child]).serial):
                 child += 1
             if (<Node>last).serial >= (<Node>self.heap[child]).serial:
                 break
@@ -870,7 +971,7 @@ cdef class Sweep(Mode):
             raise already_freed(node)
         if real.hooks and dy is not None:
             dy = run_hooks(self, real, dy)
-            node.fresh = False
+            node.fresh = node.fresh or dy is not node.inflight
         node.inflight = None
         ran[0] = self.wanted is None or leads_on(node, self.needed)
         if self.wanted is not None and real in self.wanted:
@@ -882,8 +983,8 @@ cdef class Sweep(Mode):
         return 0
 
     cdef void close(self, Node node, bint ran) noexcept:
-        """The walk leaves a node, or gives it up after an error. If its rule ran, it lets go of what it saved; but not while
-        another sweep is busy with it: that one does it then."""
+        """The walk leaves a node, or gives it up after an error. If its rule ran, it lets go of
+        what it saved; but not while another sweep is busy with it: that one does it then."""
         cdef Node real = node.original
         cdef Py_ssize_t i
         node.inflight = None
@@ -902,13 +1003,15 @@ cdef class Sweep(Mode):
     cdef int finish_leaves(self) except -1:
         """Run the hooks of leaves; for grad(), note the gradients."""
         cdef Slot place
-        cdef Tensor leaf
+        cdef Tensor leaf, gradient
         cdef Py_ssize_t i
         for i in range(len(self.leaves)):
             place = <Slot>self.leaves[i]
             leaf = leaf_of(place)
             if leaf.hooks:
-                place.inflight, place.fresh = run_hooks(self, leaf, place.inflight), False
+                gradient = run_hooks(self, leaf, place.inflight)
+                place.fresh = place.fresh or gradient is not place.inflight
+                place.inflight = gradient
             if self.wanted is not None and key_of(leaf) in self.wanted:
                 self.wanted[key_of(leaf)] = gathered(place, self.create_graph)
         return 0
@@ -934,16 +1037,17 @@ cdef class Sweep(Mode):
                 target, gradient = <Tensor>targets[i], <Tensor>gradients[i]
                 old = target._grad
                 if not same_form(gradient._array, target._array):
-                    raise RuntimeError(f"backward: a tensor got its data by __init__ after it had been used: its gradient has "
-                                       f"shape {gradient.shape}, it has shape {target.shape}")
+                    raise RuntimeError(
+                        f"backward: a tensor got its data by __init__ after it had been used: "
+                        f"its gradient has shape {gradient.shape}, it has shape {target.shape}")
                 if old is not None and self.create_graph:
                     gradient = operators.add(old, gradient)
                 elif old is not None:
                     make_addable(old, target)
                 olds.append(old)
                 sums.append(gradient)
-            # From here on nothing fails and no Python code runs: other threads see all of it or nothing.
-            # If one of them came in between, once more.
+            # From here on nothing fails and no Python code runs: other threads see all of it or
+            # nothing. If one of them came in between, once more.
             unchanged = True
             for i in range(len(targets)):
                 unchanged = unchanged and (<Tensor>targets[i])._grad is <Tensor>olds[i]
@@ -979,7 +1083,8 @@ cdef inline Tensor leaf_of(Slot place):
 cdef Tensor gathered(Slot place, bint create_graph):
     """The gradient that was gathered, in memory of its own: later ones are added to it in place."""
     cdef Tensor gradient = place.inflight
-    if place.fresh and (create_graph or PyArray_CHKFLAGS(gradient._array, cnp.NPY_ARRAY_C_CONTIGUOUS)):
+    if place.fresh and (create_graph
+                        or PyArray_CHKFLAGS(gradient._array, cnp.NPY_ARRAY_C_CONTIGUOUS)):
         return gradient
     return own(gradient, create_graph)
 
@@ -998,9 +1103,11 @@ cdef bint same_form(cnp.ndarray a, cnp.ndarray b) noexcept:
 cdef int make_addable(Tensor grad, Tensor target) except -1:
     """Gradients are going to be added to `grad`, the ``grad`` of `target`, in place."""
     if not same_form(grad._array, target._array):
-        raise ValueError(f"grad: must have shape {target.shape} and dtype {target.dtype}, got {grad.shape} and {grad.dtype}")
+        raise ValueError(f"grad: must have shape {target.shape} and dtype {target.dtype}, "
+                         f"got {grad.shape} and {grad.dtype}")
     if not PyArray_CHKFLAGS(grad._array, cnp.NPY_ARRAY_WRITEABLE):
-        raise ValueError("grad: the memory is read-only, and gradients are added to it in place: give a copy")
+        raise ValueError("grad: the memory is read-only, and gradients are added to it in place: "
+                         "give a copy")
     if grad.version is None:
         grad.version = Version.__new__(Version)
     return 0
@@ -1018,8 +1125,9 @@ cdef bint leads_on(Node node, set needed) except -1:
 cdef set find_needed(list roots, dict wanted):
     """The slots on the way from the roots to the wanted ones: both ends, and every node that leads to a wanted slot.
 
-    First a walk from the newest node to the oldest, as the sweep does it; then back, so that each node is looked at after its
-    inputs. A node is pushed once by each that it was an input of. All of these are newer, so the copies leave the heap together.
+    First a walk from the newest node to the oldest, as the sweep does it; then back, so that each
+    node is looked at after its inputs. A node is pushed once by each that it was an input of. All
+    of these are newer, so the copies leave the heap together.
     """
     cdef Sweep walk = Sweep.__new__(Sweep)
     cdef Tensor root
@@ -1053,9 +1161,11 @@ cdef int push_slot(Sweep walk, Slot slot) except -1:
 
 
 cdef Tensor run_hooks(Sweep run, Slot slot, Tensor gradient):
-    """Run the hooks of a slot, each on the gradient that the one before has left; return what the last has left.
+    """Run the hooks of a slot, each on the gradient that the one before has left; return what the
+    last has left.
 
-    A hook is given a copy: it may keep it, and what it does to it in place changes this gradient and no other.
+    A hook is given a copy: it may keep it, and what it does to it in place changes this gradient
+    and no other.
     """
     cdef Tensor new
     cdef bint create_graph = run.create_graph
@@ -1085,6 +1195,7 @@ cdef Tensor run_hooks(Sweep run, Slot slot, Tensor gradient):
 
 cdef Tensor check_seed(Tensor root, object gradient, str op):
     cdef Tensor seed
+    checked_slot(root, op)
     if not root._requires_grad:
         raise RuntimeError(f"{op}: the tensor does not require grad and was not made from one that does")
     if gradient is None:
@@ -1133,8 +1244,9 @@ cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict want
 def grad(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=False, allow_unused=False) -> tuple:
     """The gradients of `outputs` (a Tensor or several) with respect to `inputs` (a Tensor or several), as a tuple of Tensors.
 
-    grad_outputs: the cotangent of each output; may be left out for scalars. No leaf's ``grad`` changes. With create_graph=True the
-    result can be differentiated again. An input that the outputs do not depend on is a RuntimeError, or None with allow_unused=True.
+    grad_outputs: the cotangent of each output; may be left out for scalars. No leaf's ``grad``
+    changes. With create_graph=True the result can be differentiated again. An input that the
+    outputs do not depend on is a RuntimeError, or None with allow_unused=True.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([3.0], requires_grad=True)
@@ -1227,14 +1339,62 @@ def checked_dtype(dtype, str op) -> np.dtype:
     return found
 
 
-cdef bint holds_mask(object data) except -1:
-    """Is there a masked array in (lists of) lists?"""
-    if type(data) is list or type(data) is tuple:
-        for part in data:
-            if holds_mask(part):
-                return True
-        return False
-    return isinstance(data, masked_array)
+def check_data(data, str op not None, str name not None) -> None:
+    """Refuse data that would lose something as an array: Tensors within it their gradient, masked arrays their mask."""
+    look_through(data, op, name, 0)
+
+
+cdef int look_through(object data, str op, str name, int depth) except -1:
+    if type(data) is float or type(data) is int or type(data) is range or isinstance(data, (np.generic, str, bytes)):
+        return 0
+    if isinstance(data, Tensor):
+        if depth:
+            raise TypeError(f"{op}: {name} must not be made of Tensors, they would lose their gradient: join them with mg.stack, "
+                            f"or mg.concatenate")
+        return 0
+    if isinstance(data, np.ndarray):
+        if isinstance(data, masked_array):
+            raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
+        if (<cnp.ndarray>data).descr.kind != c"O":
+            return 0
+        parts = data.ravel().tolist()
+    elif isinstance(data, (list, tuple, set, frozenset)):
+        parts = data
+    elif isinstance(data, dict):
+        parts = data.values()
+    elif PySequence_Check(data) and not PyObject_CheckBuffer(data) and not any([hasattr(data, way) for way in array_protocols]):
+        try:
+            parts = [data[i] for i in range(len(data))]
+        except Exception:               # no sequence after all: NumPy says what it is
+            return 0
+    elif depth and hasattr(data, "__array__"):
+        parts = (converted(data, op, name),)
+    else:
+        return 0
+    if depth >= 64:
+        raise ValueError(f"{op}: {name} is nested deeper than 64 lists")
+    for part in parts:
+        look_through(part, op, name, depth + 1)
+    return 0
+
+
+def made_array(data, str op not None, str name not None) -> np.ndarray:
+    """`data` as a NumPy array, which may be its own memory; nothing is lost, and exceptions name the op."""
+    look_through(data, op, name, 0)
+    found = converted(data, op, name)
+    look_through(found, op, name, 0)
+    return np.asarray(found)
+
+
+cdef object converted(object data, str op, str name):
+    try:
+        return np.asanyarray(data)
+    except ValueError as error:
+        raise ValueError(f"{op}: {name} is ragged or not an array: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise TypeError(f"{op}: {name} cannot be made an array: {type(error).__name__}: {error}") from error
 
 
 cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
@@ -1245,18 +1405,17 @@ cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
     if isinstance(data, (str, bytes, bytearray)) or data is None:
         raise TypeError(f"{op}: data must be numbers, got {type(data).__name__}")
     typed = isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "__array__") or hasattr(data, "__dlpack__")
-    try:
-        found = np.asanyarray(data)
-    except ValueError as error:
-        raise ValueError(f"{op}: data is ragged or not an array: {error}") from None
-    if isinstance(found, np.ma.MaskedArray) or holds_mask(data):
-        raise TypeError(f"{op}: data must not be a masked array, the mask would be lost: use data.filled(value)")
-    array = np.asarray(found)
+    array = made_array(data, op, "data")
     if type(data) is list or type(data) is tuple:
         first = data
         while isinstance(first, (list, tuple)) and len(first):
             first = first[0]
-        typed = isinstance(first, (np.ndarray, np.generic, Tensor)) and not isinstance(first, (list, tuple))
+        typed = isinstance(first, (np.ndarray, np.generic)) and not isinstance(first, (list, tuple))
+    if not typed and array.dtype.kind == "O" and all([isinstance(number, int) for number in array.ravel().tolist()]):
+        try:
+            array = array.astype(np.float64)
+        except OverflowError:
+            raise ValueError(f"{op}: data holds whole numbers beyond the range of floats") from None
     kind = array.dtype.kind
     if dtype is not None:
         dtype = checked_dtype(dtype, op)
@@ -1271,17 +1430,33 @@ cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
         if kind not in "fiub":
             raise TypeError(f"{op}: data must be numbers, got {type(data).__name__} of {array.dtype}")
         dtype = float32
-    result = np.array(array, dtype=dtype, order="K", copy=True if copy else None, subok=False)
+    with np.errstate(all="ignore"):
+        result = np.array(array, dtype=dtype, order="K", copy=True if copy else None, subok=False)
     if not result.flags.aligned or any([stride % result.itemsize for stride in result.strides]):
         result = result.copy()
     return result
+
+
+cdef Tensor as_constant(object data, object dtype, str op):
+    """A Tensor of `data`, whose memory NumPy may have too."""
+    cdef Tensor t = wrap(as_array(data, dtype, False, op))
+    mark_foreign(t, data)
+    return t
+
+cdef int mark_foreign(Tensor t, object data) except -1:
+    """Note that NumPy has t's memory too, if that may be so."""
+    cdef Version version
+    if t._array is data or (<object>t._array).base is not None or not isinstance(data, (list, tuple, np.ndarray, np.generic)):
+        version = version_of(t)
+        version.foreign = True
+    return 0
 
 
 cdef Tensor as_input(object x, str op):
     """The one Tensor input of an op; other things become constants."""
     if isinstance(x, Tensor):
         return <Tensor>x
-    return wrap(as_array(x, None, False, op))
+    return as_constant(x, None, op)
 
 
 def as_tensor(x, str op not None) -> Tensor:
@@ -1289,24 +1464,39 @@ def as_tensor(x, str op not None) -> Tensor:
     return as_input(x, op)
 
 
+cdef double as_double(object x, str op) except? -1:
+    """A number as a double."""
+    if isinstance(x, np.timedelta64):
+        raise TypeError(f"{op}: operands must be real numbers, got {type(x).__name__}")
+    try:
+        return PyFloat_AsDouble(x)
+    except OverflowError:
+        raise ValueError(f"{op}: the number is beyond the range of floats") from None
+    except Exception as error:
+        raise TypeError(f"{op}: {type(x).__name__} is no number: {type(error).__name__}: {error}") from error
+
+
 cdef Tensor as_operand(object x, Tensor like, str op):
-    """An operand beside the Tensor `like`: a Tensor, or a number that takes like's dtype, or an array of like's dtype."""
+    """An operand beside the Tensor `like`: a Tensor, or a number or array of bool that takes like's dtype, or an array of like's dtype."""
     cdef cnp.ndarray array
     cdef Tensor t
+    cdef double number
     if isinstance(x, Tensor):
         t = <Tensor>x
         same_dtype(like, t, op)
         return t
     if isinstance(x, float) or isinstance(x, int) or isinstance(x, number_types):
+        number = (<PyFloatObject *>x).ob_fval if type(x) is float else as_double(x, op)
         array = <cnp.ndarray>PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(like._array), 0)
         if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT:
-            (<float *>cnp.PyArray_DATA(array))[0] = x
+            (<float *>cnp.PyArray_DATA(array))[0] = <float>number
         else:
-            (<double *>cnp.PyArray_DATA(array))[0] = x
+            (<double *>cnp.PyArray_DATA(array))[0] = number
         return wrap(array)
     if isinstance(x, complex):
         raise TypeError(f"{op}: operands must be real, got {type(x).__name__}")
-    t = wrap(as_array(x, None if hasattr(x, "dtype") else like._array.dtype, False, op))
+    own = not hasattr(x, "dtype") or (isinstance(x, (np.ndarray, np.bool_)) and x.dtype.kind == "b")
+    t = as_constant(x, like._array.dtype if own else None, op)
     same_dtype(like, t, op)
     return t
 
@@ -1317,15 +1507,23 @@ cdef int same_dtype(Tensor a, Tensor b, str op) except -1:
     return 0
 
 
+cdef tuple ints_of(object numbers):
+    """An int, or several, as a tuple of Python's own; None for anything else."""
+    try:
+        return (operator.index(numbers),)
+    except Exception:                   # it may be several; and __index__ may raise what it likes
+        pass
+    try:
+        return tuple([operator.index(number) for number in numbers])
+    except Exception:
+        return None
+
+
 def checked_shape(shape, str op) -> tuple:
     """`shape` as a tuple of dimensions whose product can be addressed."""
-    try:
-        dims = (operator.index(shape),)
-    except TypeError:
-        try:
-            dims = tuple([operator.index(d) for d in shape])
-        except TypeError:
-            raise TypeError(f"{op}: shape must be made of ints, got {shape!r}") from None
+    cdef tuple dims = ints_of(shape)
+    if dims is None:
+        raise TypeError(f"{op}: shape must be made of ints, got {shape!r}")
     size = 1
     for d in dims:
         if d < 0:
@@ -1379,6 +1577,8 @@ cdef object compare(object a, object b, object operation):
         a = (<Tensor>a)._array
     if isinstance(b, Tensor):
         b = (<Tensor>b)._array
+    elif isinstance(b, int):
+        as_double(b, "comparison")
     return operation(a, b)
 
 
@@ -1389,7 +1589,9 @@ cdef class Tensor(Slot):
     data: anything NumPy makes an array of. Arrays and NumPy scalars keep their dtype, which must be float32 or float64; Python numbers
     and lists of them become float32; dtype= converts any real numbers. Big-endian and misaligned data is copied into native order.
     Masked arrays, objects, strings and complex numbers are a TypeError, ragged lists a ValueError.
-    copy=False shares the memory of a fitting array: changes made through NumPy are then not noticed by the tape.
+    copy=False shares the memory of a fitting array, or of a Tensor, as detach() does. What backward needs of memory that NumPy shares is
+    copied when it is recorded. Arrays of bool are operands beside a Tensor, and take its dtype; arrays of ints index, and nothing else.
+    Data made of Tensors is a TypeError, since they would lose their gradient: join them with mg.stack.
 
     >>> import minigrad as mg
     >>> w = mg.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
@@ -1403,15 +1605,24 @@ cdef class Tensor(Slot):
 
     def __cinit__(self):
         self.is_leaf = True
-        self.seen = -1
+        self.seen = OWN
         self._array = nothing
 
     def __init__(self, data, dtype=None, requires_grad=False, copy=True):
+        cdef Tensor given
         if self._array is not nothing:
-            raise RuntimeError("Tensor: __init__ has been called before; to give the tensor other values, assign to it: "
-                               "x[...] = value")
+            raise RuntimeError("Tensor: __init__ has been called before; to give the tensor other "
+                               "values, assign to it: x[...] = value")
         self._array = as_array(data, dtype, copy, "Tensor")
         self._requires_grad = bool(requires_grad)
+        if copy:
+            return
+        if isinstance(data, Tensor):
+            given = <Tensor>data
+            if given._array is self._array or (<object>self._array).base is given._array:
+                self.version, self.seen = version_of(given), DETACHED
+        else:
+            mark_foreign(self, data)
 
     # -- what it is
 
@@ -1448,7 +1659,7 @@ cdef class Tensor(Slot):
     @property
     def requires_grad(self) -> bool:
         """Is a gradient wanted for this tensor?"""
-        return self._requires_grad
+        return self._requires_grad or stale(self)
 
     @requires_grad.setter
     def requires_grad(self, value):
@@ -1458,6 +1669,8 @@ cdef class Tensor(Slot):
         """Say whether a gradient is wanted for this leaf; return the tensor itself."""
         if self.node is not None and not requires_grad:
             raise RuntimeError("requires_grad_: only a leaf can stop requiring a gradient; use detach()")
+        if requires_grad and not self._requires_grad and self.version is not None and self.seen == OWN:
+            self.version.recorded += 1          # views that were taken before are recorded anew
         self._requires_grad = bool(requires_grad)
         return self
 
@@ -1468,15 +1681,19 @@ cdef class Tensor(Slot):
 
     @grad.setter
     def grad(self, Tensor value):
+        cdef cnp.ndarray array
         cdef int d
         if value is not None:
             make_addable(value, self)
-            for d in range(cnp.PyArray_NDIM(value._array)):
-                if cnp.PyArray_STRIDE(value._array, d) == 0 and value.size and cnp.PyArray_DIM(value._array, d) > 1:
-                    raise ValueError("grad: several elements of an expanded view share one memory location, and gradients are "
-                                     "added in place: give a copy")
-            if np.may_share_memory(value._array, self._array):
-                raise ValueError("grad: the memory is that of the tensor itself, and gradients are added to it in place: give a copy")
+            array = value._array
+            for d in range(cnp.PyArray_NDIM(array)):
+                if (cnp.PyArray_STRIDE(array, d) == 0 and cnp.PyArray_DIM(array, d) > 1
+                        and cnp.PyArray_SIZE(array)):
+                    raise ValueError("grad: several elements of an expanded view share one memory "
+                                     "location, and gradients are added in place: give a copy")
+            if np.may_share_memory(array, self._array):
+                raise ValueError("grad: the memory is that of the tensor itself, and gradients "
+                                 "are added to it in place: give a copy")
         self._grad = value
 
     # -- autograd
@@ -1493,17 +1710,17 @@ cdef class Tensor(Slot):
     def detach(self) -> Tensor:
         """A tensor with the same memory that is not part of the graph."""
         cdef Tensor t = wrap(self._array)
-        if self.version is None:
-            self.version = Version.__new__(Version)
-        t.version = self.version
+        t.version, t.seen = version_of(self), DETACHED
         return t
 
     def register_hook(self, hook) -> HookHandle:
-        """Call hook(gradient) when the sweep has this tensor's whole gradient; a Tensor that it returns replaces the gradient.
+        """Call hook(gradient) when the sweep has this tensor's whole gradient; a Tensor that it
+        returns replaces the gradient.
 
-        The gradient is a copy for this hook. The hook may keep it, or change it in place: what goes on is then what it has become.
-        Nothing is recorded while a hook runs, unless backward was called with create_graph=True. A hook may go backward itself,
-        through the same tensors too. If it raises, no ``grad`` changes.
+        The gradient is a copy for this hook. The hook may keep it, or change it in place: what goes
+        on is then what it has become. Nothing is recorded while a hook runs, unless backward was
+        called with create_graph=True. A hook may go backward itself, through the same tensors too.
+        If it raises, no ``grad`` changes.
         """
         global hook_numbers
         if not self._requires_grad:
@@ -1519,8 +1736,9 @@ cdef class Tensor(Slot):
         return handle
 
     def retain_grad(self) -> None:
-        """Keep the gradient of this tensor, though it is not a leaf, in ``grad``: what its hooks have left of it, whenever they
-        were registered, and if the tensor is assigned to, the gradient of its last value."""
+        """Keep the gradient of this tensor, though it is not a leaf, in ``grad``: what its hooks
+        have left of it, whenever they were registered, and if the tensor is assigned to, the
+        gradient of its last value."""
         if not self._requires_grad:
             raise RuntimeError("retain_grad: the tensor does not require grad")
         if self.node is None:
@@ -1556,7 +1774,30 @@ cdef class Tensor(Slot):
         return self.item()
 
     def __int__(self):
-        return int(self.item())
+        return math.trunc(self)
+
+    def __trunc__(self):
+        value = self.item()
+        if not math.isfinite(value):
+            raise ValueError(f"int: {value} cannot be converted to an int")
+        return int(value)
+
+    def __round__(self, digits=None):
+        """The value of a tensor with one element, rounded as Python rounds it: to a float, or to an int without `digits`."""
+        value = self.item()
+        if digits is not None:
+            return round(value, digits)
+        if not math.isfinite(value):
+            raise ValueError(f"int: {value} cannot be converted to an int")
+        return round(value)
+
+    def __format__(self, spec):
+        """As str(), or the value of a tensor with one element with a format for numbers: f"{loss:.3f}"."""
+        if not spec:
+            return str(self)
+        if cnp.PyArray_SIZE(self._array) != 1:
+            raise TypeError(f"format: only a tensor of one element takes a format such as {spec!r}, this has shape {self.shape}")
+        return format(self.item(), spec)
 
     def __bool__(self):
         if cnp.PyArray_SIZE(self._array) != 1:
@@ -1577,7 +1818,10 @@ cdef class Tensor(Slot):
         return iter(rows)
 
     def __contains__(self, value):
-        return bool((self == value).any())
+        found = self == value
+        if not isinstance(found, (np.ndarray, np.bool_)):
+            raise TypeError(f"in: a tensor holds numbers, got {type(value).__name__}")
+        return bool(found.any())
 
     def __hash__(self):
         return <Py_ssize_t>(<PyObject *>self) >> 4
@@ -1596,18 +1840,31 @@ cdef class Tensor(Slot):
         tail = f", grad_fn=<{self.node.name}>" if self.node is not None else ", requires_grad=True" if self._requires_grad else ""
         return f"Tensor({text}{dtype}{tail})"
 
+    # A copy has the values and requires_grad; one of a Parameter, or of another subclass, its gradient and attributes too, so that
+    # the copy of a model is in the same state. Hooks stay with the original.
+
     def __reduce__(self):
         if self.node is not None:
-            raise RuntimeError("pickle, deepcopy: only leaf tensors can be copied this way; use detach()")
-        return _rebuild, (type(self), np.array(self._array), self._requires_grad)
+            raise RuntimeError(f"pickle, deepcopy: only leaf tensors can be copied, this was made by {self.node.name} and its graph "
+                               f"cannot come along: copy tensor.detach()")
+        gradient = None if self._grad is None or type(self) is Tensor else self._grad.detach()
+        return _rebuild, (type(self), np.array(self._array), self._requires_grad, gradient, getattr(self, "__dict__", None) or None)
 
     def __copy__(self):
         return self.__deepcopy__({})
 
     def __deepcopy__(self, memo):
-        make, arguments = self.__reduce__()
-        memo[id(self)] = copy = make(*arguments)
-        return copy
+        import copy
+        cdef Tensor made
+        make, (kind, array, requires_grad, gradient, attributes) = self.__reduce__()
+        memo[id(self)] = made = make(kind, array, requires_grad)
+        if gradient is not None:
+            if id(self._grad) not in memo:
+                memo[id(self._grad)] = copy.deepcopy(gradient)
+            made._grad = memo[id(self._grad)]
+        if attributes:
+            made.__dict__.update(copy.deepcopy(attributes, memo))
+        return made
 
     # -- arithmetic: see elementwise.pyx and matmul.pyx
 
@@ -1640,6 +1897,24 @@ cdef class Tensor(Slot):
     def __abs__(self):
         return operators.abs(self)
 
+    def __iadd__(self, other):
+        return operators.inplace(self, other, operators.add, "+=")
+
+    def __isub__(self, other):
+        return operators.inplace(self, other, operators.sub, "-=")
+
+    def __imul__(self, other):
+        return operators.inplace(self, other, operators.mul, "*=")
+
+    def __itruediv__(self, other):
+        return operators.inplace(self, other, operators.div, "/=")
+
+    def __ipow__(self, other):
+        return operators.inplace(self, other, operators.pow, "**=")
+
+    def __imatmul__(self, other):
+        return operators.inplace(self, other, operators.matmul, "@=")
+
     def __getitem__(self, index):
         return operators.getitem(self, index)
 
@@ -1647,10 +1922,16 @@ cdef class Tensor(Slot):
         operators.setitem(self, index, value)
 
 
-def _rebuild(kind, array, requires_grad):
+def _rebuild(kind, array, requires_grad, Tensor gradient=None, dict attributes=None):
     """Make a pickled or copied tensor again."""
-    cdef Tensor t = kind.__new__(kind)
-    t._array, t._requires_grad = as_array(array, None, False, "Tensor"), requires_grad
+    cdef Tensor t
+    if not isinstance(kind, type) or not issubclass(kind, Tensor):
+        raise TypeError(f"pickle: kind must be Tensor or a subclass, got {kind!r}")
+    t = kind.__new__(kind)
+    t._array, t._requires_grad = as_array(array, None, False, "pickle"), requires_grad
+    t.grad = gradient
+    if attributes:
+        t.__dict__.update(attributes)
     return t
 
 

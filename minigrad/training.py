@@ -87,7 +87,7 @@ class TruncatedBPTT:
         loss = self.loss(out[len(window) - len(x):], y)
         past = window[later:] if later < len(window) else None
         self.state = _mapped(_detached, kept)
-        self.past = past.detach() if isinstance(past, Tensor) else past
+        self.past = _copied(past)       # the caller may put the next steps into the same memory
         if kept is not None:
             self.form = _form(kept)
         return loss
@@ -105,12 +105,7 @@ class TruncatedBPTT:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from a state_dict. Where this object has computed a state, the new one must have
         its kinds, shapes and dtypes."""
-        if not isinstance(saved, Mapping):
-            raise TypeError(f"TruncatedBPTT: state must be a dict, got {type(saved).__name__}")
-        if set(saved) != {"state", "past"}:
-            raise ValueError(
-                f"TruncatedBPTT: state must have the keys state, past, got {', '.join(map(str, saved)) or 'none'}"
-            )
+        _check_keys("TruncatedBPTT", saved, ("state", "past"))
         state, past = _mapped(_copied, saved["state"]), saved["past"]
         if state is not None and self.form is not None and _form(state) != self.form:
             raise ValueError(f"TruncatedBPTT: state must be {self.form}, got {_form(state)}")
@@ -119,6 +114,15 @@ class TruncatedBPTT:
                 f"TruncatedBPTT: past must be a Tensor, an array or None, got {type(past).__name__}"
             )
         self.state, self.past = state, _copied(past)
+
+
+def _check_keys(op: str, state: Any, names: tuple[str, ...]) -> None:
+    """Is it the dict of a state, with the entries that it needs?"""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{op}: state must be a dict, got {type(state).__name__}")
+    missing = [name for name in names if name not in state]
+    if missing:
+        raise ValueError(f"{op}: state must have the keys {', '.join(names)}, {', '.join(missing)} missing")
 
 
 def _joined(past: Any, x: Any) -> Any:
@@ -153,8 +157,7 @@ def _copied(part: Any) -> Any:
         return part
     raise TypeError(
         "TruncatedBPTT: the state must be made of Tensors, arrays, numbers and None, in tuples, "
-        "named tuples, lists "
-        f"and dicts, got {type(part).__name__}"
+        f"named tuples, lists and dicts, got {type(part).__name__}"
     )
 
 
@@ -330,7 +333,7 @@ def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> No
             raise CheckpointError(
                 f"load_training: {path}: {name}: its own state is nested too deeply"
             ) from None
-    name = "generator"
+    name, touched = "generator", []
     try:
         Generator().state = extra["generator"]          # raises what is none
         states = {}
@@ -339,14 +342,15 @@ def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> No
         if arrays:
             raise ValueError(f"no part has the arrays {', '.join(arrays)}")
         for name, part in parts.items():
+            touched.append(name)
             _set_state(part, states[name])
         default_generator.state = extra["generator"]
     except BaseException as error:
         wrong = ""
         with _interrupts() as stop:                     # Ctrl-C waits
-            for changed, part in parts.items():
+            for changed in touched:
                 try:
-                    _set_state(part, before[changed])
+                    _set_state(parts[changed], before[changed])
                 except BaseException as again:          # the others must be set back all the same
                     wrong += f"; {changed} could not be set back: {type(again).__name__}: {again}"
             default_generator.state = generator
@@ -483,6 +487,8 @@ class History:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state_dict."""
+        names = ("loss", "norm", "validation", "epoch", "batch", "weights", "options")
+        _check_keys("History", state, names)
         numbers = [state[name] for name in ("loss", "norm", "validation")]
         if any(not isinstance(a, np.ndarray) or a.dtype != np.float64 or a.ndim != 1 for a in numbers):
             raise ValueError("History: loss, norm and validation must be float64 arrays of one dimension")
@@ -541,7 +547,8 @@ def fit(
     at the end; its model has the last weights, the best are in history.weights. It is tried before
     the first step whether all can be saved. It holds the model and the Generators of its layers,
     the optimizer, the History, the batches and the loss where they have a state_dict, the schedules
-    given above, and `parts`, whatever else has a state, by name. resume: such a file, to go on
+    given above and whatever has a state_dict and a method given above, and `parts`, all else that
+    has a state, by name. resume: such a file, to go on
     from; the options in it, the learning rate say, replace those that the optimizer was made with,
     and where these differ it is printed. To go on with others, set them in after_resume:
     ``after_resume=[lambda: optimizer.param_groups[0].update(lr=0.01)]`` (with a schedule, its
@@ -670,7 +677,7 @@ def fit(
                         function(history)
                     if save is not None:
                         save_training(save, everything, config)
-            ended, history.interrupted = end(), bool(stop)
+            ended = end()
             if save is not None:
                 save_training(save, everything, config)
             if validate is not None and history.batch and not stop:
@@ -678,9 +685,11 @@ def fit(
                 judge()
             if history.weights is not None:
                 model.load_state_dict(history.weights)
+            history.interrupted = bool(stop)
     except BaseException as error:
         del history.norm[len(history.loss) :]  # broken off between the two
         history.ended = f"{type(error).__name__}: {error}"
+        history.interrupted = isinstance(error, KeyboardInterrupt)
         with contextlib.suppress(OSError, ValueError):  # a closed stdout must not hide the error
             print(
                 f"ended at step {history.step}, in epoch {history.epoch}, by {history.ended}; "

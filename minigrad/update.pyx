@@ -256,11 +256,13 @@ cdef class Updates:
         twice = overlap(spans, count)
         free(spans)
         if twice:
-            parameters = [(<Tensor>p)._array for p, _ in self.tensors[:self.count]]
-            refuse_shared(parameters + self.states, self.op, "parameters and the arrays of their states")
-            self.gradients = [g.copy() for g in self.gradients]
+            arrays = list(self.states)
             for i in range(self.count):
-                self.updates[i].g = cnp.PyArray_DATA(<cnp.ndarray>self.gradients[i])
+                arrays.append((<Tensor>(<tuple>self.tensors[i])[0])._array)
+            refuse_shared(arrays, self.op, "parameters and the arrays of their states")
+            for i in range(self.count):
+                self.gradients[i] = array = (<cnp.ndarray>self.gradients[i]).copy()
+                self.updates[i].g = cnp.PyArray_DATA(array)
         return 0
 
     def run(self) -> None:
@@ -323,7 +325,10 @@ cdef int change_all(list tensors, Change change, double number, str op) except -
             raise TypeError(f"{op}: the gradients must be Tensors")
         distinct.setdefault((<Py_ssize_t>cnp.PyArray_DATA(x._array), x.shape, (<object>x._array).strides), x)
     tensors = list(distinct.values())
-    cdef list arrays = [prepared(x, op) for x in tensors]
+    # No comprehension in this file: the code that Cython makes of one frees an item twice when memory is short.
+    cdef list arrays = []
+    for x in tensors:
+        arrays.append(prepared(x, op))
     count = len(tensors)
     spans = <Span *>malloc(max(count, 1) * sizeof(Span))
     if spans == NULL:
@@ -333,7 +338,10 @@ cdef int change_all(list tensors, Change change, double number, str op) except -
     twice = overlap(spans, count)
     free(spans)
     if twice:
-        refuse_shared([(<Tensor>x)._array for x in tensors], op, "gradients")
+        originals = []
+        for x in tensors:
+            originals.append(x._array)
+        refuse_shared(originals, op, "gradients")
     for i in range(count):
         array = <cnp.ndarray>arrays[i]
         K, n = kernels_of(array), cnp.PyArray_SIZE(array)
@@ -356,15 +364,18 @@ def commit(list changes not None) -> None:
     {'lr': 0.2}
     """
     cdef dict target, new
-    cdef list before = [(target, dict(target)) for target, _ in changes]
+    cdef list before = []
+    for target, _ in changes:
+        before.append((target, dict(target)))
     try:
         for target, new in changes:
             target.update(new)
     except BaseException:
         for target, new in before:
             target.update(new)
-            for key in [key for key in target if key not in new]:
-                del target[key]
+            for key in list(target):
+                if key not in new:
+                    del target[key]
         raise
 
 

@@ -1711,6 +1711,8 @@ def main():
     parser.add_argument("--initialised", action="store_true", help="no Tensors that were made by __new__ alone")
     parser.add_argument("--without", default="", help="scenes that are left out, by name, with commas between")
     options = parser.parse_args()
+    if options.log:
+        options.log = os.path.abspath(options.log)
     if options.memory:
         import resource
         resource.setrlimit(resource.RLIMIT_AS, (options.memory, options.memory))
@@ -1725,6 +1727,7 @@ def main():
     sys.stdout = io.StringIO()
     mg.set_num_threads(2)
     run = Run(options)
+    os.chdir(run.folder)                        # paths that calls draw may be relative
     RUN = run.main
 
     def unraisable(report):

@@ -1,8 +1,11 @@
 """The tape and the sweep: accumulation, errors of state, hooks, grad(), modes, changes in place, memory, depth, threads."""
+import asyncio
 import copy
 import ctypes
 import gc
+import inspect
 import pickle
+import subprocess
 import sys
 import threading
 import weakref
@@ -350,6 +353,170 @@ def test_grad_inside_a_hook_of_grad():
     assert close(dx, 8) and inner == [12]
 
 
+def test_hook_that_holds_an_earlier_node():
+    """The walk passes the node whose hook held the last reference to a node recorded before it."""
+    for _ in range(20):
+        x = leaf(1.0, 2.0)
+        mask = mg.sigmoid(x)
+        out = mg.exp(x)
+        out.register_hook(lambda dy, mask=mask: dy * mask)
+        loss = out.sum()
+        del mask, out
+        loss.backward()
+        v = x.numpy()
+        np.testing.assert_allclose(x.grad.numpy(), np.exp(v) / (1 + np.exp(-v)), rtol=1e-14)
+
+
+def test_hooks_that_make_and_kill_nodes():
+    """Whatever a hook does to other graphs, to its own tensors and to the collector, the walk goes on."""
+    x, others = leaf(0.5), []
+
+    class Noisy:
+        """Records, and goes backward, while something else is being released."""
+
+        def __del__(self):
+            with mg.enable_grad():
+                mg.exp(mg.Tensor([1.0], requires_grad=True)).sum().backward()
+
+    def hook(dy, noisy=None):
+        others.append(mg.exp(x) * x)
+        if len(others) > 2:
+            del others[0]
+        holder.clear()
+        gc.collect()
+
+    y, holder = x, []
+    for _ in range(30):
+        y = mg.tanh(y)
+        noisy = Noisy()
+        y.register_hook(lambda dy, noisy=noisy: hook(dy, noisy))
+        holder.append(y)
+    holder.append(y.sum())
+    del y, noisy
+    loss = holder[-1]
+    holder.append(loss)
+    loss.backward()
+    expected, v = 1.0, 0.5
+    for _ in range(30):
+        v = np.tanh(v)
+        expected *= 1 - v * v
+    np.testing.assert_allclose(x.grad.numpy(), [expected], rtol=1e-13)
+
+
+def test_hooks_that_remove_and_add_hooks():
+    x, seen, handles = leaf(1.0), [], []
+
+    def once(dx):
+        seen.append("once")
+        handles[0].remove()
+        x.register_hook(lambda dx: seen.append("added"))
+
+    handles.append(x.register_hook(once))
+    x.backward()
+    x.backward()
+    assert seen == ["once", "added"] and close(x.grad, 2)
+    handles[0].remove()                 # a second time: the number is not that of another hook
+    x.backward()
+    assert seen == ["once", "added", "added"]
+
+
+def test_hook_keeps_its_gradient():
+    """What hooks keep does not change with later sweeps, nor when .grad is changed, and not what other hooks keep."""
+    x, kept = leaf(1.0, 2.0), []
+    y = x * 3.0
+    for tensor in (x, x, y, y):
+        tensor.register_hook(kept.append)
+    for _ in range(2):
+        y.sum().backward(retain_graph=True)
+    x.grad[...] = 0.0
+    assert [dx.tolist() for dx in kept] == [[1, 1], [1, 1], [3, 3], [3, 3]] * 2
+    kept[0][...] = 9.0
+    assert [dx.tolist() for dx in kept[1:]] == [[1, 1], [3, 3], [3, 3], [1, 1], [1, 1], [3, 3], [3, 3]]
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_hook_changes_its_gradient_in_place(create_graph):
+    """That gradient changes, as in PyTorch; those of other branches and the caller's seed do not."""
+    def hook(gradient):
+        gradient[0] = 100.0
+
+    a, b, seed = leaf(1.0, 2.0), leaf(1.0, 2.0), mg.Tensor(np.array([1.0, 2.0]))
+    a.register_hook(hook)
+    (a + b).backward(seed, create_graph=create_graph)
+    assert close(a.grad, 100, 2) and close(b.grad, 1, 2) and close(seed, 1, 2)
+    c, d = leaf(1.0, 2.0), leaf(1.0, 2.0)
+    inner = c * 1.0
+    inner.register_hook(hook)
+    (inner + d).backward(seed, create_graph=create_graph)
+    assert close(c.grad, 100, 2) and close(d.grad, 1, 2) and close(seed, 1, 2)
+
+
+def test_rule_of_a_user_writes_to_what_it_is_given():
+    class Careless(mg.Function):
+        kept = mg.zeros(2, np.float64)
+
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1.0
+
+        @staticmethod
+        def backward(ctx, dy):
+            dy[0] = 50.0
+            Careless.kept[...] = dy             # one buffer for all calls
+            return Careless.kept
+
+    x, w, seed = leaf(1.0, 2.0), leaf(1.0, 2.0), mg.Tensor(np.array([1.0, 2.0]))
+    (Careless.apply(x) + w).backward(seed)
+    first = x.grad.numpy().copy()
+    (Careless.apply(w * 3.0) + w).backward(seed)
+    assert first.tolist() == [50, 2] and close(x.grad, 50, 2) and close(w.grad, 1 + 150 + 1, 2 + 6 + 2) and close(seed, 1, 2)
+
+
+def test_results_of_grad_are_memory_of_their_own():
+    x, w, seed = leaf(1.0, 2.0), leaf(1.0, 2.0), mg.Tensor(np.array([1.0, 2.0]))
+    for create_graph in (False, True):
+        y = x + w
+        z = y * 1.0
+        results = mg.grad(z, [x, w, y, z], seed, create_graph=create_graph) + mg.grad(x.sum(), x, create_graph=create_graph)
+        for i, result in enumerate(results):
+            with mg.no_grad():
+                result[...] = float(i)
+        assert [result.tolist() for result in results] == [[i, i] for i in range(5)] and close(seed, 1, 2)
+
+
+def test_retain_grad_as_in_pytorch():
+    """Twice is once, hooks registered later are seen, an assignment moves it on, later sweeps add, no gradient is an error."""
+    x = leaf(2.0)
+    y = x * x
+    y.retain_grad()
+    y.retain_grad()
+    y.register_hook(lambda dy: dy * 10.0)
+    (y * 3.0).sum().backward(retain_graph=True)
+    assert close(y.grad, 30) and close(x.grad, 120)
+    (y * 3.0).sum().backward()
+    assert close(y.grad, 60)
+    y = x * x
+    y.retain_grad()
+    y[...] = y * 5.0
+    (y * 3.0).sum().backward()
+    assert close(y.grad, 3)
+    x.retain_grad()
+    with pytest.raises(RuntimeError, match="retain_grad: the tensor does not require grad"):
+        mg.ones(2).retain_grad()
+    y = x * x
+    y.retain_grad()
+    x.register_hook(lambda dx: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        y.backward()
+    assert y.grad is None
+    y = x * x
+    y.retain_grad()
+    loss, watched = y.sum(), weakref.ref(y)
+    del y
+    assert watched() is None            # retaining does not keep the tensor
+    mg.grad(loss, x.detach().requires_grad_(), allow_unused=True)
+
+
 def test_hook_errors():
     with pytest.raises(RuntimeError, match="register_hook: the tensor does not require grad"):
         mg.ones(2).register_hook(print)
@@ -418,6 +585,59 @@ def test_grad_does_not_visit_what_it_does_not_need():
     side.register_hook(lambda _: seen.append("side"))
     y = x * side
     assert close(mg.grad(y, x)[0], np.exp(3)) and seen == []
+
+
+def test_grad_frees_only_what_it_went_through():
+    w = leaf(3.0)
+    h = w * w
+    assert close(mg.grad((h * h).sum(), h)[0], 18)
+    (h * 3.0).sum().backward()
+    assert close(w.grad, 18)
+    layer = mg.nn.LSTM(2, 3)
+    out, _ = layer(mg.ones((3, 2, 2)))
+    mg.grad((out * out).sum(), out)
+    out.sum().backward()
+    assert all(p.grad is not None for p in layer.parameters())
+    x = leaf(2.0)
+    y = mg.exp(x)
+    handle = y.register_hook(lambda dy: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        y.sum().backward()
+    handle.remove()
+    y.sum().backward()                  # the rule of exp had not run
+    assert close(x.grad, np.exp(2))
+
+
+def test_grad_of_tensors_with_their_own_equality():
+    class Odd(mg.Tensor):
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            raise KeyError("never asked")
+
+    x, y = Odd([1.0, 2.0], requires_grad=True), Odd([3.0, 4.0], requires_grad=True)
+    dx, dy = mg.grad((x * y).sum(), [x, y])
+    assert dx.tolist() == [3, 4] and dy.tolist() == [1, 2]
+    (x * y).sum().backward()
+    assert x.grad.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("make, text", [
+    (lambda x: mg.Tensor(np.broadcast_to(np.ones(1), (3,)), copy=False), "read-only"),
+    (lambda x: mg.ones(1, np.float64).broadcast_to(3), "share one memory location"),
+    (lambda x: x, "that of the tensor itself"),
+    (lambda x: x.detach(), "that of the tensor itself"),
+], ids=["read-only", "expanded", "itself", "detached"])
+def test_grad_that_cannot_be_added_to(make, text):
+    x = leaf(1.0, 2.0, 3.0)
+    with pytest.raises(ValueError, match=f"grad: .*{text}"):
+        x.grad = make(x)
+    assert x.grad is None
+    buffer = np.ones(3)
+    x.grad = mg.Tensor(buffer, copy=False)
+    (x * 2.0).sum().backward()          # a buffer of the user's is added to in place
+    assert buffer.tolist() == [3, 3, 3]
 
 
 def test_third_order():
@@ -665,6 +885,118 @@ def test_function_that_saved_an_intermediate_is_not_differentiated_twice():
         mg.grad(Square.apply(x), x, create_graph=True)
 
 
+@pytest.mark.parametrize("values, error, text", [
+    (np.ones(2, np.float16), TypeError, "float16"), (np.ones(2, bool), TypeError, "bool"), (np.ones(2, int), TypeError, "int64"),
+    (np.ones(2, np.longdouble), TypeError, "dtype"), (np.ones(2, complex), TypeError, "complex128"),
+    (None, TypeError, "NoneType"), (np.ma.masked_array([1.0, 2.0], [False, True]), TypeError, "masked"),
+    ("a", TypeError, "str"), ((), ValueError, "at least one"),
+    ((np.ones(2), None), TypeError, "NoneType"), (np.array([None]), TypeError, "object"),
+], ids=range(11))
+def test_record_with_values_that_no_tensor_holds(values, error, text):
+    with pytest.raises(error, match=f"twice: .*{text}"):
+        mg.record("twice", values, (leaf(1.0, 2.0),), lambda dy: dy * 2.0)
+
+
+@pytest.mark.parametrize("values", [
+    np.frombuffer(bytearray(17), np.uint8)[1:].view(np.float64), np.zeros(2, ">f8"), np.zeros(4)[::-2], np.zeros((2, 2)).T[0],
+    np.lib.stride_tricks.as_strided(np.zeros(3, [("a", "f8"), ("b", "i4")])["a"], (2,)),
+], ids=["misaligned", "big-endian", "backwards", "column", "field"])
+def test_record_makes_proper_arrays(values):
+    x = leaf(1.0, 2.0)
+    y = mg.record("op", values, (x,), lambda dy: dy * 2.0)
+    (mg.exp(y) * y).sum().backward()
+    assert y.tolist() == [0, 0] and close(x.grad, 2, 2)
+
+
+@pytest.mark.parametrize("options, text", [
+    ({"saved": (None,)}, "saved must be Tensors, got NoneType at position 0"),
+    ({"saved": (leaf(1.0), np.ones(2))}, "saved must be Tensors, got ndarray at position 1"),
+    ({"saved": None}, "saved must be a tuple of Tensors, got None"), ({"saved": [leaf(1.0)]}, "'saved' .*tuple"),
+    ({"inputs": (1,)}, "inputs must be Tensors, got int at position 0"), ({"inputs": leaf(1.0)}, "'inputs' .*tuple"),
+    ({"inputs": None}, "'inputs' .*tuple"), ({"name": 3}, "'name' .*str"), ({"name": None}, "'name' .*str"),
+    ({"backward": None}, "backward must be callable, got NoneType"),
+], ids=range(10))
+def test_record_with_wrong_arguments(options, text):
+    arguments = {"name": "op", "values": np.ones(1), "inputs": (leaf(1.0),), "backward": lambda dy: dy}
+    with pytest.raises(TypeError, match=text):
+        mg.record(**(arguments | options))
+
+
+def test_function_that_returns_its_argument():
+    """The result is another tensor with the same memory; what was saved is the argument."""
+    class Same(mg.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x, x)
+            return x
+
+        @staticmethod
+        def backward(ctx, dy):
+            x, again = ctx.saved_tensors
+            return dy * x * again
+
+    x = leaf(1.0, 2.0)
+    y = Same.apply(x)
+    assert y is not x and x.is_leaf and np.shares_memory(y.numpy(), x.numpy())
+    (dx,) = mg.grad(y.sum(), x, create_graph=True)
+    assert close(dx, 1, 4) and close(mg.grad(dx.sum(), x)[0], 2, 4)
+
+
+def test_function_whose_results_share_memory():
+    class Views(mg.Function):
+        @staticmethod
+        def forward(ctx, x):
+            y = x * 2.0
+            ctx.save_for_backward(y)
+            return y, y, y[:1], x[1:]
+
+        @staticmethod
+        def backward(ctx, da, db, dc, dd):
+            dx = 2.0 * (da + db).numpy()
+            dx[:1] += 2.0 * dc.numpy()
+            dx[1:] += dd.numpy()
+            return mg.Tensor(dx)
+
+    x = leaf(1.0, 2.0)
+    a, b, c, d = Views.apply(x)
+    (a * 1.0 + b * 10.0).sum().backward(retain_graph=True)
+    assert close(x.grad, 22, 22)
+    (c.sum() * 3.0 + d.sum() * 5.0).backward(retain_graph=True)
+    assert close(x.grad, 28, 27)
+    with mg.no_grad():
+        a[0] = 7.0
+    with pytest.raises(RuntimeError, match="Views: .*modified by an in-place operation"):
+        b.sum().backward()
+
+
+def test_function_that_comes_back_to_itself():
+    """backward of the same op, inside of its own backward: each sees what was saved, before and after."""
+    class Square(mg.Function):
+        depth = 0
+
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, dy):
+            before = ctx.saved_tensors
+            Square.depth += 1
+            if Square.depth < 4:
+                with mg.enable_grad():
+                    assert close(mg.grad(y, x, retain_graph=True)[0], 6)
+            assert ctx.saved_tensors is before
+            return dy * 2.0 * before[0]
+
+    x = leaf(3.0)
+    y = Square.apply(x)
+    assert close(mg.grad(y, x)[0], 6)
+    empty = broken(lambda ctx, x, k: ())
+    with pytest.raises(TypeError, match=r"Broken: forward must return a Tensor or a tuple of them, got \(\)"):
+        empty.apply(x, 3)
+
+
 def test_function_without_gradient():
     x = leaf(1.0)
     y = broken(backward=lambda ctx, dy: (None, None)).apply(x, 3)
@@ -765,6 +1097,146 @@ def test_detach():
     assert np.shares_memory(z.numpy(), x.numpy()) and z.requires_grad_() is z
     (z * x).sum().backward()
     assert close(x.grad, 1, 2) and close(z.grad, 1, 2)
+
+
+def test_decorated_generator():
+    @mg.no_grad()
+    def count(n):
+        """Doc."""
+        try:
+            for _ in range(n):
+                given = yield mg.is_grad_enabled()
+                seen.append((given, mg.is_grad_enabled()))
+        finally:
+            seen.append(("closed", mg.is_grad_enabled()))
+        return "end"
+
+    seen = []
+    assert inspect.isgeneratorfunction(count) and count.__doc__ == "Doc."
+    generator = count(3)
+    assert next(generator) is False and mg.is_grad_enabled()
+    assert generator.send(5) is False and mg.is_grad_enabled() and seen == [(5, False)]
+    generator.close()
+    assert seen[-1] == ("closed", False) and mg.is_grad_enabled()
+    generator = count(1)
+    next(generator)
+    with pytest.raises(StopIteration) as stopped:
+        generator.send(None)
+    assert stopped.value.value == "end"
+    generator = count(2)
+    next(generator)
+    with pytest.raises(KeyError):
+        generator.throw(KeyError())
+    assert mg.is_grad_enabled()
+
+
+def test_decorated_async_functions():
+    @mg.no_grad
+    async def work():
+        await asyncio.sleep(0)
+        return mg.is_grad_enabled()
+
+    @mg.no_grad
+    async def values():
+        for _ in range(3):
+            await asyncio.sleep(0)
+            yield mg.is_grad_enabled()
+
+    async def main():
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        found = [mg.is_grad_enabled(), await task]
+        async for value in values():
+            found += [value, mg.is_grad_enabled()]
+        return found
+
+    assert inspect.iscoroutinefunction(work) and inspect.isasyncgenfunction(values)
+    assert asyncio.run(main()) == [True, False] + [False, True] * 3
+
+
+def test_decorators_without_brackets():
+    @mg.no_grad
+    def silent():
+        return mg.is_grad_enabled()
+
+    @mg.enable_grad
+    def loud():
+        return mg.is_grad_enabled()
+
+    @mg.detect_anomaly
+    def careful():
+        return mg.log(leaf(0.0))
+
+    assert silent() is False
+    with mg.no_grad():
+        assert loud() is True
+    with pytest.raises(RuntimeError, match="anomaly: log"):
+        careful()
+    assert np.isinf(mg.log(leaf(0.0)).item())
+    for wrong, text in ((5, "int"), (type("Model", (), {}), "a class")):
+        with pytest.raises(TypeError, match=f"no_grad: can decorate functions, got {text}"):
+            mg.no_grad(wrong)
+
+
+def anomalies():
+    """Is anomaly mode on?"""
+    try:
+        return not mg.log(leaf(0.0))
+    except RuntimeError:
+        return True
+
+
+@pytest.mark.parametrize("context, inside", [(mg.no_grad, mg.is_grad_enabled), (mg.detect_anomaly, lambda: not anomalies())],
+                         ids=["no_grad", "detect_anomaly"])
+def test_contexts_that_end_in_any_order(context, inside):
+    """Contexts held open by generators; one context object entered twice; by two threads at a time."""
+    def held():
+        with context():
+            yield
+
+    for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 2, 1)):
+        generators = [held() for _ in range(3)]
+        for generator in generators:
+            next(generator)
+        for i in order[:2]:
+            generators[i].close()
+            assert not inside()
+        generators[order[2]].close()
+        assert inside()
+    shared, wrong, barrier = context(), [], threading.Barrier(2, timeout=20)
+
+    def work(i):
+        for k in range(20):
+            with shared:
+                barrier.wait()
+                wrong.extend([k] * inside())
+                if (i + k) % 2:
+                    barrier.wait()
+            wrong.extend([k] * (not inside()))
+            if not (i + k) % 2:
+                barrier.wait()
+
+    run_threads(2, work)
+    assert wrong == [] and inside()
+
+
+def test_generator_that_outlives_the_sweep_it_was_started_in():
+    """no_grad entered in a hook and left after backward brings back the mode of before the sweep."""
+    generators = []
+
+    def held():
+        with mg.no_grad():
+            yield
+
+    def hook(dx):
+        generators.append(held())
+        next(generators[-1])
+
+    x = leaf(1.0)
+    x.register_hook(hook)
+    x.backward()
+    generators[0].close()
+    assert mg.is_grad_enabled()
 
 
 # ---------------------------------------------------------------- changes in place
@@ -876,13 +1348,34 @@ def test_anomaly_backward_names_op_and_line():
 
 def test_anomaly_notices_memory_changed_behind_its_back():
     a = np.array([1.0, 2.0])
-    c, x = mg.Tensor(a, copy=False), leaf(3.0, 4.0)
+    c, x = mg.Tensor(a), leaf(3.0, 4.0)
     with mg.detect_anomaly():
         y = (x * c).sum()
-        a[0] = 100.0
+        c._array[0] = 100.0
         with pytest.raises(RuntimeError, match=(
                 r"mul: the memory of a saved tensor .* was changed behind minigrad's back.*test_autograd.py:\d+: y = ")):
             y.backward()
+
+
+def test_anomaly_where_a_rule_gives_nothing():
+    """An input that is given no gradient is not visited, with one or several sweeps on their way."""
+    x = leaf(1.0)
+    y = mg.exp(x)
+    z = broken(backward=lambda ctx, dy: (None, None)).apply(y, 3) + x
+    with mg.detect_anomaly():
+        z.register_hook(lambda dz: z.backward(retain_graph=True) if x.grad is None else None)
+        x.grad = mg.ones(1, np.float64)
+        z.backward(retain_graph=True)
+    assert close(x.grad, 2)
+
+
+def test_anomaly_names_a_line_in_a_folder_called_minigrad(tmp_path):
+    script = tmp_path / "minigrad" / "train.py"
+    script.parent.mkdir()
+    script.write_text("import sys\nsys.path.pop(0)\nimport minigrad as mg\nx = mg.Tensor([0.0], requires_grad=True)\n"
+                      "with mg.detect_anomaly():\n    y = mg.log(x)\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert f"at {script}:6: y = mg.log(x)" in done.stderr
 
 
 def test_anomaly_mode_leaves_right_things_alone():
@@ -916,6 +1409,68 @@ def test_deepcopy_keeps_sharing():
     x = leaf(1.0)
     one, two = copy.deepcopy([x, x])
     assert one is two and one is not x
+
+
+# ---------------------------------------------------------------- tensors that were not made properly
+
+class Forgot(mg.Tensor):
+    def __init__(self):
+        pass
+
+
+@pytest.mark.parametrize("make", [lambda: mg.Tensor.__new__(mg.Tensor), lambda: mg.nn.Parameter.__new__(mg.nn.Parameter), Forgot])
+def test_tensor_without_init(make):
+    """It is empty; every method and function gives an answer or an ordinary error."""
+    t = make()
+    assert t.shape == (0,) and t.dtype == np.float32 and t.tolist() == [] and not t.requires_grad
+    calls = [getattr(t, name) for name in dir(t) if name not in ("__class__", "__new__", "__init__", "__init_subclass__")]
+    calls += [function for name, function in vars(mg).items() if callable(function) and not inspect.isclass(function)
+              and name not in ("show_config", "save", "load", "manual_seed", "set_num_threads", "draw")]
+    for call in filter(callable, calls):
+        for arguments in ((), (t,), (t, t), (1,), (t, 0), (None,)):
+            try:
+                call(*arguments)
+            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
+                pass
+
+
+def test_init_twice():
+    x = leaf(1.0, 2.0)
+    y = x + 1.0
+    for tensor in (x, y, mg.nn.Parameter(np.ones(2))):
+        with pytest.raises(RuntimeError, match="Tensor: __init__ has been called before"):
+            mg.Tensor.__init__(tensor, np.ones(5))
+    y.sum().backward()
+    assert close(x.grad, 1, 1)
+    late = mg.Tensor.__new__(mg.Tensor)
+    late.requires_grad_()
+    y = late.sum()
+    late.__init__([1.0, 2.0], requires_grad=True)
+    with pytest.raises(RuntimeError, match=r"__init__ after it had been used: .* \(0,\), it has shape \(2,\)"):
+        y.backward()
+    with pytest.raises(TypeError):
+        mg.Tensor("no")
+    with pytest.raises(TypeError):
+        type(x).__reduce__(x)[0](mg.Tensor, np.ones(2, int), False)
+
+
+def test_insides_made_by_hand():
+    """The classes that a user can reach through grad_fn and the module: empty objects, that nothing can be done with."""
+    module = sys.modules["minigrad.tensor"]
+    node = type(mg.exp(leaf(1.0)).grad_fn)
+    for kind in (node, *node.__mro__[1:-1], module.Sweep, module.Mode, module.Output, module.Version, module.LeafStandIn):
+        thing = kind()
+        repr(thing)
+        for name in dir(thing):
+            value = getattr(thing, name)
+            if callable(value) and name != "__class__":
+                try:
+                    value()
+                except TypeError:
+                    pass
+        for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError):
+                duplicate(thing)
 
 
 # ---------------------------------------------------------------- memory
@@ -1042,6 +1597,89 @@ def test_cycle_through_grad_is_collected():
     assert watched() is None
 
 
+def hooked(a, b, w):
+    """A scalar made with an op of the user's, several outputs, hooks and a retained gradient."""
+    p, q = Polar.apply(a, b)
+    h = mg.tanh(a * b) * w[:2] + p * q
+    h.register_hook(lambda dh: dh * 2.0)
+    h.retain_grad()
+    a.register_hook(lambda da: da * 1.0)
+    return (h * h + mg.exp(b) + w[1:]).sum()
+
+
+def fused(a, b, w):
+    layer = mg.nn.LSTM(2, 3, dtype=np.float64)
+    return (layer(mg.stack([a, b, a]).reshape((3, 1, 2)))[0] * w).sum()
+
+
+def wide(a, b, w):
+    """More pending nodes than fit into the sweep's first heap."""
+    return mg.stack([(a * k).sum() * (b.sum() + k) for k in range(20)]).sum() + w.sum()
+
+
+def first_grads(loss, leaves):
+    loss.backward(retain_graph=True)
+
+
+def more_grads(loss, leaves):
+    """Added in place to what is there."""
+    loss.backward(retain_graph=True)
+
+
+def graph_grads(loss, leaves):
+    loss.backward(create_graph=True)
+
+
+def results(loss, leaves):
+    return mg.grad(loss, leaves, retain_graph=True, create_graph=True)
+
+
+@pytest.mark.parametrize("run", [first_grads, more_grads, graph_grads, results])
+@pytest.mark.parametrize("make", [hooked, fused, wide])
+def test_out_of_memory(make, run):
+    """Each allocation fails once: a MemoryError, no gradient changed, and the same bits when it is done again."""
+    testcapi = pytest.importorskip("_testcapi")
+
+    def prepared():
+        mg.manual_seed(0)
+        leaves = [leaf(1.0, 2.0), leaf(0.5, 0.25), leaf(1.0, 2.0, 3.0)]
+        loss = make(*leaves)
+        for x in leaves if run is more_grads else []:
+            x.grad = mg.ones(x.shape, np.float64)
+        return loss, leaves
+
+    def bits(found, leaves):
+        return [dx.numpy().tobytes() for dx in (found or [x.grad for x in leaves])]
+
+    loss, leaves = prepared()
+    expected = bits(run(loss, leaves), leaves)
+    failed = 0
+    gc.disable()                        # or it is the collector that runs out of memory, and says so on stderr
+    try:
+        for n in range(2000):
+            loss, leaves = prepared()
+            before = [x.grad.numpy().tobytes() for x in leaves if x.grad is not None]
+            failure = found = None
+            testcapi.set_nomemory(n, n + 1)
+            try:
+                found = run(loss, leaves)
+            except BaseException as error:
+                failure = error
+            testcapi.remove_mem_hooks()
+            if failure is not None:
+                assert type(failure) is MemoryError, n
+                assert [x.grad.numpy().tobytes() for x in leaves if x.grad is not None] == before
+                assert mg.is_grad_enabled()
+                failed += 1
+                found = run(loss, leaves)
+            assert bits(found, leaves) == expected
+            if failure is None and n > failed + 20:
+                break
+    finally:
+        gc.enable()
+    assert failed > 20
+
+
 # ---------------------------------------------------------------- depth
 
 def chain(n):
@@ -1161,3 +1799,86 @@ def test_threads_that_share_leaves(hasty):
 
     run_threads(4, work)
     assert close(shared.grad, 600, 600)
+
+
+def test_threads_that_share_a_graph(hasty):
+    """The same nodes in several sweeps at once, with a hook and a rule in Python, where threads take turns."""
+    w = leaf(1.0, 2.0)
+    h = w
+    for _ in range(10):
+        h = Scale.apply(mg.tanh(h) * w, 1.5)
+    h.register_hook(lambda dy: None)
+    a, b = Polar.apply(h, w)
+    loss = (a * b).sum()
+    (expected,) = mg.grad(loss, w, retain_graph=True)
+
+    def work(i):
+        for _ in range(20):
+            loss.backward(retain_graph=True)
+            for create_graph in (False, True):
+                (dw,) = mg.grad(loss, w, retain_graph=True, create_graph=create_graph)
+                np.testing.assert_allclose(dw.numpy(), expected.numpy(), rtol=1e-13)
+
+    run_threads(4, work)
+    np.testing.assert_allclose(w.grad.numpy(), 80 * expected.numpy(), rtol=1e-12)
+
+
+def test_threads_that_free_a_shared_graph(hasty):
+    """Without retain_graph one of them may succeed; the others get an error, and the gradient is that of whole sweeps."""
+    for _ in range(30):
+        w, done = leaf(1.0, 2.0), []
+        h = w
+        for _ in range(10):
+            h = Scale.apply(h * w, 1.0)
+        loss = h.sum()
+
+        def work(i, loss=loss, done=done):
+            try:
+                loss.backward()
+            except RuntimeError as error:
+                assert "a second time" in str(error)
+            else:
+                done.append(i)
+
+        run_threads(3, work)
+        assert w.grad is None or close(w.grad, len(done) * 11, len(done) * 11 * 2.0 ** 10)
+
+
+def test_threads_that_commit_with_create_graph(hasty):
+    """Each makes a new sum of the shared gradient: none is lost."""
+    w = leaf(1.0, 2.0)
+
+    def work(i):
+        for _ in range(50):
+            (w * 3.0).sum().backward(create_graph=True)
+
+    run_threads(4, work)
+    assert close(w.grad, 600, 600)
+
+
+def test_hook_that_waits_for_another_backward():
+    x = leaf(1.0)
+    y = x * 2.0
+
+    def hook(dy):
+        thread = threading.Thread(target=lambda: (x * 5.0).backward())
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+
+    y.register_hook(hook)
+    y.backward()
+    assert close(x.grad, 7)
+
+
+def test_anomaly_mode_is_per_thread():
+    found = []
+
+    def work(i):
+        with mg.detect_anomaly():
+            found.append(anomalies())
+
+    with mg.detect_anomaly():
+        run_threads(1, lambda i: found.append(anomalies()))
+    run_threads(2, work)
+    assert found == [False, True, True] and not anomalies()

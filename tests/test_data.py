@@ -374,7 +374,9 @@ def test_copies_have_no_iterations(how):
 # ---------------------------------------------------------------- pandas and other containers
 
 def frame(*columns, index=None):
-    return pytest.importorskip("pandas", reason="skipped: pandas is not installed").DataFrame(dict(enumerate(columns)), index=index)
+    return pytest.importorskip("pandas", reason="skipped: pandas is not installed").DataFrame(
+        dict(enumerate(columns)), index=index
+    )
 
 
 def column(values, index=None, **options):
@@ -443,7 +445,8 @@ def test_tensors_as_sequences_and_targets():
 def test_vectors_as_long_as_the_sequences_must_be_told_apart(dtype, as_list):
     x, y = np.ones((3, 4, 2)), np.arange(12).reshape(3, 4).astype(dtype)
     given = list(y) if as_list else y
-    with pytest.raises(ValueError, match=r"targets\[0\] of shape \(3, 4\) may be a vector for each sequence or a number for each of "
+    with pytest.raises(ValueError, match=r"targets\[0\] of shape \(3, 4\) may be a vector for each sequence or a number "
+                                         "for each of "
                                          "its 4 steps: say per_step=False or per_step=True"):
         Batches(x, given, batch_size=2)
     (_, _, first, number), _ = Batches(x, given, [1, 2, 3], batch_size=2, per_step=[False, False])
@@ -518,7 +521,8 @@ def test_a_mean_that_was_set_by_hand_counts():
     assert scaler.transform(np.array([5.0])).tolist() == [1.0] and scaler.inverse(np.array([1.0])).tolist() == [5.0]
     fitted.mean = np.float64(1_700_000_000_000_000_000)
     assert fitted.transform(np.array([1_700_000_000_000_000_000])).tolist() == [0.0]
-    for copied in (copy.deepcopy(Scaler().fit(NEAR["nanoseconds"])), pickle.loads(pickle.dumps(Scaler().fit(NEAR["nanoseconds"])))):
+    fresh = Scaler().fit(NEAR["nanoseconds"])
+    for copied in (copy.deepcopy(fresh), pickle.loads(pickle.dumps(fresh))):
         assert np.abs(copied.transform(NEAR["nanoseconds"]) - exact(NEAR["nanoseconds"])[0]).max() < 1e-6
 
 
@@ -583,16 +587,24 @@ BAD = {
     "target dict": (batches([[1]], {0: 1}), TypeError, r"Batches: targets\[0\] must be a list or an array, got dict"),
 
     "set": (lambda: pad({(1, 2), (3,)}), TypeError, "pad: sequences must be a list of arrays, got set"),
-    "masked in a list": (lambda: windows([np.ma.masked_array([1.0], [1])] * 3, 1), TypeError, r"series\[0\] must not be a masked"),
-    "masked sequences": (lambda: pad(np.ma.masked_array([[1.0], [2.0]], [[1], [0]])), TypeError, "must not be a masked array"),
-    "masked targets": (batches([[1], [2]], np.ma.masked_array([1.0, 2.0], [1, 0])), TypeError, "must not be a masked array"),
-    "a Tensor with a gradient": (lambda: pad([mg.ones(2, requires_grad=True)]), TypeError, "must be made of constants, got a Tensor"),
+    "masked in a list": (lambda: windows([np.ma.masked_array([1.0], [1])] * 3, 1), TypeError,
+                         r"series\[0\] must not be a masked"),
+    "masked sequences": (lambda: pad(np.ma.masked_array([[1.0], [2.0]], [[1], [0]])), TypeError,
+                         "must not be a masked array"),
+    "masked targets": (batches([[1], [2]], np.ma.masked_array([1.0, 2.0], [1, 0])), TypeError,
+                       "must not be a masked array"),
+    "a Tensor with a gradient": (lambda: pad([mg.ones(2, requires_grad=True)]), TypeError,
+                                 "must be made of constants, got a Tensor"),
+    "beyond float32": (lambda: pad([[1.0, -1e39, np.inf]]), ValueError,
+                       r"sequences\[0\] must be made of numbers that fit into float32, got 1e\+39"),
     "beyond int64": (lambda: pad([[2**63]]), ValueError, r"sequences\[0\] must be made of numbers that fit into int64, got 9223"),
-    "classes beyond int64": (batches([[1], [2, 3]], [np.array([2**63], np.uint64), np.array([1, 2], np.uint64)]), ValueError,
+    "classes beyond int64": (batches([[1], [2, 3]], [np.array([2**63], np.uint64),
+                                                     np.array([1, 2], np.uint64)]), ValueError,
                              r"targets\[0\] must be made of numbers that fit into int64"),
     "target set": (batches([[1]], {0}), TypeError, r"Batches: targets\[0\] must be a list or an array, got set"),
     "per_step": (batches([[1]], [0], per_step=1), TypeError, "Batches: per_step must be a bool, got int"),
-    "per_step of fewer": (batches([[1]], [0], per_step=[]), ValueError, "per_step must hold a bool for each of the 1 targets, got 0"),
+    "per_step of fewer": (batches([[1]], [0], per_step=[]), ValueError,
+                          "per_step must hold a bool for each of the 1 targets, got 0"),
     "vectors of other lengths": (batches([[1], [2]], [[1.0], [1.0, 2.0]], per_step=False), ValueError,
                                  r"targets\[0\]\[1\] must have shape \(1,\) and dtype float32 as .* got \(2,\)"),
 

@@ -127,6 +127,7 @@ def test_a_million_nodes_in_a_small_stack():
 @pytest.mark.parametrize("call, error, message", [
     (lambda: mg.draw(np.ones(2)), TypeError, "draw: tensor must be a Tensor, got ndarray"),
     (lambda: mg.draw(mg.ones(2), {"x": 1.0}), TypeError, "draw: names must map to Tensors, got float for 'x'"),
+    (lambda: mg.draw(mg.ones(2), 3), TypeError, "draw: names must map names to Tensors, got int"),
     (lambda: mg.draw(mg.ones(2), form="png"), ValueError, "draw: form must be one of text, dot, svg, got 'png'"),
 ])
 def test_bad_input(call, error, message):

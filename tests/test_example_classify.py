@@ -12,6 +12,7 @@ from running import Script
 ROOT = Path(__file__).parents[1]
 SCRIPT = Script("classify", timeout=240)
 start, run = SCRIPT.start, SCRIPT.run
+FILES = Path(__file__).parent / "files"
 SHARED = Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JapaneseVowels"
 HEADER = "# a comment\n@problemName waves\n@dimensions 2\n@classLabel  true slow fast\n@data\n"
 
@@ -81,19 +82,50 @@ def test_reading(classify, tmp_path):
     assert classify.read_ts(file, ["fast", "slow"], 2)[1].tolist() == [0, 1]
 
 
+def test_a_file_with_all_that_may_surprise(classify):
+    """A byte order mark, CRLF, U+2028 in a comment, keys in any case, spaces before labels and numbers, unequal lengths."""
+    sequences, labels, classes = classify.read_ts(FILES / "vowels.ts")
+    assert [s.tolist() for s in sequences] == [[[1, -4], [2, 0.5], [3, 0.5]], [[7, 8]]]
+    assert labels.tolist() == [1, 0] and classes == ["slow", "fast🎈"]
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("missing.ts", "line 6: a missing value ('?'): fill the gaps first"),
+    ("unequal.ts", "line 7: 2 steps, but @equalLength true and 3"),
+    ("stamps.ts", "line 1: time stamps cannot be read"),
+])
+def test_files_that_are_refused(classify, name, message, capsys):
+    with pytest.raises(SystemExit):
+        classify.read_ts(FILES / name)
+    assert capsys.readouterr().err.startswith(f"classify: {FILES / name}, {message}")
+
+
 BAD = {
-    "word": (HEADER + "1,x:2,3:slow\n", "line 6: could not convert string to float: 'x'"),
-    "missing value": (HEADER + "1,2:3,4:slow\n1,?:2,3:slow\n", "line 7: could not convert string to float: '?'"),
-    "NaN": (HEADER + "1,NaN:2,3:slow\n", "line 6: expected 2 equally long rows of numbers below 1e30, got lengths [2, 2]"),
-    "too large": (HEADER + "1,1e39:2,3:slow\n", "line 6: expected 2 equally long rows of numbers below 1e30"),
-    "other lengths": (HEADER + "1,2:3:slow\n", "line 6: expected 2 equally long rows of numbers below 1e30, got lengths [2, 1]"),
-    "length 0": (HEADER + "::slow\n", "line 6: expected 2 equally long rows of numbers below 1e30, got lengths []"),
-    "no dimension": (HEADER + "slow\n", "line 6: expected 1 equally long rows of numbers below 1e30, got lengths []"),
-    "other dimensions": (HEADER + "1:2:slow\n1:2:3:slow\n", "line 7: expected 2 equally long rows of numbers below 1e30"),
+    "word": (HEADER + "1,x:2,3:slow\n", "line 6: 'x' is not a number"),
+    "missing value": (HEADER + "1,2:3,4:slow\n1,?:2,3:slow\n", "line 7: a missing value ('?'): fill the gaps first"),
+    "NaN": (HEADER + "1,NaN:2,3:slow\n", "line 6: a missing value ('NaN'): fill the gaps first"),
+    "too large": (HEADER + "1,1e39:2,3:slow\n", "line 6: '1e39' is too large: a number must be below 1e+30"),
+    "other lengths": (HEADER + "1,2:3:slow\n", "line 6: expected 2 equally long rows of numbers below 1e+30, got lengths [2, 1]"),
+    "length 0": (HEADER + "::slow\n", "line 6: expected 2 equally long rows of numbers below 1e+30, got lengths [0, 0]"),
+    "no dimension": (HEADER + "slow\n", "line 6: expected 2 equally long rows of numbers below 1e+30, got lengths []"),
+    "other dimensions": (HEADER + "1:2:slow\n1:2:3:slow\n", "line 7: expected 2 equally long rows of numbers below 1e+30"),
     "label": (HEADER + "1:2:medium\n", "line 6: label 'medium', the line @classLabel true names slow fast"),
     "no label": (HEADER + "1,2\n", "line 6: label '1,2', the line @classLabel true names slow fast"),
     "no classes": ("@data\n1:2:slow\n", "line 2: label 'slow', the line @classLabel true names none"),
-    "time stamps": (HEADER + "(0,1),(1,2):(0,3),(1,4):slow\n", "line 6: could not convert string to float: '(0'"),
+    "time stamps": (HEADER + "(0,1),(1,2):(0,3),(1,4):slow\n", "line 6: time stamps cannot be read"),
+    "time stamps by the header": ("@TimeStamps TRUE\n" + HEADER, "line 1: time stamps cannot be read"),
+    "regression": ("@targetLabel true\n" + HEADER, "line 1: @targetLabel is for regression"),
+    "no class labels": ("@classLabel false\n@data\n1,2\n", "line 1: the cases have no class labels"),
+    "a label twice": ("@classLabel true a a\n", "line 1: @classLabel names a label twice"),
+    "underscores": (HEADER + "1_0:2:slow\n", "line 6: '1_0' is not a number"),
+    "comma at the end": (HEADER + "1,:2,3:slow\n", "line 6: a missing value ('')"),
+    "dimensions by the header": (HEADER + "1:2:3:slow\n", "line 6: expected 2 equally long rows"),
+    "univariate": ("@univariate true\n@classLabel true a\n@data\n1:2:a\n", "line 4: expected 1 equally long rows"),
+    "univariate of 2": ("@univariate true\n" + HEADER + "1:2:slow\n", "line 7: @univariate true, but 2 dimensions"),
+    "equal lengths": ("@equalLength true\n" + HEADER + "1,2:3,4:slow\n1:2:slow\n", "line 8: 1 steps, but @equalLength true"),
+    "series length": ("@equalLength true\n@seriesLength 3\n" + HEADER + "1,2:3,4:slow\n", "line 8: 2 steps, but @equalLength"),
+    "no number": ("@dimensions two\n", "line 1: @dimensions must be a whole number above 0"),
+    "a late header": (HEADER + "1:2:slow\n@missing true\n", "line 7: a line of the header, '@missing true'"),
     "no data": (HEADER, "holds no cases"),
     "empty": ("", "holds no cases"),
 }
@@ -114,11 +146,12 @@ def test_bad_files(classify, case, tmp_path, capsys):
 @pytest.mark.parametrize(("arguments", "message"), [
     (("--train", "none.ts", "--test", "none.ts"), "cannot read none.ts: [Errno 2] No such file or directory"),
     (("--train", ".", "--test", "."), "cannot read .: [Errno"),
-    (("--train", "bytes.ts", "--test", "bytes.ts"), "cannot read bytes.ts: 'utf-8' codec can't decode byte 0xff"),
+    (("--train", "bytes.ts", "--test", "bytes.ts"), "cannot read bytes.ts: it is UTF-16 text"),
     (("--train", "w.ts"), "--train and --test come together"),
     (("--test", "w.ts"), "--train and --test come together"),
-    (("--epochs", 0), "--epochs must be at least 1"),
-    (("--seed", 1, -1), "--seed from 0 to 2^64 - 1"),
+    (("--epochs", 0), "argument --epochs: must be at least 1, got 0"),
+    (("--seed", 1, -1), "argument --seed: must be at least 0, got -1"),
+    (("--train", "one.ts", "--test", "one.ts"), "one.ts: all cases are of one class, slow: there is nothing to learn"),
     (("--train", "w.ts", "--test", "one.ts"), "one.ts, line 2: expected 2 equally long rows"),
     (("--train", "w.ts", "--test", "w.ts", "--epochs", 1, "--plot", "none/p.png"), "--plot: cannot write none/p.png"),
     (("--train", "w.ts", "--test", "w.ts", "--epochs", 1, "--plot", "p.xyz"), "--plot: cannot write p.xyz"),
@@ -141,8 +174,8 @@ def test_interrupting(tmp_path):
         assert "sequences" in child.stdout.readline()
         time.sleep(0.3)
         child.send_signal(signal.SIGINT)
-        out, errors = child.communicate(timeout=10)
-    assert child.returncode == -signal.SIGINT and errors == ""
+        out, errors = child.communicate(timeout=60)
+    assert child.returncode == 130 and out.endswith("interrupted\n") and errors == "", errors
 
 
 def test_help(tmp_path):

@@ -1,8 +1,10 @@
 """examples/forecast.py as a user runs it: better than the naive forecasts, bands that hold what they should, refusals."""
+import gzip
 import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import minigrad as mg
 
 SCRIPT = Script("forecast", timeout=240)
 start, run = SCRIPT.start, SCRIPT.run
+FILES = Path(__file__).parent / "files"
 
 
 @pytest.fixture(scope="module")
@@ -86,34 +89,93 @@ def test_reading(forecast, tmp_path):
     assert forecast.read_csv(table(tmp_path / "b.csv", [1, 2.5], "a\tb", "\t"), None)[1] == "b"
 
 
+@pytest.mark.parametrize(("name", "column", "expected"), [
+    ("shop.csv", None, [1234.5, -2.5, 10, 0.25]),       # ; decimal commas, quotes, a byte order mark, CRLF, U+2028 in a field
+    ("shop.csv", "sales 🎈", [1234.5, -2.5, 10, 0.25]),
+    ("thousands.tsv", "sales", [1234.5, 12, 1_000_000]),
+    ("lone_cr.csv", "sales", [1.5, 2.5, 3.5]),
+    ("trailing.csv", None, [1.5, -2.5]),
+])
+def test_files(forecast, name, column, expected, capsys):
+    values, found = forecast.read_csv(FILES / name, column)
+    assert values.tolist() == expected and found == (column or ("sales" if name == "trailing.csv" else "sales 🎈"))
+    said = capsys.readouterr().out
+    assert ("decimal points" in said, "separators of thousands" in said) == (name == "shop.csv", name == "thousands.tsv")
+
+
+def test_a_column_name_that_is_a_number_must_be_asked_for(forecast, tmp_path):
+    file = tmp_path / "years.csv"
+    file.write_text("day,2019,2020\n1,2.5,3\n2,4.5,5\n")
+    assert forecast.read_csv(file, "2019")[0].tolist() == [2.5, 4.5]
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("decimal_comma.csv", "decimal_comma.csv, line 3: 3 fields, but the first line names 2 columns"),
+    ("two_names.csv", "two_names.csv: two columns 'sales'"),
+    ("missing.csv", "missing.csv, line 4: sales: a missing value ('NA')"),
+    ("no_header.csv", "no_header.csv, line 1: the first line must name the columns, but the last name is '2.5'"),
+    ("newest_first.csv", "newest_first.csv, line 4: the table goes from '2024-03-01' to '2024-01-01': sort it, oldest first"),
+    ("latin1.csv", "latin1.csv, line 1, as UTF-8 text"),
+    ("utf16.csv", "utf16.csv: it is UTF-16 text"),
+])
+def test_files_that_are_refused(forecast, name, message, capsys):
+    with pytest.raises(SystemExit) as left:
+        forecast.read_csv(FILES / name, None)
+    errors = capsys.readouterr().err
+    assert left.value.code == 2 and errors.count("\n") == 1 and message in errors, errors
+
+
 @pytest.mark.parametrize(("text", "message"), [
-    ("day,sales\n1,2\n2,many\n", ", line 3: could not convert string to float: 'many'"),
-    ("day,sales\n1,2\n2,\n", ", line 3: sales must be a number below 1e30, got ''"),
-    ("day,sales\n1,2\n2\n", ", line 3: sales must be a number below 1e30, got None"),
-    ("day,sales\n1,NaN\n", ", line 2: sales must be a number below 1e30, got 'NaN'"),
-    ("day,sales\n1,-1e300\n", ", line 2: sales must be a number below 1e30, got '-1e300'"),
+    ("day,sales\n1,2\n2,many\n", ", line 3: sales: 'many' is not a number"),
+    ("day,sales\n1,2\n2,1_000\n", ", line 3: sales: '1_000' is not a number"),
+    ("day,sales\n1,2\n2,٣\n", ", line 3: sales: '٣' is not a number"),
+    ("day,sales\n1,2\n2,$5\n", ", line 3: sales: '$5' is not a number"),
+    ("day,sales\n1,2024-01-01\n", ", line 2: sales: '2024-01-01' is not a number"),
+    ("day,sales\n1,2\n2,\n", ", line 3: sales: a missing value (''): fill the gaps first"),
+    ("day,sales\n1,2\n,\n3,4\n", ", line 3: sales: a missing value (''): fill the gaps first"),
+    ("day,sales\n1,2\n2,?\n", ", line 3: sales: a missing value ('?'): fill the gaps first"),
+    ("sales\n1\n\n3\n", ", line 3: a missing value (a blank line): fill the gaps first"),
+    ("day,sales\n1,2\n2\n", ", line 3: 1 fields, but the first line names 2 columns"),
+    ("day,sales\n1,2\n2,1,5\n", ", line 3: 3 fields, but the first line names 2 columns: numbers with a decimal comma must"),
+    ("sales\n1,5\n2,5\n", ", line 2: 2 fields, but the first line names 1 columns"),
+    ("day,sales\n1,NaN\n", ", line 2: sales: a missing value ('NaN'): fill the gaps first"),
+    ("day,sales\n1,inf\n", ", line 2: sales: 'inf' is not a number"),
+    ("day,sales\n1,-1e300\n", ", line 2: sales: '-1e300' is too large: a number must be below 1e+30"),
+    ("day,sales,sales\n1,2,3\n", ": two columns 'sales', the first line names day, sales, sales"),
+    ("day;sales\n1;1,234\n2;5\n", ", line 2: sales: '1,234' may be a decimal comma or thousands: write numbers as 1234.5"),
+    ("day;sales\n1;7\n2;1,5\n3;2.5\n", ", line 3: sales: '1,5' is no number, or other values use commas otherwise"),
+    ("day;sales\n1;1,5\n2;NA\n", ", line 3: sales: a missing value ('NA'): fill the gaps first"),
+    ("a;b, sales\n1;2,5\n", ", line 1: 'a;b, sales' may be separated in more than one way"),
+    ('day,sales\n1,"2\n2,3\n', ", line 2: unexpected end of data"),
+    ('day,sales\n1,"2"3\n', """, line 2: ',' expected after '"'"""),
     ("day,amount\n1,2\n", ": no column 'sales', the first line names day, amount"),
     ("", ": no column 'sales', the first line names none"),
-    ("day,sales\n1," + "9" * 200000 + "\n", ", line 1: field larger than field limit"),
+    ("day,sales\n1,2\0\n", ", line 2: it holds a zero byte, so it is not UTF-8 text"),
+    ("day,sales\n1," + "9" * 200000 + "\n", ", line 2: field larger than field limit"),
 ])
 def test_bad_files(forecast, tmp_path, capsys, text, message):
     file = tmp_path / "bad.csv"
-    file.write_text(text, encoding="utf-8")
+    file.write_bytes(text.encode())
     with pytest.raises(SystemExit) as left:
         forecast.read_csv(file, "sales")
     errors = capsys.readouterr().err
-    assert left.value.code == 2 and errors.count("\n") == 1 and errors.startswith(f"forecast: {file}{message}"), errors
+    start = f"forecast: cannot read {file}" if "zero byte" in message else f"forecast: {file}"
+    assert left.value.code == 2 and errors.count("\n") == 1 and errors.startswith(f"{start}{message}"), errors
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("--csv", "none.csv"), "none.csv: [Errno 2] No such file or directory"),
-    (("--csv", "bytes.csv"), "bytes.csv: 'utf-8' codec can't decode byte 0xff"),
+    (("--csv", "none.csv"), "cannot read none.csv: [Errno 2] No such file or directory"),
+    (("--csv", "."), "cannot read .: [Errno"),
+    (("--csv", "bytes.csv"), "cannot read bytes.csv, line 2, as UTF-8 text: 'utf-8' codec can't decode byte 0xff"),
+    (("--csv", "packed.csv"), "cannot read packed.csv: it is compressed by gzip"),
+    (("--csv", "starts.csv"), "starts.csv: the first 144 values, which are to be learnt, are all the same"),
+    (("--csv", "nothing.csv"), "nothing.csv: the file is empty"),
     (("--csv", "short.csv"), "short.csv: 20 values are too few for windows of 22 and 11 steps ahead"),
     (("--csv", "empty.csv"), "empty.csv: 0 values are too few"),
     (("--csv", "constant.csv"), "or they repeat themselves exactly"),
     (("--csv", "good.csv", "--horizon", 70), "240 values are too few for windows of 22 and 70 steps ahead"),
-    (("--csv", "good.csv", "--season", 0), "--season, --horizon and --epochs must be at least 1"),
-    (("--csv", "good.csv", "--seed", -1), "--seed from 0 to 2^64 - 1"),
+    (("--csv", "good.csv", "--season", 0), "argument --season: must be at least 1, got 0"),
+    (("--csv", "good.csv", "--seed", -1), "argument --seed: must be at least 0, got -1"),
     (("--column", "sales"), "--column needs --csv"),
     (("--csv", "good.csv", "--epochs", 1, "--plot", "none/p.png"), "--plot: cannot write none/p.png"),
 ])
@@ -122,7 +184,10 @@ def test_bad_arguments(tmp_path, arguments, message):
         pytest.importorskip("matplotlib")
     for name, values in (("short", trend(20)), ("empty", []), ("constant", [5] * 200), ("good", trend())):
         table(tmp_path / f"{name}.csv", values)
+    table(tmp_path / "starts.csv", [5] * 150 + list(range(90)))
     (tmp_path / "bytes.csv").write_bytes(b"a,b\n\xff,1\n")
+    (tmp_path / "packed.csv").write_bytes(gzip.compress(b"a,b\n1,1\n"))
+    (tmp_path / "nothing.csv").write_bytes(b"")
     done = run(*arguments, folder=tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
     assert done.stderr.startswith("forecast: ")
@@ -134,8 +199,8 @@ def test_interrupting(tmp_path):
         assert "values" in child.stdout.readline()
         time.sleep(0.3)
         child.send_signal(signal.SIGINT)
-        out, errors = child.communicate(timeout=10)
-    assert child.returncode == -signal.SIGINT and errors == ""
+        out, errors = child.communicate(timeout=60)
+    assert child.returncode == 130 and out.endswith("interrupted\n") and errors == "", errors
 
 
 def test_help(tmp_path):

@@ -1,10 +1,15 @@
 """examples/music.py as a user runs it: it learns, reads every kind of file alike, refuses bad ones in one line."""
 import importlib.util
+import io
 import os
 import re
 import runpy
 import signal
+import struct
+import subprocess
 import sys
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +21,7 @@ import minigrad as mg
 ROOT = Path(__file__).parents[1]
 SCRIPT = Script("music", timeout=240)
 run = SCRIPT.run
+FILES = Path(__file__).parent / "files"
 SHARED = Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JSB_Chorales.npz"
 SPLITS = "train", "valid", "test"
 
@@ -155,13 +161,13 @@ def test_npz(tmp_path):
 
 
 def test_mat_is_read_like_npz(tmp_path):
-    io = pytest.importorskip("scipy.io", reason="skipped: SciPy is not installed")
+    matlab = pytest.importorskip("scipy.io", reason="skipped: SciPy is not installed")
     data, cells = rolls(), {}
     for split, pieces in data.items():
         cells[f"{split}data"] = np.empty((1, len(pieces)), object)
         for k, roll in enumerate(pieces):
             cells[f"{split}data"][0, k] = roll.astype(float)
-    io.savemat(tmp_path / "a.mat", cells)
+    matlab.savemat(tmp_path / "a.mat", cells)
     npz(tmp_path / "a.npz", data)
     a, b = (works("--data", path, "--epochs", "2", folder=tmp_path) for path in ("a.npz", "a.mat"))
     assert results(a) == results(b) and len(results(a)) == 3
@@ -189,6 +195,114 @@ def test_midi_without_splits_is_split_up(tmp_path):
     assert results(a) == results(b) and len(results(a)) == 3
 
 
+def keys(music, file):
+    """The pitches of each frame of a MIDI file."""
+    notes, length, _ = music.midi_notes(file)
+    return [(np.flatnonzero(frame) + 21).tolist() for frame in music.roll_of(notes, length)[0]]
+
+
+@pytest.mark.parametrize(("name", "drums", "outside", "expected"), [
+    ("late.mid", 0, 0, [[60], [62], [64], [65]]),
+    ("band.mid", 2, 3, [[40, 60], [40, 62], [40, 64], [65]]),
+    ("keys.mid", 0, 0, [[60]] * 5 + [[70]]),
+])
+def test_midi_files(music, name, drums, outside, expected):
+    """late: format 0, running status, velocity 0, each quarter 5 ticks late. band: format 1, tempos, eighths off the beat, a
+    note that the pedal holds for three quarters, drums, pitches 20, 109 and 127, an empty track. keys: one key struck twice
+    before it goes up, in two voices, a key that never goes up, and one that goes up without having gone down."""
+    pytest.importorskip("mido", reason="skipped: mido is not installed")
+    notes, length, found = music.midi_notes(FILES / name)
+    assert keys(music, FILES / name) == expected and found == drums and music.roll_of(notes, length)[1] == outside
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("format2.mid", "its format is 2, pieces that are independent of each other"),
+    ("smpte.mid", "its times are not counted in parts of a quarter (SMPTE division, or none)"),
+    ("truncated.mid", "EOFError"),
+])
+def test_midi_files_that_are_refused(tmp_path, fails, name, message):
+    mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
+    for k, roll in enumerate(rolls()["train"]):
+        midi_file(mido, tmp_path / "all" / f"{k}.mid", roll)
+    bad = tmp_path / "all" / name
+    bad.write_bytes((FILES / name).read_bytes())
+    fails(message, "--data", tmp_path / "all")
+    fails(f"cannot read {bad}: ", "--data", tmp_path / "all")
+
+
+def test_no_note_is_lost(tmp_path, music):
+    """Each of 88 notes has its cells, wherever within a quarter it begins."""
+    mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
+    rng = np.random.default_rng(3)
+    events, expected = [], np.zeros((200, 88), bool)
+    for k, pitch in enumerate(rng.permutation(np.arange(21, 109))):
+        start, length = 2 * k + rng.uniform(0, 1), rng.uniform(0.01, 1.4)
+        begin, end = round(start * 96), round((start + length) * 96)
+        events += [(begin, "note_on", int(pitch)), (end, "note_off", int(pitch))]
+        first = -((96 - 2 * begin) // 192)                  # halves go down: ceil(begin / 96 - 1 / 2)
+        expected[first:max(first + 1, -((96 - 2 * end) // 192)), pitch - 21] = True
+    track, now = mido.MidiTrack(), 0
+    for tick, kind, pitch in sorted(events):
+        track.append(mido.Message(kind, note=pitch, time=tick - now))
+        now = tick
+    mido.MidiFile(tracks=[track], ticks_per_beat=96).save(tmp_path / "a.mid")
+    notes, length, _ = music.midi_notes(tmp_path / "a.mid")
+    roll, outside = music.roll_of(notes, length)
+    assert outside == 0 and (roll.any(0)).all() and not expected[len(roll):].any()
+    assert np.array_equal(roll, expected[:len(roll)])
+
+
+def test_the_pedal(tmp_path, music):
+    """A key struck again ends the note that only the pedal holds; a pedal that stays down holds to the end; channels differ."""
+    mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
+
+    def message(kind, time, channel=0, **values):
+        return mido.Message(kind, channel=channel, time=time * 96, **values)
+
+    def pedal(value, time):
+        return message("control_change", time, control=64, value=value)
+    track = mido.MidiTrack([
+        pedal(127, 0), message("note_on", 0, note=60), message("note_on", 0, 1, note=70), message("note_off", 1, note=60),
+        message("note_off", 0, 1, note=70), pedal(63, 2), message("note_on", 1, note=62), message("note_off", 1, note=62),
+        pedal(64, 0), message("note_on", 1, note=64), message("note_off", 1, note=64), message("note_on", 1, note=64),
+        message("note_off", 1, note=64), message("control_change", 1, control=7, value=0)])
+    mido.MidiFile(tracks=[track], ticks_per_beat=96).save(tmp_path / "a.mid")
+    assert keys(music, tmp_path / "a.mid") == [[60, 70], [60], [60], [], [62], [], [64], [64], [64], [64]]
+
+
+def test_folders_are_the_split_and_what_is_left_out_is_told(tmp_path):
+    """Names of the three folders as people write them; ._x.mid and x.mid.txt are no MIDI; drums alone are no piece."""
+    mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
+    data, folder = rolls(), tmp_path / "all"
+    for split, name in (("train", "Training"), ("valid", "validation"), ("test", "TEST")):
+        for k, roll in enumerate(data[split]):
+            midi_file(mido, folder / "set" / name / f"{k}.{'midi' if k else 'mid'}", roll)
+    for name in ("._0.mid", "0.mid.txt", "0.mid~"):
+        (folder / "set" / "Training" / name).write_bytes(b"no MIDI")
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "0.mid").write_bytes(b"no MIDI")
+    drums = mido.MidiTrack([mido.Message("note_on", channel=9, note=36), mido.Message("note_off", channel=9, note=36, time=960),
+                            mido.Message("note_on", note=20), mido.Message("note_off", note=20, time=960)])
+    mido.MidiFile(tracks=[drums], ticks_per_beat=96).save(folder / "set" / "TEST" / "drums.mid")
+    arguments = "--epochs", "1"
+    a = works("--data", npz(tmp_path / "a.npz", data), *arguments, folder=tmp_path)
+    b = works("--data", folder, *arguments, folder=tmp_path)
+    assert results(a) == results(b) and len(results(a)) == 3
+    for line in ("MIDI files by their folders: 9 train, 3 valid, 5 test\n", "left out: 1 notes of drums\n",
+                 "left out: 1 notes outside of the 88 keys\n", "left out: 1 files without two frames of notes\n"):
+        assert line in b
+
+
+def test_folders_that_are_half_a_split(tmp_path, fails):
+    mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
+    folder = tmp_path / "all"
+    for name in ("train/0.mid", "test/0.mid"):
+        midi_file(mido, folder / name, rolls()["train"][0])
+    fails("no piece for valid: each of train, valid, test needs at least one sequence", "--data", folder)
+    midi_file(mido, folder / "else" / "0.mid", rolls()["train"][0])
+    fails("0.mid is in none of the folders train, valid and test, others are", "--data", folder)
+
+
 def test_what_sounds_when_a_quarter_begins(tmp_path, music):
     """Two voices on one key, note_on of velocity 0, a note between two beats, a note_off too many."""
     mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
@@ -201,11 +315,10 @@ def test_what_sounds_when_a_quarter_begins(tmp_path, music):
     one = mido.MidiTrack([off(60, 0), on(60, 0), off(60, 480), on(62, 100), off(62, 200), on(64, 180), off(64, 960)])
     two = mido.MidiTrack([on(60, 0), mido.Message("note_on", note=60, velocity=0, time=960), on(21, 10), off(21, 480)])
     mido.MidiFile(tracks=[one, two], ticks_per_beat=480).save(tmp_path / "a.mid")
-    roll = music.midi_roll(tmp_path / "a.mid")
-    assert [np.flatnonzero(frame).tolist() for frame in roll] == [[39], [39], [43], [0, 43]]
+    assert keys(music, tmp_path / "a.mid") == [[60], [60, 62], [21, 64], [64]]
     thirds = mido.MidiTrack([on(60, 0), *(mido.Message("control_change", time=160) for _ in range(3 * 50 - 1)), off(60, 160)])
     mido.MidiFile(tracks=[thirds], ticks_per_beat=480).save(tmp_path / "b.mid")
-    assert music.midi_roll(tmp_path / "b.mid")[:, 39].tolist() == [True] * 50           # steps of a third sum up exactly
+    assert keys(music, tmp_path / "b.mid") == [[60]] * 50           # steps of a third sum up exactly
 
 
 def test_music21(tmp_path):
@@ -225,7 +338,8 @@ def test_midi_and_picture(tmp_path, music):
     data["test"][0] = np.eye(88, dtype=np.uint8)[40:43].repeat(4, axis=0)
     out = works("--data", npz(tmp_path / "a.npz", data), "--epochs", "2", "--out", tmp_path / "new", folder=tmp_path)
     assert f"wrote {tmp_path / 'new.mid'}" in out and f"wrote {tmp_path / 'new.png'}" in out
-    roll = music.midi_roll(tmp_path / "new.mid")
+    notes, length, _ = music.midi_notes(tmp_path / "new.mid")
+    roll, _ = music.roll_of(notes, length)
     assert 8 < len(roll) <= 64 and np.array_equal(roll[:8], data["test"][0][:8]) and roll[8:].any()
     assert len(mido.MidiFile(tmp_path / "new.mid").tracks) == 1
     assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
@@ -269,6 +383,10 @@ def test_files_that_cannot_be_used(tmp_path, fails):
         "at least one sequence": {"test_roll": first[:0], "test_offset": np.array([0])},
         "test_offset must go from 0": {"test_offset": np.array([], int)},
         "Object arrays cannot be loaded": {"train_roll": np.array([None])},
+        "valid_offset must be a row of whole numbers": {"valid_offset": np.array([0.5, 2])},
+        "test_offset must be a row of whole numbers": {"test_offset": np.array([0, -1, 2])},
+        "test_roll frames": {"test_roll": np.array(1)},
+        "train_roll has the dtype <U1": {"train_roll": np.array(["1"])},
     }.items():
         npz(path, data, **changes)
         refuses(message)
@@ -277,6 +395,70 @@ def test_files_that_cannot_be_used(tmp_path, fails):
     nan[0, 0] = np.nan
     npz(path, data, train_roll=nan)
     refuses("zeros and ones")
+
+
+LIMITED = """import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
+sys.argv = ["music.py", "--data", {data!r}, "--epochs", "1"]
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+def with_little_memory(data, folder):
+    """The script in a process that can have 3 GB, of which its packages take a part."""
+    if sys.platform != "linux":
+        pytest.skip("skipped: the memory of a process cannot be limited here")
+    code = LIMITED.format(limit=3 * 2**30, data=str(data), script=str(SCRIPT.path))
+    path = os.pathsep.join([str(SCRIPT.path.parent), str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", code], env=environment, cwd=folder, capture_output=True, text=True, timeout=240)
+
+
+def npz_bomb(path, shape, declared=None):
+    """A .npz file of a few KB whose train_roll unpacks to zeros of this shape, or whose header declares another one."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": declared or shape})
+    left = int(np.prod(shape))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("train_roll.npy", "w", force_zip64=True) as member:
+            member.write(header.getvalue())
+            while left:
+                member.write(bytes(min(left, 2**24)))
+                left -= min(left, 2**24)
+        for name in ("train_offset", "valid_roll", "valid_offset", "test_roll", "test_offset"):
+            data = io.BytesIO()
+            np.save(data, np.zeros((2, 88), np.uint8) if name.endswith("roll") else np.array([0, 2]))
+            archive.writestr(f"{name}.npy", data.getvalue())
+    return path
+
+
+@pytest.mark.parametrize(("shape", "declared"), [
+    ((2_000_000, 88), None),                        # 176 MB of zeros in a file of 172 KB
+    ((1000, 88), (10**13, 88)),                     # a header that claims petabytes
+    ((1000, 88), (2**62, 2**62)),                   # and one whose size overflows 64 bits
+    ((2_000_000, 88), (2, 88)),                     # and one that claims little, before much
+])
+def test_a_small_file_that_unpacks_to_gigabytes(tmp_path, shape, declared):
+    path = npz_bomb(tmp_path / "bomb.npz", shape, declared)
+    assert path.stat().st_size < 200_000
+    done = with_little_memory(path, tmp_path)
+    refused(done.returncode, done.stderr, f"cannot read {path}: ValueError: train_roll has the shape {declared or shape}")
+
+
+def test_mat_files_that_unpack_to_gigabytes(tmp_path):
+    pytest.importorskip("scipy.io", reason="skipped: SciPy is not installed")
+    path = tmp_path / "bomb.mat"
+    data = zlib.compress(bytes(2**28), 9)
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + struct.pack("<II", 15, len(data)) + data)
+    assert path.stat().st_size < 300_000
+    done = with_little_memory(path, tmp_path)
+    refused(done.returncode, done.stderr, f"cannot read {path}: ValueError: it unpacks to more than")
+
+
+def test_pickled_rolls_are_not_read(tmp_path, fails):
+    (tmp_path / "a.pickle").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    fails("it is neither a .npz or .mat file nor a folder of MIDI files", "--data", tmp_path / "a.pickle")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_other_sources_that_cannot_be_used(tmp_path, fails):
@@ -291,12 +473,12 @@ def test_other_sources_that_cannot_be_used(tmp_path, fails):
 
 
 def test_mat_files_that_cannot_be_used(tmp_path, fails):
-    io = pytest.importorskip("scipy.io", reason="skipped: SciPy is not installed")
+    matlab = pytest.importorskip("scipy.io", reason="skipped: SciPy is not installed")
     path = tmp_path / "a.mat"
     fails("a.mat", "--data", path)
     path.write_bytes(b"no MATLAB file at all" * 20)
     fails(f"cannot read {path}", "--data", path)
-    io.savemat(path, {"traindata": np.ones(3)})
+    matlab.savemat(path, {"traindata": np.ones(3)})
     fails(f"{path}", "--data", path)
 
 
@@ -316,10 +498,9 @@ def test_midi_files_that_cannot_be_used(tmp_path, fails):
         return bad.read_bytes()
     for message, content in {
         "": b"", "MThd not found": b"no MIDI file", "EOFError": good[:-3],
-        "note=20": note(20, 0, 960), "note=109": note(109, 0, 960), "100,000 quarters": note(60, 0, 480 * 100_001),
-        "its shape is (0,)": note(60, 0, 0), "its shape is (1, 88)": note(60, 0, 480),
-        "times from 0": note(60, 0, 960)[:12] + b"\0\0" + note(60, 0, 960)[14:],
-        "from 0 to 100,000": note(60, 0, 960)[:12] + b"\xe7\x28" + note(60, 0, 960)[14:],        # SMPTE
+        "times must be from 0 to 100,000 quarters": note(60, 0, 480 * 100_001),
+        "its times are not counted in parts of a quarter": note(60, 0, 960)[:12] + b"\0\0" + note(60, 0, 960)[14:],
+        "(SMPTE division, or none)": note(60, 0, 960)[:12] + b"\xe7\x28" + note(60, 0, 960)[14:],
     }.items():
         bad.write_bytes(content)
         fails(message, "--data", folder)
@@ -337,4 +518,3 @@ def test_a_package_that_is_missing(tmp_path, package, source):
 def test_help(tmp_path):
     out = works("--help", folder=tmp_path)
     assert "python examples/music.py" in out and "--epochs" in out
-    assert len(SCRIPT.path.read_text(encoding="utf-8").splitlines()) <= 150

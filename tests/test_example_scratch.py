@@ -69,10 +69,10 @@ def test_the_pictures(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (("--length", 2), "--length at least 3"),
-    (("--steps", 0), "--steps, --hidden and --batch must be at least 1"),
+    (("--length", 2), "argument --length: must be at least 3, got 2"),
+    (("--steps", 0), "argument --steps: must be at least 1, got 0"),
     (("--hidden", "x"), "argument --hidden: invalid int value: 'x'"),
-    (("--seed", -1), "--seed at least 0"),
+    (("--seed", -1), "argument --seed: must be at least 0, got -1"),
     (("--graph", "no/such/folder.svg", "--steps", 1), "cannot write no/such/folder.svg"),
 ])
 def test_bad_arguments(tmp_path, arguments, message):

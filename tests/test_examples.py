@@ -1,6 +1,7 @@
 """The examples as a user runs them, each in a process of its own: what they print, what they save, how they refuse."""
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_a_terminal_without_the_characters(tmp_path):
 def test_texts_that_cannot_be_used(tmp_path):
     (tmp_path / "latin").write_bytes("ё".encode("koi8-r") * 2000)
     fails("No such file", "--text", tmp_path / "missing")
-    fails("as UTF-8 text: 'utf-8' codec can't decode byte", "--text", tmp_path / "latin")
+    fails("latin, line 1, as UTF-8 text: 'utf-8' codec can't decode byte", "--text", tmp_path / "latin")
     fails("Is a directory" if os.name == "posix" else "cannot read", "--text", tmp_path)
     fails("0 characters of text are too few", "--text", text_file(tmp_path, ""))
     fails("5 characters of text are too few", "--text", text_file(tmp_path, "short"))
@@ -124,10 +125,29 @@ def test_texts_that_cannot_be_used(tmp_path):
     works("--text", text_file(tmp_path, "a" * 2000), "--steps", "2", *SMALL)
 
 
+def test_what_is_learnt_of_a_file(tmp_path):
+    """A byte order mark is no character, CRLF is one, U+2028, U+0085 and emoji stay: checked by the checkpoint's characters."""
+    file = Path(__file__).parent / "files" / "verse.txt"
+    raw = file.read_bytes()
+    assert raw.startswith(b"\xef\xbb\xbf") and b"\r\n" in raw
+    works("--text", file, "--steps", "1", "--save", tmp_path / "m", *SMALL)
+    characters = mg.load(tmp_path / "m")[1]["config"]["characters"]
+    assert characters == "".join(sorted(set(raw.decode("utf-8-sig").replace("\r\n", "\n"))))
+    assert {"\n", "\u2028", "\u0085", "🙂"} < set(characters) and not {"\ufeff", "\r"} & set(characters)
+
+
+def test_texts_of_another_encoding(tmp_path):
+    for name, message in (("utf-16", "it is UTF-16 text"), ("utf-16-be", "line 1: it holds a zero byte"),
+                          ("utf-32", "it is UTF-32 text")):
+        (tmp_path / name).write_bytes(ENGLISH.encode(name))
+        fails(message, "--text", tmp_path / name)
+
+
 def test_options_that_cannot_be(tmp_path):
     text = text_file(tmp_path)
     bad = {"--steps": [0], "--batch": [-1], "--length": [0], "--hidden": [0], "--layers": [0], "--temperature": [0, "nan", "inf"],
-           "--lr": [-1, "nan", "inf"], "--clip": [-1, "nan"], "--seed": [-1, 2**128], "--dropout": [-0.1, 1, "nan"]}
+           "--lr": [-1, 0, "nan", "inf"], "--clip": [-1, 0, "1e-300", "nan"], "--seed": [-1, 2**128],
+           "--dropout": [-0.1, 1, "nan"]}
     for option, value in ((option, value) for option, values in bad.items() for value in values):
         fails(option, "--text", text, *SMALL, option, value)
     fails("the gradient of ", "--text", text, "--steps", "9", "--lr", "1e38", *SMALL)
@@ -137,7 +157,7 @@ def test_options_that_cannot_be(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_told_before_training(tmp_path):
     for place in (tmp_path / "missing" / "m", tmp_path):
-        fails("the training ends: ", "--text", text_file(tmp_path), "--steps", "1", "--save", place, *SMALL)
+        fails(f"argument --save: cannot write {place}: ", "--text", text_file(tmp_path), "--steps", "1", "--save", place, *SMALL)
 
 
 def test_checkpoints_that_do_not_fit(tmp_path):
@@ -187,4 +207,4 @@ def test_a_curve_is_drawn(tmp_path):
     assert done.returncode == 0 and (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert "the losses are drawn in " in done.stdout
     done = run("--text", text_file(tmp_path), "--steps", "3", *SMALL, "--plot", tmp_path / "missing" / "curve.png")
-    assert done.returncode == 0 and "no picture: " in done.stdout and "No such file" in done.stdout
+    assert done.returncode == 2 and done.stdout == "" and "cannot write" in done.stderr and "No such file" in done.stderr

@@ -1009,6 +1009,27 @@ def test_a_state_that_is_none_of_these_is_refused():
         bptt(mg.ones((2, 1, 1)), mg.ones((2, 1, 1)))
 
 
+@pytest.mark.parametrize("kind", [np.array, mg.Tensor])
+def test_steps_that_come_in_the_same_memory(kind):
+    """The remembered steps are copies."""
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((8, 2, 3)), rng.standard_normal((8, 2, 4))
+    layer, found, memory = mg.nn.GRU(3, 4, dtype=np.float64, rng=rng), [], kind(x[:2])
+    for same in (False, True):
+        bptt, losses = TruncatedBPTT(layer, mg.mse, 2, 5), []
+        for start in range(0, 8, 2):
+            chunk = kind(x[start : start + 2])
+            if same:
+                memory[...] = chunk
+                chunk = memory
+            loss = bptt(chunk, mg.Tensor(y[start : start + 2]))
+            loss.backward()
+            losses.append(loss.item())
+        found.append((losses, [p.grad.numpy().tobytes() for p in layer.parameters()]))
+        layer.zero_grad()
+    assert found[0] == found[1]
+
+
 def test_history_before_the_first_step():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,5 +1,14 @@
 """Modules: parameters by name, states, train and eval, what repr shows; Linear, Embedding, Dropout; initial weights, gates and
 layer normalisation of the cells; two directions."""
+import collections
+import copy
+import dataclasses
+import functools
+import pickle
+import types
+from collections import OrderedDict
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
@@ -493,3 +502,246 @@ def test_merges_that_are_none():
             nn.merge_directions(mg.ones(2), mg.ones(2), bad)
         with pytest.raises(ValueError, match="lstm: merge must be 'concat', 'sum', 'mean', 'mul', None or a func"):
             nn.LSTM(2, 3, bidirectional=True, merge=bad)
+
+
+# ---------------------------------------------------------------- containers, and what is out of reach
+
+
+class Pair(NamedTuple):
+    """Two things side by side."""
+
+    left: object
+    right: object
+
+
+class Held(nn.Module):
+    """Holds one thing as an attribute."""
+
+    def __init__(self, thing):
+        self.thing = thing
+
+    def forward(self, x):
+        return x
+
+
+def parameter(k=1.0):
+    return nn.Parameter(np.full(2, k, np.float32))
+
+
+@pytest.mark.parametrize(
+    "make, names",
+    [
+        (lambda: [parameter(), parameter()], ["thing.0", "thing.1"]),
+        (lambda: (nn.Linear(1, 2), parameter()), ["thing.1", "thing.0.weight", "thing.0.bias"]),
+        (
+            lambda: {"a": nn.Linear(1, 2), "b": parameter()},
+            ["thing.b", "thing.a.weight", "thing.a.bias"],
+        ),
+        (lambda: [[parameter()], {"a": [nn.Embedding(2, 2)]}], ["thing.0.0", "thing.1.a.0.weight"]),
+        (
+            lambda: OrderedDict(a=parameter(), b=[1, "x", None, parameter()]),
+            ["thing.a", "thing.b.3"],
+        ),
+        (lambda: Pair(parameter(), [nn.Linear(1, 2, bias=False)]), ["thing.0", "thing.1.0.weight"]),
+        (lambda: Held(Held([parameter()])), ["thing.thing.thing.0"]),
+    ],
+    ids=["list", "tuple", "dict", "nested", "ordered", "named", "modules"],
+)
+def test_what_containers_hold_is_found_everywhere(make, names):
+    net = Held(make())
+    assert (
+        sorted(name for name, _ in net.named_parameters())
+        == sorted(names)
+        == sorted(net.state_dict())
+    )
+    assert [name for name, _ in net.named_parameters()] == names
+    assert f"{sum(p.size for p in net.parameters())} parameters" in repr(net)
+    assert not any(module.training for module in net.eval().modules())
+    copied, pickled = copy.deepcopy(net), pickle.loads(pickle.dumps(net))
+    for p in net.parameters():
+        p.grad = mg.ones(p.shape)
+    other = Held(make())
+    with mg.no_grad():
+        for p in other.parameters():
+            p[...] = np.arange(p.size, dtype=np.float32).reshape(p.shape)
+    for target in (net, copied, pickled):
+        assert [name for name, _ in target.named_parameters()] == names
+        target.load_state_dict(other.state_dict())
+        assert all(
+            np.array_equal(a.numpy(), b.numpy())
+            for a, b in zip(target.parameters(), other.parameters(), strict=True)
+        )
+    net.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+
+
+class Plain:
+    """An object that is no module."""
+
+
+def attribute_of(thing, kind=Plain):
+    holder = kind()
+    holder.inside = thing
+    return holder
+
+
+@dataclasses.dataclass
+class Data:
+    """A dataclass that is no module."""
+
+    weight: object
+
+
+HIDDEN = {
+    "set": lambda p: {p},
+    "frozenset": lambda p: frozenset([p]),
+    "deque": lambda p: collections.deque([p]),
+    "object": attribute_of,
+    "dataclass": Data,
+    "closure": lambda p: lambda x: x * p,
+    "default": lambda p: lambda x, w=p: x * w,
+    "partial": lambda p: functools.partial(max, p),
+    "object array": lambda p: np.array([p, None], object)[:1],
+    "int keys": lambda p: {0: p},
+    "generator": lambda p: (q for q in [p]),
+    "keys": lambda p: {p: 1},
+    "method": lambda p: attribute_of(p).__eq__,
+    "list in an object": lambda p: attribute_of([p]),
+    "object in a list": lambda p: [1, attribute_of(p)],
+    "view": lambda p: {"a": p}.values(),
+    "mapping": lambda p: types.MappingProxyType({"a": p}),
+    "map": lambda p: map(abs, [p]),
+}
+
+
+@pytest.mark.parametrize("thing", [parameter, lambda: nn.Dropout(0.5)], ids=["parameter", "module"])
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_what_is_out_of_reach_is_an_error(kind, thing):
+    held = HIDDEN[kind](thing())
+    for use in (
+        lambda net: net(1),
+        lambda net: list(net.parameters()),
+        lambda net: net.state_dict(),
+        lambda net: net.eval(),
+        lambda net: net.zero_grad(),
+        lambda net: list(net.children()),
+        lambda net: net.load_state_dict({}),
+        lambda net: list(net.modules()),
+        repr,
+        lambda net: Held([net])(1),
+    ):
+        with pytest.raises(
+            TypeError,
+            match=r"Held: (thing\.0\.)?thing holds a .* where it is neither trained nor saved",
+        ):
+            use(Held(held))
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_what_is_reached_in_another_way_too_is_no_error(kind):
+    p = parameter()
+    net = Held(HIDDEN[kind](p))
+    net.also = [p]
+    assert net(1) == 1 and [name for name, _ in net.named_parameters()] == ["also.0"]
+
+
+def test_class_attributes_and_slots():
+    class Shared(Held):
+        weight = parameter()
+
+    class Slotted(Held):
+        __slots__ = ("inside",)
+
+    with pytest.raises(TypeError, match="weight holds a Parameter in a class attribute"):
+        Shared(1)(1)
+    net = Slotted(1)
+    net.inside = parameter()
+    with pytest.raises(TypeError, match="inside holds a Parameter"):
+        net(1)
+
+
+def test_a_module_may_change_between_calls():
+    net = Held([parameter()])
+    net(1)
+    net.thing.append(parameter(2.0))
+    assert [name for name, _ in net.named_parameters()] == ["thing.0", "thing.1"]
+    net.more = {parameter()}
+    with pytest.raises(TypeError, match="more holds a Parameter in a set"):
+        net(1)
+    del net.more
+    net.thing[0] = net
+    net(1)
+    assert [name for name, _ in net.named_parameters()] == ["thing.1"]
+
+
+def test_two_things_of_one_name():
+    net = Held({"a": parameter()})
+    setattr(net, "thing.a", parameter())
+    for use in (lambda: net(1), lambda: list(net.parameters()), lambda: net.state_dict()):
+        with pytest.raises(
+            ValueError, match=r"Held: two parameters or modules have the name thing\.a"
+        ):
+            use()
+
+
+def test_cycles():
+    net = Held([parameter()])
+    net.thing.append(net.thing)
+    net.child = Held([net, parameter()])
+    assert [name for name, _ in net.named_parameters()] == ["thing.0", "child.thing.1"]
+    assert list(net.modules()) == [net, net.child] and net.eval().child.training is False
+    assert "Held(...)" in repr(net)
+    duplicate = copy.deepcopy(net)
+    assert duplicate.child.thing[0] is duplicate and len(list(duplicate.parameters())) == 2
+
+
+def test_a_parameter_replaced_by_a_tensor_is_not_forgotten_silently():
+    layer = nn.Linear(2, 2)
+    layer.weight = layer.weight * 2.0
+    assert layer(mg.ones((1, 2))).shape == (1, 2)
+    for use in (lambda: list(layer.parameters()), layer.state_dict, layer.zero_grad):
+        with pytest.raises(TypeError, match="Linear: weight was a Parameter and is a Tensor now"):
+            use()
+    layer.weight = None
+    assert [name for name, _ in layer.named_parameters()] == ["bias"]
+
+
+# ---------------------------------------------------------------- states from elsewhere
+
+
+class Unreadable:
+    """Has __array__, but no array."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("call detach first")
+
+
+def test_load_state_dict_takes_all_or_nothing(tmp_path):
+    layer = nn.Linear(2, 2)
+    before = layer.state_dict()
+    mg.save(tmp_path / "model", before)
+    with pytest.raises(
+        TypeError,
+        match=r"got tuple: load returns \(arrays, extra\), so use load_state_dict\(mg.load\(path\)\[0\]\)",
+    ):
+        layer.load_state_dict(mg.load(tmp_path / "model"))
+    layer.load_state_dict(mg.load(tmp_path / "model")[0])
+    with pytest.raises(TypeError, match=r"got Linear: use load_state_dict\(other.state_dict\(\)\)"):
+        layer.load_state_dict(layer)
+    new = {"weight": np.ones((2, 2), np.float32)}
+    for bad, message in (
+        (np.zeros(2), "bias must have dtype float32, got float64"),
+        ({"a": 1}, "bias must be an array, got dict"),
+        (Unreadable(), "NumPy cannot read"),
+        (None, "bias must be an array, got NoneType"),
+        ("x", "got str"),
+        (np.zeros((2, 1), np.float32), r"bias must have shape \(2,\), got \(2, 1\)"),
+        ([[1], [1, 2]], "nested lists"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            layer.load_state_dict(new | {"bias": bad})
+    with pytest.raises(ValueError, match="missing: bias; unexpected: weight_ih_l0; unexpected: 0"):
+        layer.load_state_dict(new | {"weight_ih_l0": np.zeros(2), 0: 1})
+    assert all(np.array_equal(before[name], p.numpy()) for name, p in layer.named_parameters())
+    layer.load_state_dict({"weight": layer.weight.numpy().T, "bias": layer.weight.numpy()[0]})
+    assert np.array_equal(layer.weight.numpy(), before["weight"].T) and np.array_equal(layer.bias.numpy(), before["weight"][0])

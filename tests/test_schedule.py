@@ -309,3 +309,142 @@ def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call(o)
     assert o.state_dict()["param_groups"] == before
+
+
+# ---------------------------------------------------------------- products, also through 0
+
+class FromZero(schedule.Schedule):
+    """A warm-up that begins at 0."""
+
+    def rate(self, base, t):
+        return base * min(t / 4, 1)
+
+
+class OnAndOff(schedule.Schedule):
+    def rate(self, base, t):
+        return base * (1, 0.5, 0, 0, 2)[t % 5]
+
+
+PARTS = MAKERS | {"from zero": FromZero, "on and off": OnAndOff, "cosine to 0": lambda o: schedule.CosineAnnealingLR(o, 3),
+                  "linear to 0": lambda o: schedule.LinearLR(o, 1.0, 0.0, 7)}
+FORMULAS = [name for name in PARTS if name not in ("plateau", "one cycle")]
+
+
+@pytest.mark.parametrize("first", FORMULAS)
+@pytest.mark.parametrize("second", FORMULAS)
+def test_schedules_together_are_their_product(first, second):
+    """base times rate / base of each, at every step, also after one or both were 0; resumed at every step to the bit."""
+    o = optimizer()
+    chain = [PARTS[name](o) for name in (first, second)]
+    history, states = [], []
+    for t in range(14):
+        history.append([group["lr"] for group in o.param_groups])
+        for lr, base in zip(history[-1], (0.1, 0.3), strict=True):
+            expected = base * math.prod(s.rate(base, t) / base for s in chain)
+            assert lr == pytest.approx(expected, rel=1e-11, abs=1e-18), t
+        states.append(json.loads(json.dumps([s.state_dict() for s in chain])))
+        for s in chain:
+            s.step()
+    for start in range(0, 14, 3):
+        for reverse in (False, True):
+            new = optimizer()
+            resumed = [PARTS[name](new) for name in (first, second)]
+            for s, state in list(zip(resumed, states[start], strict=True))[::-1 if reverse else 1]:
+                s.load_state_dict(state)
+            for t in range(start, 14):
+                assert [group["lr"] for group in new.param_groups] == history[t], (start, t)
+                for s in resumed:
+                    s.step()
+
+
+def test_a_plateau_counts_while_another_schedule_is_at_0():
+    o = optimizer()
+    cosine, plateau = schedule.CosineAnnealingLR(o, 2), schedule.ReduceLROnPlateau(o, patience=0, factor=0.5)
+    for loss in (1.0, 0.5):
+        plateau.step(loss)
+        cosine.step()
+    assert o.param_groups[0]["lr"] == 0
+    plateau.step(2.0)
+    cosine.step()
+    cosine.step()
+    assert o.param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+def test_a_rate_set_by_hand_counts_from_then_on():
+    o = optimizer()
+    cosine, decay = schedule.CosineAnnealingLR(o, 2), schedule.ExponentialLR(o, 0.5)
+    for _ in range(2):
+        cosine.step()
+        decay.step()
+    o.param_groups[0]["lr"] = 8.0
+    decay.step()
+    assert o.param_groups[0]["lr"] == 4.0 and o.param_groups[1]["lr"] == 0
+
+
+def test_what_the_docstring_says_of_pytorchs_cosine():
+    """Alone it has PyTorch's numbers; beside another it is a factor here, and PyTorch's adds eta_min."""
+    torch = pytest.importorskip("torch")
+    theirs, ours = torch.optim.SGD([torch.zeros(1)], 0.1), mg.optim.SGD([mg.zeros(1)], 0.1)
+    chains = [[kit.ExponentialLR(o, 0.5), kit.CosineAnnealingLR(o, 4, eta_min=0.01)]
+              for kit, o in ((torch.optim.lr_scheduler, theirs), (schedule, ours))]
+    theirs.step()
+    for chain in chains:
+        for s in chain:
+            s.step()
+    rate = 0.01 + 0.09 * (1 + math.cos(math.pi / 4)) / 2
+    assert ours.param_groups[0]["lr"] == pytest.approx(0.5 * rate)
+    assert theirs.param_groups[0]["lr"] != pytest.approx(0.5 * rate)
+
+
+# ---------------------------------------------------------------- plateaus
+
+@pytest.mark.parametrize("threshold_mode", ["rel", "abs"])
+@pytest.mark.parametrize("mode, worse", [("min", 0.0), ("min", 0.5), ("max", 0.0), ("max", -0.5)])
+@pytest.mark.parametrize("level", [-1000.0, -1.0, -1e-3, 0.0, 1e-3, 1.0])
+def test_a_plateau_is_one_below_0_too(level, mode, worse, threshold_mode):
+    """What never improves is bad at every step, whatever its sign, and the best stays."""
+    o = optimizer()
+    s = schedule.ReduceLROnPlateau(o, mode, patience=1, factor=0.5, threshold_mode=threshold_mode)
+    s.step(level)
+    for k in range(1, 9):
+        s.step(level + worse * abs(level) * k)
+        assert s.best == level and s.get_last_lr()[0] == pytest.approx(0.1 * 0.5 ** (k // 2))
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_negative_metrics_that_improve_are_seen(mode):
+    o = optimizer()
+    s = schedule.ReduceLROnPlateau(o, mode, patience=0, threshold=0.1)
+    sign = -1 if mode == "min" else 1
+    for metric, best in ((-10.0, -10.0), (-10.0 + sign * 0.9, -10.0), (-10.0 + sign * 1.1, -10.0 + sign * 1.1)):
+        s.step(metric)
+        assert s.best == best
+
+
+def test_a_metric_of_nan_changes_nothing():
+    o = optimizer()
+    s = schedule.ReduceLROnPlateau(o, patience=0)
+    s.step(1.0)
+    before = s.state_dict()
+    for bad in (NAN, INF, -INF):
+        with pytest.raises(ValueError, match="ReduceLROnPlateau: metric must be"):
+            s.step(bad)
+    assert s.state_dict() == before
+
+
+def test_a_step_that_raises_changes_nothing():
+    class Fails(schedule.Schedule):
+        def rate(self, base, t):
+            return base if t < 2 or base < 0.2 else 1 / 0
+
+    o = optimizer()
+    s = Fails(o)
+    s.step()
+    before = s.state_dict()
+    with pytest.raises(ZeroDivisionError):
+        s.step()
+    assert s.state_dict() == before
+    new = optimizer()
+    with pytest.raises(NotImplementedError):
+        schedule.Schedule(new)
+    assert "initial_lr" not in new.param_groups[0]

@@ -45,6 +45,64 @@ def test_a_child_after_a_parallel_run_works():
     """) == "ok\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_of_a_fork_during_backward_goes_backward():
+    """In a hook, and during the backward of another thread; through the same tensors."""
+    assert run("""
+        x = mg.Tensor([1.0], requires_grad=True)
+        y = x * 3.0
+
+        @mg.enable_grad
+        def sweep():
+            x.grad = None
+            (x * 2.0 + y * 1.0).backward(retain_graph=True)
+            return x.grad.item()
+
+        def in_child(dy):
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if sweep() == 5 else 1)
+            assert os.waitpid(child, 0)[1] == 0
+
+        def after_hook(dy):
+            child = os.fork()
+            if child == 0:
+                raise KeyError("this is the child")
+            assert os.waitpid(child, 0)[1] == 0
+
+        for hook in (in_child, after_hook):
+            z = y * 1.0
+            z.register_hook(hook)
+            x.grad = None
+            try:
+                (z + x).backward(retain_graph=True)
+            except KeyError:
+                os._exit(0 if x.grad is None and sweep() == 5 else 1)
+            assert x.grad.item() == 4
+
+        started, go_on = threading.Event(), threading.Event()
+
+        def wait(dy):
+            started.set()
+            go_on.wait(20)
+
+        z = y * 1.0
+        z.register_hook(wait)
+        x.grad = None
+        thread = threading.Thread(target=lambda: (z * x).backward(retain_graph=True))
+        thread.start()
+        started.wait(20)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if sweep() == 5 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        go_on.set()
+        thread.join()
+        assert x.grad.item() == 6
+        print("ok")
+    """) == "ok\n"
+
+
 def test_interpreters_end_cleanly():
     for _ in range(10):
         assert run("print((a @ a).shape)") == "(300, 300)\n"
