@@ -53,6 +53,12 @@ recurrent_sanitized:
 	    -o build/recurrent_asan -lpthread -lm
 	build/recurrent_asan
 
+# The whole extension, built by gcc and by clang with the sanitizers of addresses and undefined behaviour: the suite and 100,000
+# calls of the public names with hostile arguments. Needs clang-14 and libclang-rt-14-dev; hours on two cores.
+.PHONY: asan
+asan:
+	$(PYTHON) tests/sanitized.py gcc clang-14
+
 # The pictures of docs/, by the examples that docs/slides.md tells of; some three minutes on one core. Needs what
 # `pip install '.[examples]'` installs.
 PYTHON ?= python

@@ -14,9 +14,14 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 WARN = ["-Wall", "-Wextra"]
+DEBUG = os.environ.get("MINIGRAD_DEBUG") == "1"         # line numbers and frames for debuggers and sanitizers, nothing stripped
 C_FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-g0"]
 # Cython's own code is generated: its warnings are not ours, and -O2 compiles it in half the time.
 CYTHON_FLAGS = ["-O2", "-ffp-contract=off", "-fvisibility=hidden", "-g0", "-Wno-unused-function", "-Wno-unused-parameter"]
+
+if DEBUG:
+    C_FLAGS, CYTHON_FLAGS = ([*(f for f in flags if f not in ("-O3", "-O2", "-g0")), "-O1", "-g", "-fno-omit-frame-pointer"]
+                             for flags in (C_FLAGS, CYTHON_FLAGS))
 
 ADVICE = """minigrad builds from source and needs {what}. Tried: {tried}.
 Debian/Ubuntu: apt-get install build-essential python3-dev
@@ -79,7 +84,7 @@ def extensions():
             include_dirs=["csrc", numpy.get_include()],
             depends=glob("csrc/*") if c_files else ["csrc/kernels.h"],
             extra_compile_args=[*flags, *WARN],
-            extra_link_args=["-Wl,-s"] if sys.platform == "linux" else [],
+            extra_link_args=["-Wl,-s"] if sys.platform == "linux" and not DEBUG else [],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION")],
         )
 
@@ -89,7 +94,8 @@ def extensions():
     return cythonize(
         modules,
         nthreads=0 if sys.platform == "darwin" else os.cpu_count(),
-        compiler_directives={"language_level": 3, "annotation_typing": False},
+        # Without auto_pickle: the __setstate__ that Cython would write sets the C attributes to what it is given, by anybody.
+        compiler_directives={"language_level": 3, "annotation_typing": False, "auto_pickle": False},
     )
 
 

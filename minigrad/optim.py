@@ -33,7 +33,10 @@ def _number(op: str, name: str, value: Any, low: float = 0, high: float = math.i
         bounds += ["finite"] if high == math.inf and ends[1] == ")" else []
         bounds += [f"at most {high}" if ends[1] == "]" else f"below {high}"] if high < math.inf else []
         raise ValueError(f"{op}: {name} must be {' and '.join(bounds)}, got {value}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{op}: {name} must be a number that float64 holds, got an int of {value.bit_length()} bits") from None
 
 
 def _betas(op: str, name: str, value: Any) -> tuple[float, float]:
@@ -147,6 +150,8 @@ class Optimizer:
 
     def __init__(self, parameters: Parameters, defaults: Group) -> None:
         self.op = type(self).__name__
+        if not isinstance(defaults, Mapping):
+            raise TypeError(f"{self.op}: defaults must be a dict of options, got {type(defaults).__name__}")
         self.param_groups = _groups(self.op, parameters, defaults)
         for p in self.parameters:
             if not p.is_leaf:

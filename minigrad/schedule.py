@@ -44,9 +44,12 @@ from minigrad.tensor import Tensor
 def _whole(op: str, name: str, value: Any, low: int = 1) -> int:
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
-    if operator.index(value) < low:
-        raise ValueError(f"{op}: {name} must be at least {low}, got {value}")
-    return operator.index(value)
+    whole = operator.index(value)
+    if whole < low:
+        raise ValueError(f"{op}: {name} must be at least {low}, got {whole}")
+    if whole >= 2**63:
+        raise ValueError(f"{op}: {name} must be below 2 ** 63, got an int of {whole.bit_length()} bits")
+    return whole
 
 
 def _choice(op: str, name: str, value: Any, choices: tuple[str, ...]) -> str:

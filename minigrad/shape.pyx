@@ -422,6 +422,15 @@ def adjoin(Tensor whole not None, parts) -> Tensor:
     """`whole` as the concatenation of `parts` along the last axis: they lie side by side in its memory, so nothing is copied."""
     cdef tuple pieces = tuple(parts)
     cdef int at = whole.ndim - 1
+    cdef tuple shape = whole.shape
+    cdef Tensor part
+    cdef Py_ssize_t columns = 0
+    for part in pieces:
+        if part is None or at < 0 or part.ndim != len(shape) or part.shape[:at] != shape[:at]:
+            raise ValueError(f"adjoin: the parts must be Tensors that make up the shape {shape} along its last axis")
+        columns += part.shape[at]
+    if columns != shape[at]:
+        raise ValueError(f"adjoin: the parts must have {shape[at]} columns together, got {columns}")
     if wanted(pieces):
         ends = list(accumulate([part.shape[at] for part in pieces], initial=0))
         recordn(whole, concatenate_rule, "concatenate", pieces).extra = (at, ends)

@@ -449,6 +449,8 @@ cdef int move_retained(Tensor y, Node node) except -1:
 
 cdef Slot checked_slot(Tensor x, str name):
     """x's slot, for a new node. A view of memory that an op on the tape has changed since is recorded anew first."""
+    if x is None:
+        return None
     if stale(x):
         operators.renew(x, name)
     return slot_of(x)

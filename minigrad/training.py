@@ -105,6 +105,7 @@ class TruncatedBPTT:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from a state_dict. Where this object has computed a state, the new one must have
         its kinds, shapes and dtypes."""
+        _check_keys("TruncatedBPTT", saved, ("state", "past"))
         state, past = _mapped(_copied, saved["state"]), saved["past"]
         if state is not None and self.form is not None and _form(state) != self.form:
             raise ValueError(f"TruncatedBPTT: state must be {self.form}, got {_form(state)}")
@@ -113,6 +114,15 @@ class TruncatedBPTT:
                 f"TruncatedBPTT: past must be a Tensor, an array or None, got {type(past).__name__}"
             )
         self.state, self.past = state, _copied(past)
+
+
+def _check_keys(op: str, state: Any, names: tuple[str, ...]) -> None:
+    """Is it the dict of a state, with the entries that it needs?"""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{op}: state must be a dict, got {type(state).__name__}")
+    missing = [name for name in names if name not in state]
+    if missing:
+        raise ValueError(f"{op}: state must have the keys {', '.join(names)}, {', '.join(missing)} missing")
 
 
 def _joined(past: Any, x: Any) -> Any:
@@ -477,6 +487,8 @@ class History:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state_dict."""
+        names = ("loss", "norm", "validation", "epoch", "batch", "weights", "options")
+        _check_keys("History", state, names)
         numbers = [state[name] for name in ("loss", "norm", "validation")]
         if any(not isinstance(a, np.ndarray) or a.dtype != np.float64 or a.ndim != 1 for a in numbers):
             raise ValueError("History: loss, norm and validation must be float64 arrays of one dimension")
