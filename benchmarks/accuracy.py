@@ -1,11 +1,11 @@
-"""How far float32 results are from the exact ones for the same float32 inputs: the numbers of docs/bits.md.
+"""How far float32 results are from the exact ones for the same inputs: the numbers of docs/bits.md.
 
-    python benchmarks/accuracy.py steps         single steps of recurrent layers, by the size of their weights
-    python benchmarks/accuracy.py layers        whole sequences; beside PyTorch if it is installed
-    python benchmarks/accuracy.py products      elements of matrix products, by the length of their chain
+    python benchmarks/accuracy.py steps      single steps of recurrent layers, by the size of weights
+    python benchmarks/accuracy.py layers     whole sequences; beside PyTorch if it is installed
+    python benchmarks/accuracy.py products   elements of matrix products, by the length of a chain
 
-The exact result is that of float64, whose own error is some 10^8 times smaller. An ulp is the distance of float32 numbers at the
-exact result.
+The exact result is that of float64, whose own error is some 10^8 times smaller. An ulp is the
+distance of float32 numbers at the exact result.
 """
 
 import argparse

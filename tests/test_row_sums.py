@@ -1,5 +1,6 @@
-"""Sums over many terms: gradients of what was broadcast, of rows named many times, reductions, running sums. They are rounded
-once: at most 1 ulp from the exact sum (math.fsum), however many terms there are, and the same bits in every form.
+"""Sums over many terms: gradients of what was broadcast, of rows named many times, reductions,
+running sums. They are rounded once: at most 1 ulp from the exact sum (math.fsum), however many
+terms there are, and the same bits in every form.
 """
 
 import math
