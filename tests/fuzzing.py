@@ -27,6 +27,7 @@ import os
 import pickle
 import pkgutil
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -35,7 +36,6 @@ import time
 import traceback
 import types
 import warnings
-import weakref
 
 import numpy as np
 
@@ -53,20 +53,27 @@ class PlantedKeyError(Planted, KeyError):
 # The classes that bad input may get. IndexError: indexing only, see INDEXING. AttributeError: when an attribute is read or set.
 ALLOWED = (TypeError, ValueError, IndexError, MemoryError, OSError, RuntimeError, Planted)
 NEVER = (RecursionError,)           # though subclasses of an allowed class
-INDEXING = ("getitem", "setitem", "embedding", "cross_entropy", "nll", "accuracy", "nats_per_symbol", "argmax", "operator:item",
-            "nll_loss", "bptt", "fit", "accumulate", "gradcheck", "backward", "scene")
+INDEXING = ("getitem", "setitem", "mbedding", "cross_entropy", "nll", "accuracy", "nats_per_symbol",
+            "fit", "accumulate",
+            "gradcheck", "backward", "vjp", "jacobian", "generator", "scene")
 
 # What is not called, each with its reason. Everything else that introspection finds is.
 NOT_CALLED = {
     "kernels.measure_peak": "measures for seconds",
     "tensor.install": "changes the class Tensor for the whole process; SCENES has it with a name of its own",
     "kernels.show_config": "prints; called once in SCENES",
-    "__getattribute__": "Python's own", "__setattr__": "done as an action of its own", "__delattr__": "Python's own",
-    "__class__": "Python's own", "__init_subclass__": "Python's own", "__subclasshook__": "Python's own", "__dir__": "Python's own",
-    "__del__": "Python's own", "__weakref__": "Python's own", "__dict__": "Python's own", "__getstate__": "Python's own",
-    "__sizeof__": "Python's own", "__doc__": "Python's own", "__module__": "Python's own", "__abstractmethods__": "Python's own",
-    "__annotations__": "Python's own", "__orig_bases__": "Python's own", "__parameters__": "Python's own",
-    "__class_getitem__": "Python's own", "__match_args__": "Python's own", "__replace__": "Python's own",
+    "__getattribute__": "Python's own", "__setattr__": "done as an action of its own",
+    "__delattr__": "Python's own",
+    "__class__": "Python's own", "__init_subclass__": "Python's own",
+    "__subclasshook__": "Python's own", "__dir__": "Python's own",
+    "__del__": "Python's own", "__weakref__": "Python's own", "__dict__": "Python's own",
+    "__getstate__": "Python's own",
+    "__sizeof__": "Python's own", "__doc__": "Python's own", "__module__": "Python's own",
+    "__abstractmethods__": "Python's own",
+    "__annotations__": "Python's own", "__orig_bases__": "Python's own",
+    "__parameters__": "Python's own",
+    "__class_getitem__": "Python's own", "__match_args__": "Python's own",
+    "__replace__": "Python's own",
 }
 
 HEAP_TYPE = 1 << 9          # a class written in Python: without __init__ its instances have no attributes, and Python says so
@@ -86,7 +93,8 @@ def discover():
             if name.startswith("_") or not callable(thing) or not home.startswith("minigrad"):
                 continue
             key = f"{home.removeprefix('minigrad.')}.{name}"
-            if key not in NOT_CALLED and not (isinstance(thing, type) and issubclass(thing, BaseException)):
+            if key not in NOT_CALLED and not (isinstance(thing, type) and issubclass(thing,
+                                                                                     BaseException)):
                 found[key] = thing
     return dict(sorted(found.items()))
 
@@ -95,7 +103,8 @@ def public_names():
     """The names of `discover` that minigrad offers: those of its public namespaces, under any of which they may be found."""
     offered = set()
     for module in (mg, mg.nn, mg.optim, mg.schedule, mg.training, mg.data, mg.metrics, mg.spectral):
-        offered |= {id(thing) for name, thing in vars(module).items() if not name.startswith("_") and callable(thing)}
+        offered |= {id(thing) for name,
+                    thing in vars(module).items() if not name.startswith("_") and callable(thing)}
     return {name for name, thing in discover().items() if id(thing) in offered}
 
 
@@ -324,17 +333,22 @@ class Net(mg.nn.Module):
         return self.head(out), state
 
 
-HOSTILE = (ArrayOnce, ArrayOther, ArrayNone, EvilIndex, EvilFloat, EvilLength, EvilIterator, EvilBool, EvilEqual, EvilHash,
+HOSTILE = (ArrayOnce, ArrayOther, ArrayNone, EvilIndex, EvilFloat, EvilLength, EvilIterator,
+           EvilBool, EvilEqual, EvilHash,
            EvilAttributes, EvilCall, EvilDel, EvilMapping)
 
 
 # ---------------------------------------------------------------- drawing arguments
 
-SHAPES = ((), (1,), (2,), (3,), (2, 3), (3, 2), (3, 3), (2, 1), (1, 3), (0,), (0, 3), (2, 0), (4, 2, 3), (4, 2, 4), (2, 2, 2),
-          (1, 2, 4), (2, 4), (3, 4), (4, 3), (3, 16), (4, 12), (3, 8), (4, 16), (4, 8), (16,), (12,), (4,), (5, 4), (1, 1, 1, 1))
-HUGE = (2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64, 10**30, 10**400, -1, -2, -2**31, -2**63, -2**64)
+SHAPES = ((), (1,), (2,), (3,), (2, 3), (3, 2), (3, 3), (2, 1), (1, 3), (0,), (0, 3), (2, 0),
+          (4, 2, 3), (4, 2, 4), (2, 2, 2),
+          (1, 2, 4), (2, 4), (3, 4), (4, 3), (3, 16), (4, 12), (3, 8), (4, 16), (4, 8), (16,),
+          (12,), (4,), (5, 4), (1, 1, 1, 1))
+HUGE = (2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64, 10**30, 10**400, -1, -2,
+        -2**31, -2**63, -2**64)
 WORK_LIMIT = {          # arguments that ask for that much work, and get it: no fault, only time
-    "num_layers": 3, "n": 64, "epochs": 2, "steps": 3, "seed": None, "T": 50, "k1": None, "count": None,
+    "num_layers": 3, "n": 64, "epochs": 2, "steps": 3, "seed": None, "T": 50, "k1": None,
+    "count": None,
 }
 
 
@@ -370,7 +384,8 @@ class Drawer:
         if kind == 5:
             return a.astype(np.float16)
         if kind == 6:
-            return a.astype(self.pick((np.int64, np.int32, np.uint8, np.bool_, np.complex64, np.longdouble, object, "S3", "M8[s]")),
+            return a.astype(self.pick((np.int64, np.int32, np.uint8, np.bool_, np.complex64,
+                                       np.longdouble, object, "S3", "M8[s]")),
                             casting="unsafe") if a.size else a.astype(np.int64)
         if kind == 7:
             return np.ma.masked_array(a, a > 0)
@@ -401,7 +416,8 @@ class Drawer:
                 warnings.simplefilter("ignore")
                 return np.matrix(a.reshape(1, -1))
         if kind == 17:
-            return self.pick((np.float32(2), np.float64(0.5), np.int64(3), np.bool_(True), np.array(None), np.array("x")))
+            return self.pick((np.float32(2), np.float64(0.5), np.int64(3), np.bool_(True),
+                              np.array(None), np.array("x")))
         return self.pick(self.main.constants)[1]
 
     def integers(self, shape=None, high=4):
@@ -416,7 +432,8 @@ class Drawer:
             if t is not None:
                 return t
         if shape is None and self.chance(0.05):
-            return (LyingTensor if self.main.options.initialised else self.pick((EvilTensor, LyingTensor)))(self.plain())
+            return (LyingTensor if self.main.options.initialised else self.pick((EvilTensor,
+                                                                                 LyingTensor)))(self.plain())
         source = self.plain(shape, dtype)
         if shape is None and self.chance(0.1):
             source = self.pick(self.main.constants)[1]
@@ -449,19 +466,23 @@ class Drawer:
     # -- other things
 
     def axis(self):
-        return self.pick((None, 0, 1, -1, -2, 2, 0, -1, (0, 1), (), (0, 0), (-1, 0), 5, True, "0", 1.0, EvilIndex(self), [0, 1]))
+        return self.pick((None, 0, 1, -1, -2, 2, 0, -1, (0, 1), (), (0, 0), (-1, 0), 5, True, "0",
+                          1.0, EvilIndex(self), [0, 1]))
 
     def index(self):
         kind = self.rng.randrange(16)
         if kind < 3:
             return self.pick((0, 1, -1, 2, 7, -9, 2**63, True))
         if kind < 6:
-            ends = (None, 0, 1, 2, -1, 9, -9, 2**63, np.array(1), np.int64(1), EvilIndex(self), 0.5, mg.ones(()))
-            return slice(self.pick(ends), self.pick(ends), self.pick((None, 1, 2, -1, 0, -2, np.array(1), EvilIndex(self))))
+            ends = (None, 0, 1, 2, -1, 9, -9, 2**63, np.array(1), np.int64(1), EvilIndex(self), 0.5,
+                    mg.ones(()))
+            return slice(self.pick(ends), self.pick(ends),
+                         self.pick((None, 1, 2, -1, 0, -2, np.array(1), EvilIndex(self))))
         if kind < 9:
             return tuple(self.index() for _ in range(self.rng.randrange(4)))
         if kind == 9:
-            return self.pick((None, Ellipsis, (), (Ellipsis, Ellipsis), (None, None), [], [0, 1], [[0], [1]], [True, False]))
+            return self.pick((None, Ellipsis, (), (Ellipsis, Ellipsis), (None, None), [], [0, 1],
+                              [[0], [1]], [True, False]))
         if kind == 10:
             return self.integers()
         if kind == 11:
@@ -472,11 +493,14 @@ class Drawer:
                 return t > 0
         if kind == 13:
             return np.array([0, 1, 99, -99])
-        return self.pick((EvilIndex(self), ArrayOnce(self), self.array(), "x", 1.5, (0,) * 70, [EvilIndex(self)]))
+        return self.pick((EvilIndex(self), ArrayOnce(self), self.array(), "x", 1.5, (0,) * 70,
+                          [EvilIndex(self)]))
 
     def number(self):
-        return self.pick((0.1, 0.5, 1.0, 2.0, 0, 1, 2, -1.0, 1e-8, 0.9, 0.99, float("nan"), float("inf"), -float("inf"), 1e308, 1e-320,
-                          10**400, True, np.float32(0.5), np.float64(0.25), np.int64(2), np.array(0.5), "1", None, 1j, EvilFloat(self),
+        return self.pick((0.1, 0.5, 1.0, 2.0, 0, 1, 2, -1.0, 1e-8, 0.9, 0.99, float("nan"),
+                          float("inf"), -float("inf"), 1e308, 1e-320,
+                          10**400, True, np.float32(0.5), np.float64(0.25), np.int64(2),
+                          np.array(0.5), "1", None, 1j, EvilFloat(self),
                           EvilFloatNumber(0.5), EvilInt(2), mg.ones(()), 3, 0.25))
 
     def size(self, name=""):
@@ -484,31 +508,42 @@ class Drawer:
         if self.chance(0.85):
             return self.pick((1, 2, 3, 3, 4, 4, 2, 1))
         if limit:
-            return self.pick((0, -1, True, 1.0, "2", None, 2**63, 10**30, limit, np.int64(2), EvilFloat(self), EvilInt(2)))
-        return self.pick((0, True, 1.0, 2.5, "2", None, np.int64(2), np.array(2), EvilIndex(self), EvilFloat(self), EvilInt(2), *HUGE))
+            return self.pick((0, -1, True, 1.0, "2", None, 2**63, 10**30, limit, np.int64(2),
+                              EvilFloat(self), EvilInt(2)))
+        return self.pick((0, True, 1.0, 2.5, "2", None, np.int64(2), np.array(2), EvilIndex(self),
+                          EvilFloat(self), EvilInt(2), *HUGE))
 
     def dims(self):
         if self.chance(0.8):
             return self.shape()
-        return self.pick((self.size(), (2, -1), (-1,), (-1, -1), (2**40, 2**30), (2**31, 2**31), (2**62, 4), (1,) * 65, (0, 2**63), "23",
-                          None, (2.0,), EvilLength(self), EvilIterator(self), (EvilIndex(self),), [2, 3], np.array([2, 3]), EvilTuple((2,)),
+        return self.pick((self.size(), (2, -1), (-1,), (-1, -1), (2**40, 2**30), (2**31, 2**31),
+                          (2**62, 4), (1,) * 65, (0, 2**63), "23",
+                          None, (2.0,), EvilLength(self), EvilIterator(self), (EvilIndex(self),),
+                          [2, 3], np.array([2, 3]), EvilTuple((2,)),
                           (2**46,), (10**30, 0)))
 
     def dtype(self):
-        return self.pick((np.float32, np.float32, np.float64, "float32", np.dtype("f8"), np.float16, int, "nonsense", None, complex, object,
-                          np.dtype(">f4"), np.dtype([("a", "f4")]), 3, EvilAttributes(self), EvilString("float32")))
+        return self.pick((np.float32, np.float32, np.float64, "float32", np.dtype("f8"), np.float16,
+                          int, "nonsense", None, complex, object,
+                          np.dtype(">f4"), np.dtype([("a", "f4")]), 3, EvilAttributes(self),
+                          EvilString("float32")))
 
     def flag(self):
-        return self.pick((True, False, True, False, True, False, None, 1, 0, "yes", np.bool_(True), EvilBool(self), np.ones(2)))
+        return self.pick((True, False, True, False, True, False, None, 1, 0, "yes", np.bool_(True),
+                          EvilBool(self), np.ones(2)))
 
     def text(self):
-        return self.pick(("concat", "sum", "mean", "mul", "tanh", "relu", "sqrt", "lstm", "gru", "rnn", "min", "max", "rel", "abs", "text",
-                          "dot", "svg", "cos", "linear", "none", "", "x" * 1000, "\0", "\ud800", "é", "op {} %s", EvilString("sum"), None, 3))
+        return self.pick(("concat", "sum", "mean", "mul", "tanh", "relu", "sqrt", "lstm", "gru",
+                          "rnn", "min", "max", "rel", "abs", "text",
+                          "dot", "svg", "cos", "linear", "none", "", "x" * 1000, "\0", "\ud800",
+                          "é", "op {} %s", EvilString("sum"), None, 3))
 
     def path(self):
-        name = self.pick(("a.safetensors", "b.safetensors", "c", "a.safetensors", "no/such/folder/a", "junk", "link"))
+        name = self.pick(("a.safetensors", "b.safetensors", "c", "a.safetensors",
+                          "no/such/folder/a", "junk", "link"))
         whole = os.path.join(self.main.folder, name)
-        return self.pick((whole, whole, whole, whole.encode(), None, 3, "", "\0", EvilString(whole), self.main.folder, 1.5, EvilAttributes(self)))
+        return self.pick((whole, whole, whole, whole.encode(), None, 3, "", "\0", EvilString(whole),
+                          self.main.folder, 1.5, EvilAttributes(self)))
 
     def hook(self):
         """A function of the gradient that does what it should not."""
@@ -550,7 +585,8 @@ class Drawer:
             return drops
         if kind == 10:
             def other_thread(*a):
-                thread = threading.Thread(target=lambda: (mg.ones(3, requires_grad=True) * 2.0).sum().backward(), daemon=True)
+                thread = threading.Thread(target=lambda: (mg.ones(3,
+                                                                  requires_grad=True) * 2.0).sum().backward(), daemon=True)
                 thread.start()
                 thread.join(0.2)
             return other_thread
@@ -567,17 +603,24 @@ class Drawer:
     def function(self):
         """A function of tensors, as vjp, gradcheck, a loss or a model take it."""
         drawer = self
-        return self.pick((lambda *x: (x[0] * x[0]).sum(), lambda *x: x[0] * 2.0, lambda *x: drawer.value(), lambda *x: x, lambda *x: None,
-                          lambda *x: drawer.tensor().sum(), self.hook(), mg.mse, mg.tanh, mg.add, EvilCall(self), None, "f",
-                          lambda x, s=None: (x, s), lambda *x: x[0].numpy(), Net(), Square.apply, EvilFunction.apply))
+        return self.pick((lambda *x: (x[0] * x[0]).sum(), lambda *x: x[0] * 2.0,
+                          lambda *x: drawer.value(), lambda *x: x, lambda *x: None,
+                          lambda *x: drawer.tensor().sum(), self.hook(), mg.mse, mg.tanh, mg.add,
+                          EvilCall(self), None, "f",
+                          lambda x, s=None: (x, s), lambda *x: x[0].numpy(), Net(), Square.apply,
+                          EvilFunction.apply))
 
     def module(self):
         found = self.live(mg.nn.Module) if self.chance(0.6) else None
         if found is None:
-            make = self.pick((lambda: mg.nn.LSTM(3, 4), lambda: mg.nn.GRU(3, 4, bidirectional=True), lambda: mg.nn.RNN(3, 4, num_layers=2),
-                              lambda: mg.nn.Linear(3, 2), lambda: mg.nn.LSTMCell(3, 4), lambda: mg.nn.GRUCell(3, 4), Net, EvilModule,
-                              lambda: mg.nn.Embedding(5, 3), lambda: mg.nn.RNNCell(3, 4), lambda: mg.nn.Dropout(0.5),
-                              lambda: mg.nn.LSTM(3, 4, checkpoint="sqrt", dropout=0.2, recurrent_dropout=0.2, num_layers=2)))
+            make = self.pick((lambda: mg.nn.LSTM(3, 4), lambda: mg.nn.GRU(3, 4, bidirectional=True),
+                              lambda: mg.nn.RNN(3, 4, num_layers=2),
+                              lambda: mg.nn.Linear(3, 2), lambda: mg.nn.LSTMCell(3, 4),
+                              lambda: mg.nn.GRUCell(3, 4), Net, EvilModule,
+                              lambda: mg.nn.Embedding(5, 3), lambda: mg.nn.RNNCell(3, 4),
+                              lambda: mg.nn.Dropout(0.5),
+                              lambda: mg.nn.LSTM(3, 4, checkpoint="sqrt", dropout=0.2,
+                                                 recurrent_dropout=0.2, num_layers=2)))
             found = make()
             self.main.keep(self, found)
         return found
@@ -585,9 +628,11 @@ class Drawer:
     def optimizer(self):
         found = self.live(mg.optim.Optimizer) if self.chance(0.7) else None
         if found is None:
-            make = self.pick((mg.optim.SGD, mg.optim.Adam, mg.optim.AdamW, mg.optim.RMSprop, mg.optim.Adagrad))
+            make = self.pick((mg.optim.SGD, mg.optim.Adam, mg.optim.AdamW, mg.optim.RMSprop,
+                              mg.optim.Adagrad))
             module = self.module()
-            parameters = list(module.parameters()) if self.chance(0.7) and not isinstance(module, EvilModule) else []
+            parameters = list(module.parameters()) if self.chance(0.7) and not isinstance(module,
+                                                                                          EvilModule) else []
             found = make(parameters or [mg.ones((2, 3), requires_grad=True)], lr=0.01)
             self.main.keep(self, found)
         return found
@@ -645,20 +690,26 @@ class Drawer:
 
     def batches(self):
         x = mg.Tensor(self.plain((4, 2, 3), np.float32))
-        return self.pick(([(x, x)], [(x,), (x,)], [], None, [x], iter([(x, x)]), [self.value()], EvilIterator(self),
+        return self.pick(([(x, x)], [(x,), (x,)], [], None, [x], iter([(x, x)]), [self.value()],
+                          EvilIterator(self),
                           self.live(mg.data.Batches) or [(x, x)]))
 
     def lengths(self):
-        return self.pick((None, np.array([4, 2]), np.array([0, 4]), [4, 1], np.array([5, 1]), np.array([-1, 2]), np.array([1.0, 2.0]),
-                          np.array([2**40, 1]), np.array([1, 2], np.uint8), [EvilIndex(self), 2], ArrayOnce(self), "ab",
-                          np.array([3]), np.array([2, 4], ">i8"), self.main.changing, EvilLength(self)))
+        return self.pick((None, np.array([4, 2]), np.array([0, 4]), [4, 1], np.array([5, 1]),
+                          np.array([-1, 2]), np.array([1.0, 2.0]),
+                          np.array([2**40, 1]), np.array([1, 2], np.uint8), [EvilIndex(self), 2],
+                          ArrayOnce(self), "ab",
+                          np.array([3]), np.array([2, 4], ">i8"), self.main.changing,
+                          EvilLength(self)))
 
     def reset(self):
-        return self.pick((None, np.zeros((4, 2), bool), np.ones((4, 2), bool), np.ones((4, 3), bool), np.ones((4, 2)), ArrayOnce(self),
+        return self.pick((None, np.zeros((4, 2), bool), np.ones((4, 2), bool),
+                          np.ones((4, 3), bool), np.ones((4, 2)), ArrayOnce(self),
                           np.zeros((2, 4), bool).T, self.value()))
 
     def generator(self):
-        return self.pick((None, np.random.default_rng(3), mg.Generator(3), 3, "x", self.live(mg.Generator), EvilAttributes(self)))
+        return self.pick((None, np.random.default_rng(3), mg.Generator(3), 3, "x",
+                          self.live(mg.Generator), EvilAttributes(self)))
 
     def hostile(self):
         kind = self.rng.randrange(24)
@@ -667,7 +718,8 @@ class Drawer:
         if kind < 12:
             return self.array()
         if kind == 12:
-            return self.pick((None, None, True, "x", b"x", {}, [], (), set(), object(), type, print, NotImplemented, Ellipsis, 1j))
+            return self.pick((None, None, True, "x", b"x", {}, [], (), set(), object(), type, print,
+                              NotImplemented, Ellipsis, 1j))
         if kind == 13:
             return self.pick(HUGE)
         if kind == 14:
@@ -682,7 +734,8 @@ class Drawer:
                 nested = [nested]
             return nested
         if kind == 18:
-            return self.pick((EvilList([1.0]), EvilTuple((1.0, 2.0)), EvilInt(5), EvilString("a"), EvilFloatNumber(1.5)))
+            return self.pick((EvilList([1.0]), EvilTuple((1.0, 2.0)), EvilInt(5), EvilString("a"),
+                              EvilFloatNumber(1.5)))
         if kind == 19:
             loop = [1.0]
             loop.append(loop)
@@ -711,7 +764,8 @@ class Drawer:
             if kind == 6:
                 return self.size()
             if kind == 7:
-                return self.pick(([1.0, 2.0], (1, 2), [[1.0, 2.0], [3.0, 4.0]], {"a": np.ones(3)}, [np.ones(3)], "text", (mg.ones(2),)))
+                return self.pick(([1.0, 2.0], (1, 2), [[1.0, 2.0], [3.0, 4.0]], {"a": np.ones(3)},
+                                  [np.ones(3)], "text", (mg.ones(2),)))
             return self.hostile()
         finally:
             self.depth -= 1
@@ -751,20 +805,32 @@ class Drawer:
     # -- an argument by the name of its parameter
 
     BY_NAME = {
-        "axis": "axis", "axis1": "axis", "axis2": "axis", "axes": "axis", "index": "index", "indices": "index",
-        "shape": "dims", "dtype": "dtype", "path": "path", "save": "path", "resume": "path", "hook": "hook",
-        "fn": "function", "function": "function", "loss": "function", "model": "module", "layer": "module", "cell": "module",
-        "forward": "module", "backward": "module", "module": "module", "optimizer": "optimizer", "params": "parameters",
-        "parameters": "parameters", "state": "state", "h": "state", "h0": "state", "lengths": "lengths", "reset": "reset",
-        "rng": "generator", "generator": "generator", "sequences": "sequences", "batches": "batches", "losses": "sequences",
-        "merge": "text", "form": "text", "mode": "text", "name": "text", "op": "text", "nonlinearity": "text", "checkpoint": "text",
+        "axis": "axis", "axis1": "axis", "axis2": "axis", "axes": "axis", "index": "index",
+        "indices": "index",
+        "shape": "dims", "dtype": "dtype", "path": "path", "save": "path", "resume": "path",
+        "hook": "hook",
+        "fn": "function", "function": "function", "loss": "function", "model": "module",
+        "layer": "module", "cell": "module",
+        "forward": "module", "backward": "module", "module": "module", "optimizer": "optimizer",
+        "params": "parameters",
+        "parameters": "parameters", "state": "state", "h": "state", "h0": "state",
+        "lengths": "lengths", "reset": "reset",
+        "rng": "generator", "generator": "generator", "sequences": "sequences",
+        "batches": "batches", "losses": "sequences",
+        "merge": "text", "form": "text", "mode": "text", "name": "text", "op": "text",
+        "nonlinearity": "text", "checkpoint": "text",
         "validate": "function", "line": "function",
     }
-    SIZES = {"input_size", "hidden_size", "num_layers", "in_features", "out_features", "k1", "k2", "epochs", "steps", "batch_size", "n",
-             "parts", "count", "num_embeddings", "embedding_dim", "step_size", "T_max", "total_iters", "patience", "room", "season",
-             "features", "ddof", "period", "total_steps", "cooldown", "window", "horizon", "stride", "context", "length", "width"}
-    FLAGS = {"requires_grad", "keepdims", "copy", "retain_graph", "create_graph", "allow_unused", "bidirectional", "bias", "trace",
-             "reverse", "training", "shuffle", "bucket", "nesterov", "maximize", "amsgrad", "centered", "reset_after", "save_value",
+    SIZES = {"input_size", "hidden_size", "num_layers", "in_features", "out_features", "k1", "k2",
+             "epochs", "steps", "batch_size", "n",
+             "parts", "count", "num_embeddings", "embedding_dim", "step_size", "T_max",
+             "total_iters", "patience", "room", "season",
+             "features", "ddof", "period", "total_steps", "cooldown", "window", "horizon", "stride",
+             "context", "length", "width"}
+    FLAGS = {"requires_grad", "keepdims", "copy", "retain_graph", "create_graph", "allow_unused",
+             "bidirectional", "bias", "trace",
+             "reverse", "training", "shuffle", "bucket", "nesterov", "maximize", "amsgrad",
+             "centered", "reset_after", "save_value",
              "peephole", "drop_last"}
 
     def argument(self, parameter, owner=""):
@@ -777,7 +843,8 @@ class Drawer:
             return getattr(self, self.BY_NAME[name])()
         if name in self.FLAGS or isinstance(parameter.default, bool):
             return self.flag()
-        if name in self.SIZES or (isinstance(parameter.default, int) and not isinstance(parameter.default, bool)):
+        if name in self.SIZES or (isinstance(parameter.default,
+                                             int) and not isinstance(parameter.default, bool)):
             return self.size(name)
         if isinstance(parameter.default, float):
             return self.number()
@@ -786,10 +853,12 @@ class Drawer:
         if name in ("config", "extra"):
             return self.pick((None, {"a": 1}, {"a": (1, 2)}, {1: 2}, self.value(), [float("nan")]))
         if name in ("arrays", "state_dict", "saved"):
-            return self.pick(({"a": self.plain()}, {"a": self.array()}, {"a": self.value()}, {3: self.plain()}, self.value(),
+            return self.pick(({"a": self.plain()}, {"a": self.array()}, {"a": self.value()},
+                              {3: self.plain()}, self.value(),
                               {"\ud800": self.plain()}, self.saved_state()))
         if name == "parts":
-            return self.pick(({"m": self.module()}, {"m": self.value()}, {}, {"o": self.optimizer(), "m": self.module()}))
+            return self.pick(({"m": self.module()}, {"m": self.value()}, {},
+                              {"o": self.optimizer(), "m": self.module()}))
         return self.tensor() if self.chance(0.7) else self.value()
 
     def arguments(self, parameters, owner=""):
@@ -834,15 +903,18 @@ def described(value, depth=0):
         try:
             base = mg.Tensor.shape.__get__(value)
             node = mg.Tensor.grad_fn.__get__(value)
-            return (f"{kind.__name__}{base} {mg.Tensor.dtype.__get__(value)}"
-                    f"{' requires_grad' if mg.Tensor.requires_grad.__get__(value) else ''}{f' of {node!r}' if node is not None else ''}")
+            wanted = " requires_grad" if mg.Tensor.requires_grad.__get__(value) else ""
+            made_by = f" of {node!r}" if node is not None else ""
+            return f"{kind.__name__}{base} {mg.Tensor.dtype.__get__(value)}{wanted}{made_by}"
         except Exception:
             return f"{kind.__name__} without data"
     if kind in (list, tuple) and depth < 2:
-        inner = ", ".join(described(v, depth + 1) for v in value[:6]) + (", ..." if len(value) > 6 else "")
+        inner = ", ".join(described(v,
+                                    depth + 1) for v in value[:6]) + (", ..." if len(value) > 6 else "")
         return f"[{inner}]" if kind is list else f"({inner})"
     if kind is dict and depth < 2:
-        return "{" + ", ".join(f"{described(k, 2)}: {described(v, depth + 1)}" for k, v in list(value.items())[:6]) + "}"
+        return "{" + ", ".join(f"{described(k, 2)}: {described(v, depth + 1)}" for k,
+                               v in list(value.items())[:6]) + "}"
     if kind is slice:
         return f"slice({described(value.start, 2)}, {described(value.stop, 2)}, {described(value.step, 2)})"
     if isinstance(value, types.FunctionType):
@@ -869,10 +941,13 @@ class Run:
             file.write(bytes(range(256)))
         self.callables = discover()
         self.public = public_names()
-        self.classes = {thing.__name__ for thing in self.callables.values() if isinstance(thing, type)}
-        self.public_classes = {thing.__name__ for name, thing in self.callables.items() if name in self.public and isinstance(thing, type)}
+        self.classes = {thing.__name__ for thing in self.callables.values() if isinstance(thing,
+                                                                                          type)}
+        self.public_classes = {thing.__name__ for name,
+                               thing in self.callables.items() if name in self.public and isinstance(thing, type)}
         self.scenes = [scene for scene in SCENES if scene.__name__ not in options.without.split(",")]
-        self.log = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND) if options.log else None
+        self.log = os.open(options.log,
+                           os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND) if options.log else None
         self.make_constants()
         self.main = Drawer(options.seed, self)
         self.reference = self.small_training()
@@ -969,14 +1044,16 @@ class Run:
 
     def note(self, text):
         if self.log is not None:
-            os.write(self.log, f"{threading.get_native_id()} {text}\n".encode("utf-8", "backslashreplace"))
+            os.write(self.log,
+                     f"{threading.get_native_id()} {text}\n".encode("utf-8", "backslashreplace"))
 
     def fault(self, name, what, where, trace=""):
         key = f"{name}|{what[:80]}|{where}"
         if key in self.faults:
             return
         self.faults[key] = True
-        line = {"call": name, "what": what[:400], "where": where, "seed": self.options.seed, "n": self.done, "last": self.last[:1500],
+        line = {"call": name, "what": what[:400], "where": where, "seed": self.options.seed,
+                "n": self.done, "last": self.last[:1500],
                 "trace": trace[-3000:]}
         os.write(1, ("FAULT " + json.dumps(line) + "\n").encode())
 
@@ -1023,7 +1100,8 @@ class Run:
             allowed = True
         if not allowed:
             frames = traceback.extract_tb(error.__traceback__)
-            where = next((f"{os.path.basename(f.filename)}:{f.lineno}" for f in reversed(frames) if "minigrad" in f.filename), "?")
+            ours = [f for f in frames if "minigrad" in f.filename]
+            where = f"{os.path.basename(ours[-1].filename)}:{ours[-1].lineno}" if ours else "?"
             text = "".join(traceback.format_exception(error))
             self.fault(name, f"{type(error).__name__}: {str(error)[:300]}", where, text)
 
@@ -1067,7 +1145,8 @@ class Run:
         if name.endswith("set_num_threads"):
             args = [a if not isinstance(a, (int, np.integer)) or a <= 8 else 8 for a in args]
             kwargs = {}
-        text = ", ".join([*map(described, args), *(f"{k}={described(v)}" for k, v in kwargs.items())])
+        text = ", ".join([*map(described, args),
+                          *(f"{k}={described(v)}" for k, v in kwargs.items())])
         result = self.attempt(drawer, name, lambda: thing(*args, **kwargs), text)
         self.keep(drawer, result)
         if name.endswith("set_num_threads") or drawer.chance(0.02):
@@ -1076,14 +1155,15 @@ class Run:
     def call_member(self, drawer):
         thing = drawer.own() if drawer.chance(0.55) else drawer.tensor()
         kind = type(thing)
-        names = [n for n in dir(kind) if n not in NOT_CALLED and "pyx" not in n and not (n.startswith("_") and not n.startswith("__"))]
+        names = [n for n in dir(kind) if n not in NOT_CALLED and "pyx" not in n and (n.startswith("__") or not n.startswith("_"))]
         if not names:
             return
         name = drawer.pick(names)
         label = f"{kind.__name__}.{name}"
         member = inspect.getattr_static(kind, name)
         if not callable(member) and not isinstance(member, (staticmethod, classmethod)):
-            result = self.attempt(drawer, label, lambda: getattr(thing, name), described(thing), attribute=True)
+            result = self.attempt(drawer, label, lambda: getattr(thing, name), described(thing),
+                                  attribute=True)
             self.keep(drawer, result)
             return
         if name == "__new__" and (kind.__flags__ & HEAP_TYPE or self.options.initialised):
@@ -1092,7 +1172,8 @@ class Run:
             result = self.attempt(drawer, label, lambda: kind.__new__(kind), "")
             self.keep(drawer, result)
             return
-        bound = self.attempt(drawer, label, lambda: getattr(thing, name), described(thing), attribute=True)
+        bound = self.attempt(drawer, label, lambda: getattr(thing, name), described(thing),
+                             attribute=True)
         if bound is None:
             return
         if name == "__exit__":
@@ -1106,20 +1187,25 @@ class Run:
         else:
             parameters = parameters_of(bound)
             args, kwargs = drawer.arguments(parameters, label)
-        text = ", ".join([described(thing), *map(described, args), *(f"{k}={described(v)}" for k, v in kwargs.items())])
-        result = self.attempt(drawer, label, lambda: bound(*args, **kwargs), text, attribute=name in ("__getattr__", "__format__"))
+        text = ", ".join([described(thing), *map(described, args),
+                          *(f"{k}={described(v)}" for k, v in kwargs.items())])
+        result = self.attempt(drawer, label, lambda: bound(*args, **kwargs), text,
+                              attribute=name in ("__getattr__", "__format__"))
         self.keep(drawer, result)
         if name == "__enter__" and drawer.chance(0.8):
             with contextlib.suppress(Planted):
                 self.action(drawer)
-            self.attempt(drawer, f"{kind.__name__}.__exit__", lambda: thing.__exit__(None, None, None), "")
+            self.attempt(drawer, f"{kind.__name__}.__exit__",
+                         lambda: thing.__exit__(None, None, None), "")
 
     def backward(self, drawer):
         t = drawer.tensor()
         if drawer.chance(0.2):
             other = drawer.tensor()
             text = f"{described(t)} {described(other)}"
-            result = self.attempt(drawer, "grad", lambda: mg.grad(mg.sum(t), other, create_graph=drawer.chance(0.4), allow_unused=True), text)
+            result = self.attempt(drawer, "grad",
+                                  lambda: mg.grad(mg.sum(t), other, create_graph=drawer.chance(0.4),
+                                                  allow_unused=True), text)
             self.keep(drawer, result)
             return
         seed = drawer.value() if drawer.chance(0.1) else None
@@ -1137,11 +1223,13 @@ class Run:
         thing = drawer.own() if drawer.chance(0.7) else drawer.tensor()
         if isinstance(thing, mg.Tensor):
             name = drawer.pick(("grad", "grad", "requires_grad", "grad"))
-            frozen = drawer.pick(self.constants)[1]
-            value = drawer.pick((None, drawer.value(), drawer.tensor(), True, mg.Tensor(frozen, copy=False), mg.ones(thing.shape)
-                                 if type(thing) is mg.Tensor and drawer.chance(0.5) and ready(thing) else None))
+            frozen = mg.Tensor(drawer.pick(self.constants)[1], copy=False)
+            value = drawer.pick((None, drawer.value(), drawer.tensor(), True, frozen))
+            if type(thing) is mg.Tensor and ready(thing) and drawer.chance(0.2):
+                value = mg.ones(thing.shape, thing.dtype)
         elif self.options.spoil:
-            names = [*getattr(thing, "__dict__", {}), *(n for n in dir(type(thing)) if not n.startswith("__"))]
+            names = [*getattr(thing, "__dict__", {}),
+                     *(n for n in dir(type(thing)) if not n.startswith("__"))]
             if not names:
                 return
             name, value = drawer.pick(names), drawer.value()
@@ -1157,10 +1245,12 @@ class Run:
             name = drawer.pick(names)
             old = vars(thing).get(name)
             shape = old.shape if drawer.chance(0.4) and old is not None and ready(old) else drawer.shape()
-            value = drawer.pick((mg.Tensor(drawer.plain(shape), requires_grad=drawer.chance(0.7)), drawer.tensor(), drawer.value()))
+            value = drawer.pick((mg.Tensor(drawer.plain(shape), requires_grad=drawer.chance(0.7)),
+                                 drawer.tensor(), drawer.value()))
         else:
             return
-        self.attempt(drawer, f"{type(thing).__name__}.{name} =", lambda: setattr(thing, name, value), f"{described(thing)} {described(value)}",
+        self.attempt(drawer, f"{type(thing).__name__}.{name} =",
+                     lambda: setattr(thing, name, value), f"{described(thing)} {described(value)}",
                      attribute=True)
 
     def fork(self, drawer):
@@ -1203,17 +1293,20 @@ class Run:
                 try:
                     try:
                         if interrupts and drawer.chance(0.5):
-                            signal.setitimer(signal.ITIMER_REAL, drawer.rng.random() ** 3 * 0.003 + 1e-6)
+                            signal.setitimer(signal.ITIMER_REAL,
+                                             drawer.rng.random() ** 3 * 0.003 + 1e-6)
                         self.action(drawer)
                     finally:
                         if interrupts:
                             signal.setitimer(signal.ITIMER_REAL, 0)
-                except (Planted, *ALLOWED):         # not of a call, which is judged: an argument could not be made
+                except (Planted,
+                        *ALLOWED):         # not of a call, which is judged: an argument could not be made
                     drawer.depth = 0
                 except Exception:
                     drawer.depth = 0
                     if not self.spoilt:
-                        self.fault("harness", traceback.format_exc(limit=-3), "", traceback.format_exc())
+                        self.fault("harness", traceback.format_exc(limit=-3), "",
+                                   traceback.format_exc())
                 if k % 40 == 0 and drawer is self.main:
                     self.check_memory()
                     mg.enable_grad().__enter__()        # contexts may have been entered and left alone
@@ -1224,7 +1317,9 @@ class Run:
         if self.options.interrupts:
             signal.signal(signal.SIGALRM, planted_alarm)
         if self.options.threads:
-            drawers = [self.main, *(Drawer(self.options.seed * 1000 + k, self) for k in range(1, self.options.threads))]
+            drawers = [self.main,
+                       *(Drawer(self.options.seed * 1000 + k, self) for k in range(1,
+                                                                                   self.options.threads))]
             threads = [threading.Thread(target=self.loop, args=(drawer,)) for drawer in drawers]
             for thread in threads:
                 thread.start()
@@ -1266,7 +1361,10 @@ def raised_by_ours(error):
     if planted_below(error):
         return True
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and frames[-1].filename == __file__ and frames[-1].name not in ("<lambda>", "attempt", "run", "call_member")
+    return bool(frames) and frames[-1].filename == __file__ and frames[-1].name not in ("<lambda>",
+                                                                                        "attempt",
+                                                                                        "run",
+                                                                                        "call_member")
 
 
 def named_exception(name, error):
@@ -1278,15 +1376,21 @@ def named_exception(name, error):
 EXCEPTIONS = (
     ("__int__", (OverflowError,), "int() of an infinity is an OverflowError in Python and NumPy"),
     ("__reduce_ex__", (OverflowError,), "Python's own: a protocol beyond C's int"),
-    ("__deepcopy__", (IndexError, KeyError), "a memo that is no dict is indexed, and says what it likes"),
+    ("__deepcopy__", (IndexError, KeyError),
+     "a memo that is no dict is indexed, and says what it likes"),
     ("Cell.start", (AttributeError,), "called once a step by what has checked: forward and unroll"),
     ("Cell.step", (AttributeError,), "the same"),
-    ("Cell.checked_sequence", (AttributeError,), "called by the layers with what they have checked"),
-    ("LyingTensor", (IndexError,), "a subclass that tells a length of its own is iterated to that length"),
-    ("State.detach", (AttributeError,), "a named tuple holds what it was given, and asks it to detach"),
-    ("__str__", (AttributeError,), "a module whose weight was replaced by something without a shape has no text"),
+    ("Cell.checked_sequence", (AttributeError,),
+     "called by the layers with what they have checked"),
+    ("LyingTensor", (IndexError,),
+     "a subclass that tells a length of its own is iterated to that length"),
+    ("State.detach", (AttributeError,),
+     "a named tuple holds what it was given, and asks it to detach"),
+    ("__str__", (AttributeError,),
+     "a module whose weight was replaced by something without a shape has no text"),
     ("__repr__", (AttributeError,), "the same"),
-    ("scene pickles", (AttributeError, pickle.PicklingError), "the same; and Python's own word that a local function has no pickle"),
+    ("scene pickles", (AttributeError, pickle.PicklingError),
+     "the same; and Python's own word that a local function has no pickle"),
     ("__getnewargs__", (AttributeError,), "Python's own, of tuples"),
 )
 
@@ -1317,7 +1421,8 @@ def layer(drawer):
         extra = {}
     out = module(x, **extra)
     first = out[0] if isinstance(out, tuple) else out
-    hooked(drawer, hooked(drawer, first).sum() * 2.0).backward(retain_graph=drawer.chance(0.3), create_graph=drawer.chance(0.2))
+    hooked(drawer, hooked(drawer, first).sum() * 2.0).backward(retain_graph=drawer.chance(0.3),
+                                                               create_graph=drawer.chance(0.2))
     return out
 
 
@@ -1339,11 +1444,16 @@ def chain(drawer):
     x = mg.Tensor(drawer.plain((2, 3), np.float32), requires_grad=True)
     y = x
     for _ in range(drawer.rng.randrange(1, 12)):
-        op = drawer.pick((lambda y: mg.tanh(y), lambda y: y * y, lambda y: y + x, lambda y: y @ mg.ones((3, 3)), lambda y: y[::-1], lambda y: y.T.T,
-                          lambda y: mg.softmax(y), lambda y: mg.concatenate([y, y])[:2], lambda y: mg.where(y > 0, y, x), lambda y: mg.cumsum(y, 0),
-                          lambda y: mg.pad(y, 1)[1:3, 1:4], lambda y: Square.apply(y), lambda y: y.reshape(3, 2).reshape(2, 3),
-                          lambda y: mg.stack([y, x]).sum(axis=0), lambda y: y * drawer.pick(drawer.main.constants)[1],
-                          lambda y: y[np.array([1, 0])], lambda y: mg.dropout(y, 0.5), lambda y: mg.maximum(y, 0.0)))
+        op = drawer.pick((lambda y: mg.tanh(y), lambda y: y * y, lambda y: y + x,
+                          lambda y: y @ mg.ones((3, 3)), lambda y: y[::-1], lambda y: y.T.T,
+                          lambda y: mg.softmax(y), lambda y: mg.concatenate([y, y])[:2],
+                          lambda y: mg.where(y > 0, y, x), lambda y: mg.cumsum(y, 0),
+                          lambda y: mg.pad(y, 1)[1:3, 1:4], lambda y: Square.apply(y),
+                          lambda y: y.reshape(3, 2).reshape(2, 3),
+                          lambda y: mg.stack([y, x]).sum(axis=0),
+                          lambda y: y * drawer.pick(drawer.main.constants)[1],
+                          lambda y: y[np.array([1, 0])], lambda y: mg.dropout(y, 0.5),
+                          lambda y: mg.maximum(y, 0.0)))
         y = hooked(drawer, op(y))
         if drawer.chance(0.1):
             z = y * 1.0
@@ -1356,11 +1466,14 @@ def chain(drawer):
 def recording(drawer):
     """record with values, inputs and rules of all kinds."""
     x = drawer.tensor()
-    rule = drawer.pick((lambda dy, *s: dy, lambda *a: drawer.value(), drawer.hook(), lambda *a: (None,) * 9, lambda dy, *s: dy * 2.0))
-    values = drawer.pick((x.numpy() * 2, drawer.array(), drawer.value(), (x.numpy() * 2, x.numpy() + 1), (), (drawer.array(), drawer.array())))
+    rule = drawer.pick((lambda dy, *s: dy, lambda *a: drawer.value(), drawer.hook(),
+                        lambda *a: (None,) * 9, lambda dy, *s: dy * 2.0))
+    values = drawer.pick((x.numpy() * 2, drawer.array(), drawer.value(),
+                          (x.numpy() * 2, x.numpy() + 1), (), (drawer.array(), drawer.array())))
     inputs = drawer.pick(((x,), (x, None), (x, x), (None,), (), drawer.value(), (drawer.value(),)))
     saved = drawer.pick(((), (x,), (None,), (drawer.value(),), [x], drawer.value()))
-    y = mg.record(drawer.pick(("op", "op", drawer.text())), values, inputs, rule, saved, drawer.flag())
+    y = mg.record(drawer.pick(("op", "op", drawer.text())), values, inputs, rule, saved,
+                  drawer.flag())
     first = y[0] if isinstance(y, tuple) else y
     first.sum().backward(retain_graph=drawer.chance(0.3))
     return y
@@ -1371,7 +1484,9 @@ def optimise(drawer):
     optimizer = drawer.optimizer()
     for p in optimizer.parameters[:4]:
         if drawer.chance(0.5):
-            g = drawer.pick((mg.ones(p.shape, p.dtype), None, mg.Tensor(np.broadcast_to(np.ones((), p.dtype), p.shape), copy=False), drawer.tensor()))
+            g = drawer.pick((mg.ones(p.shape, p.dtype), None,
+                             mg.Tensor(np.broadcast_to(np.ones((), p.dtype), p.shape), copy=False),
+                             drawer.tensor()))
             p.grad = g
         if drawer.chance(0.05):
             p.__init__(drawer.plain())
@@ -1399,7 +1514,8 @@ def read_only_gradient(drawer):
 def fitting(drawer):
     """A short training, saved and resumed."""
     net = Net()
-    x, y = mg.Tensor(drawer.plain((4, 2, 3), np.float32)), mg.Tensor(drawer.plain((4, 2, 2), np.float32))
+    x, y = mg.Tensor(drawer.plain((4, 2, 3), np.float32)), mg.Tensor(drawer.plain((4, 2, 2),
+                                                                                  np.float32))
     adam = mg.optim.Adam(net.parameters(), lr=0.01)
     path = os.path.join(drawer.main.folder, "fit.safetensors")
     options = {"epochs": 1, "save": path if drawer.chance(0.5) else None}
@@ -1408,14 +1524,16 @@ def fitting(drawer):
     if drawer.chance(0.3):
         options["validate"] = drawer.pick((lambda: 1.0, lambda: float("nan"), drawer.hook()))
     if drawer.chance(0.2):
-        options[drawer.pick(("patience", "clip", "steps", "line", "resume", "config", "parts"))] = drawer.value()
+        options[drawer.pick(("patience", "clip", "steps", "line", "resume", "config",
+                             "parts"))] = drawer.value()
         options["steps"] = 2
     return mg.training.fit(net, adam, lambda x, y: mg.mse(net(x)[0], y), [(x, y)], **options)
 
 
 def truncated(drawer):
     bptt = mg.training.TruncatedBPTT(Net(), mg.mse, drawer.size("k1"), drawer.pick((None, 2, 3)))
-    for loss in bptt.over(mg.Tensor(drawer.plain((6, 2, 3), np.float32)), mg.Tensor(drawer.plain((6, 2, 2), np.float32))):
+    for loss in bptt.over(mg.Tensor(drawer.plain((6, 2, 3), np.float32)),
+                          mg.Tensor(drawer.plain((6, 2, 2), np.float32))):
         loss.backward()
     state = bptt.state_dict()
     bptt.load_state_dict(drawer.pick((state, drawer.saved_state())))
@@ -1425,7 +1543,8 @@ def truncated(drawer):
 def files(drawer):
     """Files of checkpoints that were written, and spoilt."""
     path = os.path.join(drawer.main.folder, "s.safetensors")
-    mg.save(path, {"a": drawer.plain(), "b": drawer.pick((drawer.plain(), drawer.array()))}, drawer.pick((None, {"x": 1}, drawer.value())))
+    mg.save(path, {"a": drawer.plain(), "b": drawer.pick((drawer.plain(), drawer.array()))},
+            drawer.pick((None, {"x": 1}, drawer.value())))
     if drawer.chance(0.6):
         with open(path, "r+b") as file:
             data = bytearray(file.read())
@@ -1440,7 +1559,8 @@ def files(drawer):
 
 def pickles(drawer):
     thing = drawer.own() if drawer.chance(0.6) else drawer.tensor()
-    return drawer.pick((copy.deepcopy, copy.copy, lambda t: pickle.loads(pickle.dumps(t)), str, repr, lambda t: f"{t:.3f}"))(thing)
+    return drawer.pick((copy.deepcopy, copy.copy, lambda t: pickle.loads(pickle.dumps(t)), str,
+                        repr, lambda t: f"{t:.3f}"))(thing)
 
 
 def anomaly(drawer):
@@ -1460,8 +1580,10 @@ def without_recording(drawer):
 
 def second_order(drawer):
     x = mg.Tensor(drawer.plain((2, 3), np.float32), requires_grad=True)
-    y = drawer.pick((lambda: mg.tanh(x), lambda: mg.softmax(x), lambda: mg.nn.GRU(3, 4)(mg.stack([x, x]))[0], lambda: x @ mg.ones((3, 2)),
-                     lambda: Square.apply(x), lambda: mg.logsumexp(x, axis=1), lambda: mg.prod(x, axis=0)))()
+    y = drawer.pick((lambda: mg.tanh(x), lambda: mg.softmax(x),
+                     lambda: mg.nn.GRU(3, 4)(mg.stack([x, x]))[0], lambda: x @ mg.ones((3, 2)),
+                     lambda: Square.apply(x), lambda: mg.logsumexp(x, axis=1),
+                     lambda: mg.prod(x, axis=0)))()
     (dx,) = mg.grad(hooked(drawer, y).sum(), x, create_graph=True)
     hooked(drawer, dx)
     (dx * dx).sum().backward(retain_graph=drawer.chance(0.2))
@@ -1471,9 +1593,14 @@ def second_order(drawer):
 def changed_operand(drawer):
     """Operands, indices and masks that somebody else changes between forward and backward."""
     x = mg.Tensor(drawer.plain((4, 3), np.float32), requires_grad=True)
-    a, k, bound, mask = drawer.plain((4, 3), np.float32), np.array([0, 1]), np.array(1), np.ones((4, 3), bool)
-    y = drawer.pick((lambda: x * a, lambda: x[k], lambda: x[bound:], lambda: x[:bound] * 2.0, lambda: mg.where(mask, x, a), lambda: x[mask],
-                     lambda: mg.embedding(x, k), lambda: x @ a.T, lambda: mg.cross_entropy(x, np.resize(k, 4)), lambda: mg.nn.GRU(3, 4)(a[None])[0]))()
+    a, k, bound, mask = drawer.plain((4, 3),
+                                     np.float32), np.array([0, 1]), np.array(1), np.ones((4, 3),
+                                                                                         bool)
+    y = drawer.pick((lambda: x * a, lambda: x[k], lambda: x[bound:], lambda: x[:bound] * 2.0,
+                     lambda: mg.where(mask, x, a), lambda: x[mask],
+                     lambda: mg.embedding(x, k), lambda: x @ a.T,
+                     lambda: mg.cross_entropy(x, np.resize(k, 4)),
+                     lambda: mg.nn.GRU(3, 4)(a[None])[0]))()
     a[...] = 7.0
     k[:] = drawer.pick((3, 10**6, -10**6))
     bound[...] = drawer.pick((0, 4, 10**6, -10**6))
@@ -1495,7 +1622,8 @@ def initialised_again(drawer):
 
 def never_initialised(drawer):
     """Instances that were made by __new__ alone."""
-    kind = drawer.pick([c for c in drawer.main.callables.values() if isinstance(c, type) and not c.__flags__ & HEAP_TYPE])
+    kind = drawer.pick([c for c in drawer.main.callables.values() if isinstance(c,
+                                                                                type) and not c.__flags__ & HEAP_TYPE])
     thing = kind.__new__(kind)
     drawer.main.keep(drawer, thing)
     if isinstance(thing, mg.Tensor):
@@ -1554,33 +1682,48 @@ def templates(d):
         u, p = updates()
         return lambda *a: (getattr(u, name)(*a), u.run()), (p, *rest)
     a = np.zeros((2, 3), np.float32)
-    cell = d.pick((("rnn_tanh", 1), ("rnn_relu", 1), ("lstm", 4), ("gru", 3), ("gru_reset_after", 3)))
+    cell = d.pick((("rnn_tanh", 1), ("rnn_relu", 1), ("lstm", 4), ("gru", 3),
+                   ("gru_reset_after", 3)))
     gates = cell[1] * 4
     kind = cell[0] if cell[0] in mg.recurrent.CELLS else d.pick(list(mg.recurrent.CELLS))
     x, h, c = t(4, 2, 3), t(2, 4), t(2, 4) if kind == "lstm" else None
-    options = {"mask": np.ones((2, 4), np.float32), "lengths": np.array([4, 2]), "reset": np.zeros((4, 2), bool), "reverse": True,
+    options = {"mask": np.ones((2, 4), np.float32), "lengths": np.array([4, 2]),
+               "reset": np.zeros((4, 2), bool), "reverse": True,
                "checkpoint": True, "clip": 0.5, "trace": True, "composed": d.hook()}
     options = {k: v for k, v in options.items() if d.chance(0.3)}
     loss = d.pick((mg.mse, mg.huber, mg.binary_cross_entropy_with_logits))
     classes = d.pick((mg.cross_entropy, mg.nll))
-    lstm, gru = mg.nn.LSTM(3, 4, num_layers=2, bidirectional=d.chance(0.5)), mg.nn.GRU(3, 4, checkpoint=d.pick((None, "sqrt")))
+    lstm, gru = mg.nn.LSTM(3, 4, num_layers=2, bidirectional=d.chance(0.5)), mg.nn.GRU(3, 4,
+                                                                                       checkpoint=d.pick((None, "sqrt")))
     lstm_cell, gru_cell = mg.nn.LSTMCell(3, 4), mg.nn.GRUCell(3, 4)
     sequences = [d.plain((n, 2), np.float32) for n in (4, 2, 3)]
     return {
-        "recurrent.sequence": (mg.recurrent.sequence, (kind, x, h, c, t(3, gates), t(4, gates), t(gates), t(3, 4) if c is not None and
+        "recurrent.sequence": (mg.recurrent.sequence,
+                               (kind, x, h, c, t(3, gates), t(4, gates), t(gates),
+                                t(3, 4) if c is not None and
                                d.chance(0.3) else None), options),
         "update.sgd": (*step("sgd", a, 0.1, 0.0, 0.9), {}),
-        "update.adam": (*step("adam", a, a.copy(), None, 0.1, 0.0, 1.0, 0.9, 0.999, 1e-8, 1.0, False), {}),
-        "update.rmsprop": (*step("rmsprop", a, None, a.copy(), 0.1, 0.0, 0.9, 1e-8, 0.9, False), {}),
+        "update.adam": (*step("adam", a, a.copy(), None, 0.1, 0.0, 1.0, 0.9, 0.999, 1e-8, 1.0,
+                              False), {}),
+        "update.rmsprop": (*step("rmsprop", a, None, a.copy(), 0.1, 0.0, 0.9, 1e-8, 0.9, False),
+                           {}),
         "update.adagrad": (*step("adagrad", a, 0.1, 0.0, 1e-8, False), {}),
-        "kernels.PackedProduct": (lambda b, a: mg.kernels.PackedProduct(b)(a), (d.plain((3, 5)), d.plain((2, 3))), {}),
-        "sequence.unroll": (mg.nn.unroll, (lstm_cell, x, (h, t(2, 4))), {"lengths": np.array([4, 2]), "reset": np.zeros((4, 2), bool),
-                                                                        "mask": np.ones((2, 4), np.float32)}),
-        "sequence.bidirectional": (mg.nn.bidirectional, (gru_cell, mg.nn.GRUCell(3, 4), x), {"lengths": np.array([3, 4])}),
-        "shape.adjoin": (lambda w, parts: mg.shape.adjoin(w, parts), (t(2, 8, grad=False), [t(2, 4), t(2, 4)]), {}),
-        "loss": (loss, (t(4, 3), d.plain((4, 3), np.float32)), {"weight": np.ones(3, np.float32), "reduction": d.pick(("mean", "sum", "none"))}),
-        "class loss": (classes, (t(4, 3), np.array([0, 1, 2, -100])), {"weight": np.ones(3, np.float32), "ignore_index": -100}),
-        "lstm": (lstm, (x,), {"lengths": np.array([4, 2]), "reset": np.zeros((4, 2), bool), "trace": False}),
+        "kernels.PackedProduct": (lambda b, a: mg.kernels.PackedProduct(b)(a),
+                                  (d.plain((3, 5)), d.plain((2, 3))), {}),
+        "sequence.unroll": (mg.nn.unroll, (lstm_cell, x, (h, t(2, 4))),
+                            {"lengths": np.array([4, 2]), "reset": np.zeros((4, 2), bool),
+                                                                        "mask": np.ones((2, 4),
+                                                                                        np.float32)}),
+        "sequence.bidirectional": (mg.nn.bidirectional, (gru_cell, mg.nn.GRUCell(3, 4), x),
+                                   {"lengths": np.array([3, 4])}),
+        "shape.adjoin": (lambda w, parts: mg.shape.adjoin(w, parts),
+                         (t(2, 8, grad=False), [t(2, 4), t(2, 4)]), {}),
+        "loss": (loss, (t(4, 3), d.plain((4, 3), np.float32)),
+                 {"weight": np.ones(3, np.float32), "reduction": d.pick(("mean", "sum", "none"))}),
+        "class loss": (classes, (t(4, 3), np.array([0, 1, 2, -100])),
+                       {"weight": np.ones(3, np.float32), "ignore_index": -100}),
+        "lstm": (lstm, (x,),
+                 {"lengths": np.array([4, 2]), "reset": np.zeros((4, 2), bool), "trace": False}),
         "gru": (gru, (x, t(1, 2, 4)), {"lengths": np.array([0, 2])}),
         "lstm cell": (lstm_cell, (t(2, 3), (h, t(2, 4))), {}),
         "gru cell": (gru_cell, (t(2, 3), h), {}),
@@ -1595,21 +1738,33 @@ def templates(d):
         "clip": (mg.clip, (t(2, 3), -1.0, 1.0), {}),
         "getitem": (lambda x, i: x[i], (t(4, 3), d.index()), {}),
         "setitem": (mg.Tensor.__setitem__, (t(4, 3, grad=False) * 1.0, d.index(), t(3)), {}),
-        "record": (mg.record, ("op", np.ones((2, 3), np.float32), (t(2, 3), None), lambda dy, *s: (dy, None), (t(2, 3),)), {}),
-        "Batches": (lambda *a, **k: list(mg.data.Batches(*a, **k)), (sequences, [0, 1, 2]), {"batch_size": 2, "shuffle": True, "bucket": True}),
+        "record": (mg.record,
+                   ("op", np.ones((2, 3), np.float32), (t(2, 3), None), lambda dy, *s: (dy, None),
+                    (t(2, 3),)), {}),
+        "Batches": (lambda *a, **k: list(mg.data.Batches(*a, **k)), (sequences, [0, 1, 2]),
+                    {"batch_size": 2, "shuffle": True, "bucket": True}),
         "Stream": (lambda *a: list(mg.data.Stream(*a)), (np.arange(40), 2, 5), {}),
         "windows": (mg.data.windows, (d.plain((20, 2)), 5), {"horizon": 2, "step": 1}),
-        "Scaler": (lambda a, b: mg.data.Scaler().fit(a).transform(b), (d.plain((5, 2)), d.plain((3, 2))), {}),
+        "Scaler": (lambda a, b: mg.data.Scaler().fit(a).transform(b),
+                   (d.plain((5, 2)), d.plain((3, 2))), {}),
         "data.pad": (mg.data.pad, (sequences,), {}),
-        "accuracy": (mg.metrics.accuracy, (d.plain((4, 2, 3)), d.np_rng.integers(0, 3, (4, 2)), np.array([4, 2])), {}),
-        "frame_nll": (mg.metrics.frame_nll, (d.plain((4, 2, 3)), np.ones((4, 2, 3)), np.array([4, 2])), {}),
+        "accuracy": (mg.metrics.accuracy,
+                     (d.plain((4, 2, 3)), d.np_rng.integers(0, 3, (4, 2)), np.array([4, 2])), {}),
+        "frame_nll": (mg.metrics.frame_nll,
+                      (d.plain((4, 2, 3)), np.ones((4, 2, 3)), np.array([4, 2])), {}),
         "mase": (mg.metrics.mase, (np.ones(4), np.zeros(4), np.arange(9.0)), {"season": 2}),
-        "clip_grad_norm_": (mg.optim.clip_grad_norm_, (list(lstm_cell.parameters()), 1.0), {"norm_type": 2.0}),
-        "gradcheck": (mg.gradcheck, (lambda x: mg.tanh(x), [mg.Tensor(d.plain((2,), np.float64), requires_grad=True)]), {}),
+        "clip_grad_norm_": (mg.optim.clip_grad_norm_, (list(lstm_cell.parameters()), 1.0),
+                            {"norm_type": 2.0}),
+        "gradcheck": (mg.gradcheck,
+                      (lambda x: mg.tanh(x),
+                       [mg.Tensor(d.plain((2,), np.float64), requires_grad=True)]), {}),
         "vjp": (mg.vjp, (lambda x: x * x, t(3), t(3)), {"create_graph": True}),
-        "backward": (lambda y, *a, **k: y.backward(*a, **k), (t(2, 3) * mg.Tensor(d.plain((2, 3), np.float32), requires_grad=True), t(2, 3)),
+        "backward": (lambda y, *a, **k: y.backward(*a, **k),
+                     (t(2, 3) * mg.Tensor(d.plain((2, 3), np.float32), requires_grad=True),
+                      t(2, 3)),
                      {"retain_graph": True}),
-        "scheduled": (lambda o, s, g: mg.schedule.StepLR(o, s, g).step(), (d.optimizer(), 3, 0.5), {}),
+        "scheduled": (lambda o, s, g: mg.schedule.StepLR(o, s, g).step(), (d.optimizer(), 3, 0.5),
+                      {}),
     }
 
 
@@ -1651,7 +1806,9 @@ def spoilt(d, value):
             frozen.flags.writeable = False
             return make(frozen)
         if kind == 10:
-            return make(np.full_like(array, d.pick((10**6, -1, 127))) if array.dtype.kind in "iu" else array * np.nan)
+            return make(np.full_like(array,
+                                     d.pick((10**6, -1,
+                                             127))) if array.dtype.kind in "iu" else array * np.nan)
         if kind == 11:
             return array.astype(d.pick((">f4", ">i8", np.uint8, bool, object)))
         if kind == 12:
@@ -1664,7 +1821,8 @@ def nearly_right(drawer):
     made = templates(drawer)
     name = drawer.pick(list(made))
     function, args, options = made[name]
-    args, options = list(args), {k: v for k, v in options.items() if drawer.chance(0.6) or name == "Batches"}
+    args, options = list(args), {k: v for k,
+                                 v in options.items() if drawer.chance(0.6) or name == "Batches"}
     for _ in range(drawer.pick((0, 1, 1, 1, 2))):
         k = drawer.rng.randrange(len(args) + len(options))
         if k < len(args):
@@ -1672,14 +1830,19 @@ def nearly_right(drawer):
         else:
             key = list(options)[k - len(args)]
             options[key] = spoilt(drawer, options[key])
-    drawer.main.note(f"    {name}: " + ", ".join([*map(described, args), *(f"{k}={described(v)}" for k, v in options.items())]))
-    drawer.main.last += f"{name}: " + ", ".join([*map(described, args), *(f"{k}={described(v)}" for k, v in options.items())])
+    drawer.main.note(f"    {name}: " + ", ".join([*map(described, args),
+                                                  *(f"{k}={described(v)}" for k,
+                                                    v in options.items())]))
+    drawer.main.last += f"{name}: " + ", ".join([*map(described, args),
+                                                 *(f"{k}={described(v)}" for k,
+                                                   v in options.items())])
     result = function(*args, **options)
     first = result
     while isinstance(first, (tuple, list)) and first:
         first = first[0]
     if isinstance(first, mg.Tensor) and first.requires_grad:
-        hooked(drawer, first).sum().backward(retain_graph=drawer.chance(0.3), create_graph=drawer.chance(0.2))
+        hooked(drawer, first).sum().backward(retain_graph=drawer.chance(0.3),
+                                             create_graph=drawer.chance(0.2))
     return result
 
 
@@ -1687,8 +1850,10 @@ def config(drawer):
     mg.show_config()
 
 
-SCENES = (layer, layer, layer, cell_loop, chain, chain, chain, recording, recording, optimise, optimise, read_only_gradient, fitting, truncated,
-          files, pickles, anomaly, without_recording, second_order, changed_operand, changed_operand, initialised_again, never_initialised, nodes,
+SCENES = (layer, layer, layer, cell_loop, chain, chain, chain, recording, recording, optimise,
+          optimise, read_only_gradient, fitting, truncated,
+          files, pickles, anomaly, without_recording, second_order, changed_operand,
+          changed_operand, initialised_again, never_initialised, nodes,
           installed, other_instruction_set, config, *(nearly_right,) * 14)
 
 
@@ -1705,11 +1870,15 @@ def main():
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--interrupts", action="store_true")
     parser.add_argument("--spoil", action="store_true")
-    parser.add_argument("--memory", type=int, default=4 << 30, help="bytes of address space; 0: no limit (sanitizers need terabytes)")
-    parser.add_argument("--limit", type=float, default=240.0, help="seconds until all threads' stacks are printed and the process ends")
+    parser.add_argument("--memory", type=int, default=4 << 30,
+                        help="bytes of address space; 0: no limit (sanitizers need terabytes)")
+    parser.add_argument("--limit", type=float, default=240.0,
+                        help="seconds until all threads' stacks are printed and the process ends")
     parser.add_argument("--log")
-    parser.add_argument("--initialised", action="store_true", help="no Tensors that were made by __new__ alone")
-    parser.add_argument("--without", default="", help="scenes that are left out, by name, with commas between")
+    parser.add_argument("--initialised", action="store_true",
+                        help="no Tensors that were made by __new__ alone")
+    parser.add_argument("--without", default="",
+                        help="scenes that are left out, by name, with commas between")
     options = parser.parse_args()
     if options.log:
         options.log = os.path.abspath(options.log)
@@ -1720,25 +1889,23 @@ def main():
     faulthandler.enable()
     faulthandler.dump_traceback_later(options.limit, exit=True)
     warnings.simplefilter("ignore")
-    out = os.dup(1)
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)                           # what calls print; faults go to the real one
-    os.dup2(out, 1)
-    sys.stdout = io.StringIO()
+    sys.stdout = io.StringIO()                  # what calls print; faults are written to the descriptor
     mg.set_num_threads(2)
     run = Run(options)
     os.chdir(run.folder)                        # paths that calls draw may be relative
     RUN = run.main
 
     def unraisable(report):
-        if not isinstance(report.exc_value, (Planted, Stop)) and not planted_below(report.exc_value):
+        if not isinstance(report.exc_value,
+                          (Planted, Stop)) and not planted_below(report.exc_value):
             text = "".join(traceback.format_exception(report.exc_value)) if report.exc_value else ""
-            run.fault("unraisable", f"{report.err_msg or 'ignored'}: {report.exc_value!r}", "", text)
+            run.fault("unraisable", f"{report.err_msg or 'ignored'}: {report.exc_value!r}", "",
+                      text)
     sys.unraisablehook = unraisable
     run.everything()
     total = sum(run.outcomes.values())
-    os.write(1, f"END {json.dumps({'calls': total, 'outcomes': run.outcomes, 'reached': sorted(run.reached)})}\n".encode())
-    import shutil
+    os.write(1,
+             f"END {json.dumps({'calls': total, 'outcomes': run.outcomes, 'reached': sorted(run.reached)})}\n".encode())
     shutil.rmtree(run.folder, ignore_errors=True)
 
 

@@ -5,7 +5,7 @@
 For each compiler: builds minigrad into build/asan-<compiler>, makes sure that the build sees faults that were planted
 (asan_check.c), runs the tests in processes into which the sanitizer's runtime is loaded, then the fuzz, once with Python's memory
 from malloc and once from Python's debugging allocator. Reports go to files, so that those of the tests' own subprocesses count
-too. The last line is the sum; the exit status is not 0 if there was a report, a failing test or a fault. Leaks are not looked for.
+too. The last line is the sum; the exit status is 0 only without reports, failing tests and faults. Leaks are not looked for.
 """
 import argparse
 import concurrent.futures
@@ -48,8 +48,10 @@ class Build:
         rules = "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=6000:handle_segv=1:abort_on_error=0"
         paths = f"log_path={self.reports}/report"
         self.environment = os.environ | {
-            "LD_PRELOAD": " ".join(self.runtime), "ASAN_OPTIONS": f"{rules}:{paths}", "PYTHONPATH": str(self.library),
-            "UBSAN_OPTIONS": f"print_stacktrace=1:{paths}", "PYTHONMALLOC": "malloc", "MINIGRAD_SANITIZED": "1",
+            "LD_PRELOAD": " ".join(self.runtime), "ASAN_OPTIONS": f"{rules}:{paths}",
+            "PYTHONPATH": str(self.library),
+            "UBSAN_OPTIONS": f"print_stacktrace=1:{paths}", "PYTHONMALLOC": "malloc",
+            "MINIGRAD_SANITIZED": "1",
         }
 
     @staticmethod
@@ -57,16 +59,19 @@ class Build:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def build(self):
-        environment = os.environ | {"CC": self.compiler, "LDSHARED": f"{self.compiler} -shared", "CFLAGS": FLAGS, "LDFLAGS": self.link,
+        environment = os.environ | {"CC": self.compiler, "LDSHARED": f"{self.compiler} -shared",
+                                    "CFLAGS": FLAGS, "LDFLAGS": self.link,
                                     "MINIGRAD_DEBUG": "1"}
-        command = [sys.executable, "setup.py", "-q", "build", "--build-base", str(self.folder), "--build-lib", str(self.library)]
+        command = [sys.executable, "setup.py", "-q", "build", "--build-base", str(self.folder),
+                   "--build-lib", str(self.library)]
         subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         for path in self.library.glob("minigrad/*.so"):
             if b"__asan_report" not in path.read_bytes():
                 sys.exit(f"asan: {path} was built without the sanitizer")
         self.reports.mkdir(exist_ok=True)
         self.planted = self.folder / "planted.so"
-        command = [self.compiler, "-shared", "-fPIC", "-O1", "-g", *self.link.split(), str(ROOT / "tests" / "asan_check.c"), "-o",
+        command = [self.compiler, "-shared", "-fPIC", "-O1", "-g", *self.link.split(),
+                   str(ROOT / "tests" / "asan_check.c"), "-o",
                    str(self.planted)]
         subprocess.run(command, check=True)
 
@@ -90,7 +95,8 @@ class Build:
         }
         for fault, words in faults.items():
             self.clear()
-            done = subprocess.run([sys.executable, "-c", preface + fault], env=self.environment, capture_output=True, text=True)
+            done = subprocess.run([sys.executable, "-c", preface + fault], env=self.environment,
+                                  capture_output=True, text=True)
             text = done.stderr + "".join(path.read_text(errors="replace") for path in self.found())
             if words is None and (done.returncode or self.found()):
                 sys.exit(f"asan: {self.compiler}: a report without a fault\n{text}")
@@ -107,9 +113,12 @@ class Build:
 
     def test(self, path):
         deselect = " and ".join(f"not {name}" for name in LEFT_OUT_BY_NAME)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", deselect, str(path)]
-        done = subprocess.run(command, env=self.environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        count = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", deselect,
+                   str(path)]
+        done = subprocess.run(command, env=self.environment, cwd=ROOT, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        count = {word: int(number) for number,
+                 word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
         wrong = count.get("failed", 0) + count.get("error", 0) + (done.returncode not in (0, 1, 5))
         if wrong:
             print(f"{self.compiler}: {path.name}:\n{done.stdout[-6000:]}", flush=True)
@@ -121,11 +130,15 @@ class Build:
         for allocator in ("malloc", "debug"):
             report = self.folder / "fuzz.json"
             report.unlink(missing_ok=True)
-            environment = self.environment | {"PYTHONMALLOC": allocator, "MINIGRAD_FUZZ_CALLS": str(calls // 2),
-                                              "MINIGRAD_FUZZ_SEED": {"malloc": "20000", "debug": "40000"}[allocator],
+            environment = self.environment | {"PYTHONMALLOC": allocator,
+                                              "MINIGRAD_FUZZ_CALLS": str(calls // 2),
+                                              "MINIGRAD_FUZZ_SEED": {"malloc": "20000",
+                                                                     "debug": "40000"}[allocator],
                                               "MINIGRAD_FUZZ_REPORT": str(report)}
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "slow", "tests/test_public_fuzz.py"]
-            done = subprocess.run(command, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE)
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "slow",
+                       "tests/test_public_fuzz.py"]
+            done = subprocess.run(command, env=environment, cwd=ROOT, text=True,
+                                  stdout=subprocess.PIPE)
             if done.returncode:
                 print(done.stdout[-20000:], flush=True)
             told = json.loads(report.read_text()) if report.exists() else {"calls": 0, "faults": 1}
