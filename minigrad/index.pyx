@@ -88,7 +88,10 @@ cdef object plain_part(object part, str op):
     if is_plain(part):
         return part
     if type(part) is slice:
-        return slice(*[plain_bound(bound, op) for bound in (part.start, part.stop, part.step)])
+        try:
+            return slice(plain_bound(part.start, op), plain_bound(part.stop, op), plain_bound(part.step, op))
+        except TypeError:
+            raise TypeError(f"{op}: slice indices must be integers or None, got {part!r}") from None
     if isinstance(part, (bool, np.ndarray, np.bool_, list, tuple, Tensor)) or not hasattr(part, "__index__") \
             or (hasattr(part, "__array__") and not isinstance(part, np_integer)):
         return part
@@ -99,6 +102,8 @@ cdef object plain_bound(object bound, str op):
         return None
     try:
         return operator.index(bound)
+    except MemoryError:
+        raise
     except Exception as error:
         raise TypeError(f"{op}: an index must be made of ints, got {type(bound).__name__}: {error}") from None
 
@@ -206,14 +211,14 @@ cdef object owned_part(object part, str op):
         if part is None or part is Ellipsis or isinstance(part, (slice, bool, int, np.generic)):
             return part
         check_data(part, op, "index")
-        raise TypeError(f"{op}: an index must be made of ints, slices, None, '...', and arrays of ints or bool, "
-                        f"got {type(part).__name__}")
-    return index_array(part, op)
+        raise IndexError(f"{op}: only integers, slices, None, '...' and arrays of ints or bool can index, "
+                         f"got {type(part).__name__}")
+    return index_array(part, op, "index")
 
-cdef object index_array(object part, str op):
+cdef object index_array(object part, str op, str name):
     """An array of our own."""
     try:
-        array = np.array(made_array(part, op, "index"))
+        array = np.array(made_array(part, op, name))
     except ValueError as error:
         raise IndexError(*error.args) from None
     return array.astype(np.intp) if array.size == 0 and not hasattr(part, "dtype") else array
@@ -720,9 +725,11 @@ def embedding(weight, indices) -> Tensor:
     """
     cdef Tensor w = as_input(weight, "embedding")
     cdef cnp.ndarray array
+    if isinstance(indices, Tensor):
+        raise TypeError("embedding: a Tensor of floats cannot index: use an integer NumPy array")
     if cnp.PyArray_NDIM(w._array) != 2:
         raise ValueError(f"embedding: weight must have shape (N, D), got {w.shape}")
-    array = <cnp.ndarray>indices if type(indices) is np.ndarray and indices.dtype.kind in "iu" else index_array(indices, "embedding")
+    array = <cnp.ndarray>indices if type(indices) is np.ndarray and indices.dtype.kind in "iu" else index_array(indices, "embedding", "indices")
     if (<object>array).dtype.kind not in "iu":
         raise TypeError(f"embedding: indices must be integers, got {array.dtype}")
     return gathered(w, row_numbers(array, cnp.PyArray_DIM(w._array, 0), False, "embedding"), "embedding")

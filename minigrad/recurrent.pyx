@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from minigrad.tensor import grad
+from minigrad.tensor import check_data, grad
 
 cnp.import_array()
 
@@ -487,8 +487,7 @@ def checked_reset(str op not None, reset, Py_ssize_t T, Py_ssize_t B) -> np.ndar
 
 cdef object owned(str op, str name, object value):
     """A copy of `value` as an array in C order."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
+    check_data(value, op, name)
     try:
         return np.array(value, order="C", copy=True, subok=False)
     except ValueError:

@@ -60,6 +60,8 @@ cdef object plain_axis(object axis, object given, str op):
         return tuple([plain_axis(one, given, op) for one in <tuple>axis])
     try:
         return operator.index(None if isinstance(axis, bool) else axis)
+    except MemoryError:
+        raise
     except Exception:
         raise TypeError(f"{op}: axis must be None, an int or a tuple of ints, got {given!r}") from None
 
@@ -262,6 +264,8 @@ def var(x, axis=None, ddof=0, bint keepdims=False):
     cdef double divisor
     try:
         ddof = operator.index(None if isinstance(ddof, bool) else ddof)
+    except MemoryError:
+        raise
     except Exception:
         raise TypeError(f"var: ddof must be an int, got {type(ddof).__name__}") from None
     axis = plain_axis(axis, axis, "var")

@@ -47,6 +47,8 @@ cdef int axis_of(object axis, int nd, str op) except -1:
     if type(axis) is not int:
         try:
             axis = operator.index(None if isinstance(axis, bool) else axis)
+        except MemoryError:
+            raise
         except Exception:
             raise TypeError(f"{op}: axis must be an int, got {type(axis).__name__}") from None
     if not -nd <= axis < nd:
@@ -505,6 +507,8 @@ cpdef list split(x, parts, axis=0):
     several_lengths = isinstance(parts, (list, tuple))
     try:
         sizes = [operator.index(size) for size in parts] if several_lengths else operator.index(parts)
+    except MemoryError:
+        raise
     except Exception:
         raise TypeError(f"split: parts must be an int or a list of ints, got {parts!r}") from None
     if several_lengths:
@@ -533,6 +537,8 @@ def pad(x, widths, value=0.0) -> Tensor:
     cdef Tensor t = as_input(x, "pad"), y
     try:
         pairs = [(operator.index(before), operator.index(after)) for before, after in widths]
+    except MemoryError:
+        raise
     except Exception:
         raise TypeError(f"pad: widths must be a pair (before, after) of ints for each dimension, got {widths!r}") from None
     if len(pairs) != t.ndim or any([min(pair) < 0 for pair in pairs]):

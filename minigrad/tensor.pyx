@@ -1436,6 +1436,8 @@ cdef int look_through(object data, str op, str name, int depth) except -1:
     elif PySequence_Check(data) and not PyObject_CheckBuffer(data) and not any([hasattr(data, way) for way in array_protocols]):
         try:
             parts = [data[i] for i in range(len(data))]
+        except MemoryError:
+            raise
         except Exception:               # no sequence after all: NumPy says what it is
             return 0
     elif depth and hasattr(data, "__array__"):
@@ -1543,6 +1545,8 @@ cdef double as_double(object x, str op) except? -1:
         return PyFloat_AsDouble(x)
     except OverflowError:
         raise ValueError(f"{op}: the number is beyond the range of floats") from None
+    except MemoryError:
+        raise
     except Exception as error:
         raise TypeError(f"{op}: {type(x).__name__} is no number: {type(error).__name__}: {error}") from error
 
@@ -1582,10 +1586,14 @@ cdef tuple ints_of(object numbers):
     """An int, or several, as a tuple of Python's own; None for anything else."""
     try:
         return (operator.index(numbers),)
+    except MemoryError:
+        raise
     except Exception:                   # it may be several; and __index__ may raise what it likes
         pass
     try:
         return tuple([operator.index(number) for number in numbers])
+    except MemoryError:
+        raise
     except Exception:
         return None
 

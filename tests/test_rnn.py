@@ -224,9 +224,9 @@ def test_gradcheck(name, scale):
     """Every input and weight, unequal lengths, reset, both directions; near zero, usual, and saturated."""
     T, B, I, H = 4, 3, 2, 3
     layer = make(name, I, H, bidirectional=True, scale=scale)
-    steps = {0.01: {"eps": 1e-6, "rtol": 1e-6} if "relu" in name else {}, 1.0: {}, 20.0: {"eps": 1e-5, "rtol": 1e-6}}[
+    steps = {0.01: {"eps": 1e-6, "rtol": 1e-6} if "relu" in name else {}, 1.0: {}, 20.0: {"eps": 1e-5, "rtol": 1e-6, "atol": 1e-9}}[
         scale
-    ]  # kinks, steep slopes
+    ]  # kinks, steep slopes; 1 - y of a saturated gate y is right to a unit in the last place of 1, times weights of 20
     x, state, _, _ = inputs(layer, T, B)
     lengths, reset = [4, 1, 3], np.array([[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]], bool)
     cells = layer.cells
