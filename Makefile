@@ -1,26 +1,26 @@
 # Checks that are too long, or too close to C, for the tests. `pip install .` needs none of this.
 CC ?= gcc
-C_FLAGS = -std=gnu11 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra
-KERNELS = $(wildcard csrc/*.c)
+C_FLAGS = -Icsrc -std=gnu11 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra
+KERNELS = $(wildcard csrc/*.c csrc/*/*.c)
 QUADMATH = $(shell echo '\#include <quadmath.h>' | $(CC) -E - >/dev/null 2>&1 && echo -DMG_QUADMATH -lquadmath)
 
 .PHONY: ulp
 ulp: build/ulp
 	build/ulp
 
-build/ulp: tests/ulp.c $(wildcard csrc/*)
+build/ulp: tests/csrc/ulp.c $(wildcard csrc/* csrc/*/*)
 	mkdir -p build
-	$(CC) $(C_FLAGS) tests/ulp.c $(KERNELS) -o $@ $(QUADMATH) -lpthread -lm
+	$(CC) $(C_FLAGS) tests/csrc/ulp.c $(KERNELS) -o $@ $(QUADMATH) -lpthread -lm
 
 .PHONY: isa neon
 isa:
 	mkdir -p build
-	$(CC) $(C_FLAGS) tests/isa_check.c $(KERNELS) -o build/isa_check -lpthread -lm
+	$(CC) $(C_FLAGS) tests/csrc/isa_check.c $(KERNELS) -o build/isa_check -lpthread -lm
 	build/isa_check
 
 neon:
 	mkdir -p build
-	aarch64-linux-gnu-gcc -static $(C_FLAGS) tests/isa_check.c $(KERNELS) -o build/neon_check -lpthread -lm
+	aarch64-linux-gnu-gcc -static $(C_FLAGS) tests/csrc/isa_check.c $(KERNELS) -o build/neon_check -lpthread -lm
 	qemu-aarch64 build/neon_check
 
 # The thread sanitizer lets no child of fork start threads, and qemu does not survive a fork beside threads: these two leave
@@ -28,18 +28,18 @@ neon:
 .PHONY: gemm gemm_neon gemm_tsan
 gemm:
 	mkdir -p build
-	$(CC) $(C_FLAGS) tests/gemm_check.c $(KERNELS) -o build/gemm_check -lpthread -lm
+	$(CC) $(C_FLAGS) tests/csrc/gemm_check.c $(KERNELS) -o build/gemm_check -lpthread -lm
 	build/gemm_check
 
 gemm_neon:
 	mkdir -p build
-	aarch64-linux-gnu-gcc -static -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) tests/gemm_check.c $(KERNELS) \
+	aarch64-linux-gnu-gcc -static -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) tests/csrc/gemm_check.c $(KERNELS) \
 	    -o build/gemm_neon_check -lpthread -lm
 	qemu-aarch64 build/gemm_neon_check 50
 
 gemm_tsan:
 	mkdir -p build
-	$(CC) -fsanitize=thread -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) -O1 tests/gemm_check.c $(KERNELS) -o build/gemm_tsan -lpthread -lm
+	$(CC) -fsanitize=thread -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) -O1 tests/csrc/gemm_check.c $(KERNELS) -o build/gemm_tsan -lpthread -lm
 	build/gemm_tsan 40
 
 # The recurrent kernels against their specification, under the thread sanitizer, then under those of addresses and undefined
@@ -47,9 +47,9 @@ gemm_tsan:
 .PHONY: recurrent_sanitized
 recurrent_sanitized:
 	mkdir -p build
-	$(CC) -fsanitize=thread $(C_FLAGS) -O1 -Icsrc tests/recurrent_check.c $(KERNELS) -o build/recurrent_tsan -lpthread -lm
+	$(CC) -fsanitize=thread $(C_FLAGS) -O1 -Icsrc tests/csrc/recurrent_check.c $(KERNELS) -o build/recurrent_tsan -lpthread -lm
 	build/recurrent_tsan
-	$(CC) -fsanitize=address,undefined -fno-sanitize-recover=undefined $(C_FLAGS) -O1 -Icsrc tests/recurrent_check.c $(KERNELS) \
+	$(CC) -fsanitize=address,undefined -fno-sanitize-recover=undefined $(C_FLAGS) -O1 -Icsrc tests/csrc/recurrent_check.c $(KERNELS) \
 	    -o build/recurrent_asan -lpthread -lm
 	build/recurrent_asan
 
@@ -75,4 +75,4 @@ figures:
 
 .PHONY: large
 large:
-	MINIGRAD_LARGE=1 $(PYTHON) -m pytest -q tests/test_large.py
+	MINIGRAD_LARGE=1 $(PYTHON) -m pytest -q tests/nn/test_large.py

@@ -12,7 +12,7 @@ options, torch = begin(__doc__, seconds=1.0, threads=" in the products")
 import numpy as np  # noqa: E402
 
 import minigrad as mg  # noqa: E402
-from minigrad.kernels import PackedProduct, measure_peak  # noqa: E402
+from minigrad.core.kernels import PackedProduct, measure_peak  # noqa: E402
 
 rng = np.random.default_rng(0)
 

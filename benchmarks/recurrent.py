@@ -20,7 +20,7 @@ import numpy as np
 from peers import PEERS, serve
 from timing import table
 
-from minigrad.kernels import measure_peak
+from minigrad.core.kernels import measure_peak
 
 SHAPES = ["50,16,16,32", "100,32,32,64", "100,64,64,128", "100,64,128,256", "50,128,512,512", "100,1,32,64", "200,8,64,128"]
 QUIET = 0.02        # seconds before each measurement, in which the idle threads of the one before stop spinning

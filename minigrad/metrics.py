@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.data import NO_CLASS, _difference
-from minigrad.losses import binary_cross_entropy_with_logits, cross_entropy
-from minigrad.module import plain_array
-from minigrad.tensor import Tensor, no_grad
+from minigrad.checks import plain_array
+from minigrad.core.tensor import Tensor, no_grad
+from minigrad.data.batches import NO_CLASS
+from minigrad.data.scaler import _difference
+from minigrad.ops.losses import binary_cross_entropy_with_logits, cross_entropy
 
 
 def _array(value: Any, op: str, name: str, kinds: str = "f") -> np.ndarray:

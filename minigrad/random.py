@@ -9,8 +9,8 @@ import operator
 
 import numpy as np
 
-from minigrad.elementwise import mul
-from minigrad.tensor import Tensor, as_tensor, checked_dtype, checked_shape, record
+from minigrad.core.tensor import Tensor, as_tensor, checked_dtype, checked_shape, record
+from minigrad.ops.elementwise import mul
 
 
 class Generator:

@@ -102,7 +102,7 @@ def discover():
 def public_names():
     """The names of `discover` that minigrad offers: those of its public namespaces, under any of which they may be found."""
     offered = set()
-    for module in (mg, mg.nn, mg.optim, mg.schedule, mg.training, mg.data, mg.metrics, mg.spectral):
+    for module in (mg, mg.nn, mg.optim, mg.optim.schedule, mg.training, mg.data, mg.metrics, mg.spectral):
         offered |= {id(thing) for name,
                     thing in vars(module).items() if not name.startswith("_") and callable(thing)}
     return {name for name, thing in discover().items() if id(thing) in offered}
@@ -1654,15 +1654,15 @@ def installed(drawer):
 
 def other_instruction_set(drawer):
     """The instruction set and the number of threads change between forward and backward."""
-    before = mg.kernels.isa_in_use()
+    before = mg.core.kernels.isa_in_use()
     x = mg.Tensor(drawer.plain((4, 2, 3), np.float32), requires_grad=True)
     y, _ = mg.nn.LSTM(3, 4)(x)
-    mg.kernels._use_isa(drawer.pick(mg.kernels.isas_built()))
+    mg.core.kernels._use_isa(drawer.pick(mg.core.kernels.isas_built()))
     try:
         mg.set_num_threads(drawer.pick((1, 2, 8)))
         y.sum().backward()
     finally:
-        mg.kernels._use_isa(before)
+        mg.core.kernels._use_isa(before)
         mg.set_num_threads(2)
 
 
@@ -1708,7 +1708,7 @@ def templates(d):
         "update.rmsprop": (*step("rmsprop", a, None, a.copy(), 0.1, 0.0, 0.9, 1e-8, 0.9, False),
                            {}),
         "update.adagrad": (*step("adagrad", a, 0.1, 0.0, 1e-8, False), {}),
-        "kernels.PackedProduct": (lambda b, a: mg.kernels.PackedProduct(b)(a),
+        "kernels.PackedProduct": (lambda b, a: mg.core.kernels.PackedProduct(b)(a),
                                   (d.plain((3, 5)), d.plain((2, 3))), {}),
         "sequence.unroll": (mg.nn.unroll, (lstm_cell, x, (h, t(2, 4))),
                             {"lengths": np.array([4, 2]), "reset": np.zeros((4, 2), bool),
@@ -1763,7 +1763,7 @@ def templates(d):
                      (t(2, 3) * mg.Tensor(d.plain((2, 3), np.float32), requires_grad=True),
                       t(2, 3)),
                      {"retain_graph": True}),
-        "scheduled": (lambda o, s, g: mg.schedule.StepLR(o, s, g).step(), (d.optimizer(), 3, 0.5),
+        "scheduled": (lambda o, s, g: mg.optim.schedule.StepLR(o, s, g).step(), (d.optimizer(), 3, 0.5),
                       {}),
     }
 

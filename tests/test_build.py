@@ -10,7 +10,7 @@ import pytest
 
 import minigrad
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 pytest.importorskip("setuptools", reason="setup.py needs setuptools")
 require_compiler = runpy.run_path(str(ROOT / "setup.py"))["require_compiler"]
 
@@ -43,7 +43,7 @@ def start(**environment):
     return subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("isa", minigrad.kernels._usable())
+@pytest.mark.parametrize("isa", minigrad.core.kernels._usable())
 def test_isa_is_chosen_by_the_environment(isa):
     done = start(MINIGRAD_ISA=isa)
     assert f"(in use: {isa})" in done.stdout and done.returncode == 0

@@ -1,7 +1,0 @@
-#if defined(__x86_64__)
-#define MG_REAL 32
-#define MG_ISA_AVX512
-#include "kernels.inc"
-#else
-typedef int mg_not_built_here;
-#endif

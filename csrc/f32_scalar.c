@@ -1,3 +1,0 @@
-#define MG_REAL 32
-#define MG_ISA_SCALAR
-#include "kernels.inc"

@@ -1,7 +1,0 @@
-#if defined(__aarch64__)
-#define MG_REAL 64
-#define MG_ISA_NEON
-#include "kernels.inc"
-#else
-typedef int mg_not_built_here;
-#endif

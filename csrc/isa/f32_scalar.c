@@ -1,0 +1,3 @@
+#define MG_REAL 32
+#define MG_ISA_SCALAR
+#include "isa/kernels.inc"

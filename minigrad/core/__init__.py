@@ -1,0 +1,1 @@
+"""The engine: kernels, Tensor, the tape and the sweep."""

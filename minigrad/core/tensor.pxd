@@ -1,0 +1,156 @@
+# The compiled core: Tensor, Node and the sweep, as the op modules see them. tensor.pyx tells how they work together.
+cimport numpy as cnp
+from cpython.object cimport PyObject
+from minigrad.core.kernels cimport mg_kernels
+
+ctypedef int (*Rule)(Node node, Tensor dy) except -1
+ctypedef Tensor (*Unary)(object x)
+ctypedef Tensor (*Binary)(object a, object b)
+
+cdef class Owner:               # held by a tensor and by the version of its memory: by the version alone when the tensor is gone
+    cdef PyObject *tensor       # not owned
+
+cdef class Version:
+    cdef long count             # of all changes
+    cdef long recorded          # of those that are on the tape
+    cdef Owner owner            # which tensor's history tells of all of it
+    cdef bint foreign           # NumPy has this memory too and may change it unseen
+
+cdef class Slot:
+    cdef Tensor inflight        # the gradient gathered so far in the running sweep
+    cdef bint fresh             # inflight is the sweep's own buffer: further contributions may be added in place
+    cdef bint is_leaf
+    cdef Sweep run              # the sweep that this slot is open in
+    cdef dict hooks             # number -> callable; 0 -> weakref of the Tensor that retains its grad
+
+cdef class Node(Slot):
+    cdef unsigned long long serial      # rank in the order of creation
+    cdef Rule rule
+    cdef readonly str name
+    cdef tuple slots            # of the inputs: Node, leaf Tensor, or None where no gradient is wanted
+    cdef Tensor saved0
+    cdef Tensor saved1
+    cdef long version0
+    cdef long version1
+    cdef long sum0              # checksums of the saved buffers, in anomaly mode
+    cdef long sum1
+    cdef bint saved_output      # saved0 is the memory of this node's own output
+    cdef bint freed
+    cdef object extra           # anything else the rule needs
+    cdef list outputs           # for an op with several outputs: the gradient of each, or None
+    cdef readonly str where     # the user's line, in anomaly mode
+    cdef Node original          # of a stand-in: the node that another sweep is busy with; else None
+
+    cdef bint wants(self, Py_ssize_t i) except -1
+    cdef Tensor get0(self)
+    cdef Tensor get1(self)
+    cdef int give(self, Py_ssize_t i, Tensor dx, bint fresh) except -1
+    cdef int give_unbroadcast(self, Py_ssize_t i, Tensor dy, tuple shape, bint fresh) except -1
+    cdef Tensor buffer(self, Py_ssize_t i, tuple shape, int typenum)
+    cdef cnp.ndarray low_part(self, Py_ssize_t i, tuple shape)
+
+cdef class Mode:
+    cdef Mode outer             # the change that this thread made before
+    cdef int *flag              # what was changed: recording or anomaly, of this thread
+    cdef int before
+    cdef object owner           # the context that made the change
+    cdef int enter(self, int *flag, int value, object owner) except -1
+    cdef void leave(self) noexcept
+
+cdef class Sweep(Mode):
+    cdef PyObject **heap        # pending nodes, owned, the newest first
+    cdef Py_ssize_t pending
+    cdef Py_ssize_t capacity
+    cdef PyObject *small[8]     # the heap of most sweeps
+    cdef list leaves            # where leaves' gradients are gathered: the leaf, or a LeafStandIn
+    cdef list retained          # (Tensor, gradient), for tensors that retain their gradient
+    cdef dict stand_ins         # for slots that another sweep was busy with
+    cdef bint create_graph
+    cdef bint retain
+    cdef dict wanted            # for grad(): key of an input's slot -> None, then its gradient
+    cdef set needed             # for grad(): keys of the slots between outputs and inputs
+    cdef dict sums              # key of a slot -> what belongs to its gradient beside `inflight`, see Sweep.whole
+    cdef bint takes(self, Slot slot) except -1
+    cdef Slot find(self, Slot slot)
+    cdef Slot place(self, Slot slot)
+    cdef int add_rows_later(self, Slot slot, Tensor dy, tuple shape) except -1
+    cdef Tensor whole(self, Slot slot)
+    cdef int reserve(self) except -1
+    cdef void push(self, Node node) noexcept
+    cdef Node pop(self)
+    cdef int walk(self) except -1
+    cdef int visit(self, Node node, bint *ran) except -1
+    cdef int finish_leaves(self) except -1
+    cdef int commit(self) except -1
+    cdef void close(self, Node node, bint ran) noexcept
+    cdef void close_all(self) noexcept
+
+cdef enum:                      # Tensor.seen; a view that was taken while nothing was recorded has UNRECORDED - the changes
+    OWN = -1                    # no view
+    DETACHED = -2               # shares memory with a tensor whose history it does not have
+    SAVED = -3                  # a node's alias of its own output
+    UNRECORDED = -4
+
+cdef class Tensor(Slot):
+    cdef Owner owns             # comes first: it goes before anything that runs code when it goes
+    cdef readonly cnp.ndarray _array
+    cdef Node node              # the op that made this tensor; None for a leaf
+    cdef Version version
+    cdef long seen              # a view: the recorded changes of the memory when it was taken; else one of the numbers below
+    cdef bint _requires_grad
+    cdef Tensor _grad
+    cdef object __weakref__
+
+cdef struct Operators:
+    Binary add
+    Binary sub
+    Binary mul
+    Binary div
+    Binary pow
+    Binary matmul
+    Unary neg
+    Unary abs
+    Binary getitem
+    int (*setitem)(Tensor x, object index, object value) except -1
+    Tensor (*inplace)(Tensor x, object y, Binary op, str name)
+    int (*renew)(Tensor x, str name) except -1
+
+cdef Operators operators
+
+cdef bint recording() noexcept
+cdef const mg_kernels *kernels_of(cnp.ndarray array) noexcept
+cdef Tensor wrap(cnp.ndarray array)
+cdef Tensor empty(int nd, cnp.npy_intp *shape, int typenum)
+cdef Tensor as_operand(object x, Tensor like, str op)
+cdef Tensor as_input(object x, str op)
+cdef Tensor as_constant(object data, object dtype, str op)
+cdef tuple ints_of(object numbers)
+cdef int same_dtype(Tensor a, Tensor b, str op) except -1
+cdef Node record1(Tensor y, Rule rule, str name, Tensor x)
+cdef Node record2(Tensor y, Rule rule, str name, Tensor a, Tensor b)
+cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs)
+cdef int record_outputs(Node main, tuple ys) except -1
+cdef Slot checked_slot(Tensor x, str name)
+cdef Tensor savable(Tensor x)
+cdef int save0(Node node, Tensor x) except -1
+cdef int save1(Node node, Tensor x) except -1
+cdef int save_output(Node node, Tensor y) except -1
+cdef int mark_view(Tensor y, Tensor x) except -1
+cdef Version version_of(Tensor x)
+cdef bint outdated(Tensor x) noexcept
+cdef int settle(Tensor x) except -1
+cdef Tensor owner_of(Tensor x)
+cdef int bump(Tensor x) except -1
+cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1
+cdef cnp.ndarray contiguous(Tensor x)
+cdef cnp.ndarray copied(cnp.ndarray source)
+
+cdef inline bint stale(Tensor x) noexcept:
+    """Is x a view of memory that an op on the tape has changed since?"""
+    return x.seen != OWN and x.seen != x.version.recorded and outdated(x)
+
+cdef inline bint tracked(Tensor x) noexcept:
+    return (x._requires_grad or stale(x)) and recording()
+
+cdef inline bint tracked2(Tensor a, Tensor b) noexcept:
+    return (a._requires_grad or b._requires_grad or stale(a) or stale(b)) and recording()

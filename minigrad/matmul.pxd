@@ -1,6 +1,0 @@
-# The product ops that other compiled modules call directly.
-cimport numpy as cnp
-from minigrad.tensor cimport Tensor
-
-cpdef Tensor matmul(a, b)
-cpdef Tensor addmm(c, a, b)

@@ -1,0 +1,34 @@
+"""The networks: what `minigrad.nn` offers. Each name lives in the room that its docstring describes."""
+from minigrad.nn.gru import GRUCell
+from minigrad.nn.lstm import LSTMCell
+from minigrad.nn.rnn import RNNCell
+from minigrad.nn.layers import Dropout, Embedding, Linear
+from minigrad.nn.module import Module, Parameter
+from minigrad.nn.gru import GRU
+from minigrad.nn.lstm import LSTM
+from minigrad.nn.rnn import RNN
+from minigrad.nn.cell import CellState, HiddenState
+from minigrad.nn.unroll import bidirectional, merge_directions, unroll
+from minigrad.nn.spectral import power_norms, scale_spectral_radius_, spectral_radius
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "CellState",
+    "Dropout",
+    "Embedding",
+    "GRUCell",
+    "HiddenState",
+    "LSTMCell",
+    "Linear",
+    "Module",
+    "Parameter",
+    "RNNCell",
+    "bidirectional",
+    "merge_directions",
+    "power_norms",
+    "scale_spectral_radius_",
+    "spectral_radius",
+    "unroll",
+]

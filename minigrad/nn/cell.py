@@ -1,0 +1,185 @@
+"""Recurrent cells, one step at a time, written out of ops: the specification of the fused layers of rnn.py. Loops over them are
+in sequence.py.
+
+B, I, H: batch, inputs, hidden units. Weights are stored (in, out): W (I, G H) for the input and U (H, G H) for the state, G
+gates side by side; one bias a gate, b (G H). U starts orthogonal gate by gate, W Glorot-uniform, b zero but 1 for the LSTM's
+forget gate. The products of a gate are one chain, b + x W + h U (see addmm): so a cell in a loop has the bits of the fused
+layer.
+"""
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigrad.checks import check_memory, flag, size
+from minigrad.core.tensor import Tensor, checked_dtype, zeros
+from minigrad.nn.init import glorot, numbers, orthogonal
+from minigrad.nn.module import Module, Parameter, tensor_of
+from minigrad.ops.matmul import addmm, matmul
+
+
+class Gate(NamedTuple):
+    """The weights of one gate: views W (I, H), U (H, H), and b (H) or None."""
+    W: Tensor
+    U: Tensor
+    b: Tensor | None
+
+
+class Weights(NamedTuple):
+    """What a step computes with, in the order of recurrent.sequence: b and p are None where the cell has none."""
+    W: Tensor
+    U: Tensor
+    b: Tensor | None
+    p: Tensor | None
+
+
+class Cell(Module):
+    """What the cells share: the weights, their initial values, gates by name."""
+
+    gates: tuple[str, ...]      # their names in the order of the columns of W and U
+    biases: tuple[str, ...]     # the same for b
+    state_names: tuple[str, ...] = ("h",)
+    kind: str                   # the name of the cell in recurrent.CELLS
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool, dtype: Any, rng: np.random.Generator | None) -> None:
+        self.op = type(self).__name__
+        I, H = size(self.op, "input_size", input_size), size(self.op, "hidden_size", hidden_size)
+        rng, dtype = numbers(self.op, rng), checked_dtype(dtype, self.op)
+        check_memory(self.op, (I + H) * H * len(self.gates), f"(input_size, hidden_size) = ({I}, {H})")
+        self.input_size, self.hidden_size = I, H
+        self.W = Parameter(np.concatenate([glorot(rng, I, H) for _ in self.gates], axis=1), dtype)
+        self.U = Parameter(np.concatenate([orthogonal(rng, H) for _ in self.gates], axis=1), dtype)
+        self.b = (
+            Parameter(np.concatenate([np.full(H, float(name == "f")) for name in self.biases]), dtype)
+            if flag(self.op, "bias", bias)
+            else None
+        )
+        self.p: Parameter | None = None
+
+    def gate(self, name: str) -> Gate:
+        """The weights of one gate by its name, e.g. "f" for the LSTM's forget gate."""
+        if name not in self.gates:
+            raise ValueError(f"{self.op}: name must be one of {', '.join(self.gates)}, got {name!r}")
+        H, k = self.hidden_size, self.gates.index(name)
+        part = slice(k * H, (k + 1) * H)
+        return Gate(self.W[:, part], self.U[:, part], None if self.b is None else self.b[part])
+
+    def weights(self) -> Weights:
+        """All weights as one value."""
+        return Weights(self.W, self.U, self.b, self.p)
+
+    def start(self, weights: Weights) -> Any:
+        """What `step` takes as weights: here the weights themselves. Called once for a sequence."""
+        return weights
+
+    def step(self, weights: Any, x: Tensor, h: Tensor, c: Tensor | None, hm: Tensor) -> Any:
+        """The formulas: x (B, I), h and c (B, H) to the new h, or (h, c). hm is h with recurrent dropout, what the products
+        see."""
+        raise NotImplementedError
+
+    def checked_weights(self, op: str, weights: Weights | None = None) -> Weights:
+        """The weights, or others in their place, if their shapes and dtypes fit: they can be replaced at any time."""
+        if weights is None:
+            weights = self.weights()
+        elif not isinstance(weights, tuple) or len(weights) != 4:
+            raise TypeError(f"{op}: weights must be a Weights (W, U, b, p), got {type(weights).__name__}")
+        W, U, b, p = weights
+        I, H = self.input_size, self.hidden_size
+        if not isinstance(W, Tensor):
+            raise TypeError(f"{op}: W must be a Tensor, got {type(W).__name__}")
+        dtype, columns = W.dtype, len(self.gates) * H
+        if W.shape != (I, columns):
+            raise ValueError(f"{op}: W must have shape {(I, columns)} = (input_size, gates * hidden_size), got {W.shape}")
+        _check_tensor(op, "U", U, dtype, (H, columns), "(hidden_size, gates * hidden_size)")
+        if b is not None:
+            _check_tensor(op, "b", b, dtype, (len(self.biases) * H,), "(biases * hidden_size,)")
+        if p is not None:
+            _check_tensor(op, "p", p, dtype, (3, H), "(3, hidden_size)")
+        return weights if isinstance(weights, Weights) else Weights(*weights)
+
+    def checked_sequence(self, op: str, x: Any, weights: Weights) -> Tensor:
+        """x (T, B, I) as a Tensor."""
+        x = tensor_of(op, "x", x, weights.W.dtype)
+        if x.ndim != 3 or x.shape[2] != self.input_size:
+            raise ValueError(f"{op}: x must have shape (T, B, {self.input_size}) = (time, batch, input_size), got {x.shape}")
+        return x
+
+    def check_state(self, op: str, name: str, value: Any, B: int, dtype: Any) -> None:
+        """A state, or a mask of it, must be a Tensor (B, H)."""
+        _check_tensor(op, name, value, dtype, (B, self.hidden_size), "(batch, hidden_size)")
+
+    def _check_weights(self) -> None:
+        self.checked_weights(self.op)
+
+    def _check(self, x: Any, *states: tuple[str, Any]) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{self.op}: x must be a Tensor, got {type(x).__name__}")
+        if x.dtype != self.W.dtype:
+            raise TypeError(
+                f"{self.op}: x has dtype {x.dtype}, the weights have {self.W.dtype}: "
+                f"convert the input with x.astype('{self.W.dtype}')"
+            )
+        if x.ndim != 2 or x.shape[1] != self.input_size:
+            raise ValueError(f"{self.op}: x must have shape (B, {self.input_size}) = (batch, input_size), got {x.shape}")
+        for name, value in states:
+            self.check_state(self.op, name, value, x.shape[0], self.W.dtype)
+
+    def initial(self, B: int) -> Tensor:
+        """A state of zeros, (B, H)."""
+        return zeros((B, self.hidden_size), self.W.dtype)
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """One step: x (B, I), h (B, H) or None for zeros -> h (B, H)."""
+        if h is None and isinstance(x, Tensor) and x.ndim:
+            h = self.initial(x.shape[0])
+        self._check(x, ("h", h))
+        return self.step(self.start(self.weights()), x, h, None, h)
+
+    def options(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}" + ("" if self.b is not None else ", bias=False")
+
+
+def _check_tensor(op: str, name: str, value: Any, dtype: Any, shape: tuple[int, ...], meaning: str) -> None:
+    """A weight or a state must fit the weights W and the batch."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: {name} must be a Tensor, got {type(value).__name__}")
+    if value.shape != shape:
+        raise ValueError(f"{op}: {name} must have shape {shape} = {meaning}, got {value.shape}")
+    if value.dtype != dtype:
+        raise TypeError(f"{op}: {name} has dtype {value.dtype}, the weights have {dtype}")
+
+
+def gates_of(weights: Weights, x: Tensor, h: Tensor) -> Tensor:
+    """b + x W + h U: each element one chain of fused multiply-adds."""
+    start = addmm(weights.b, x, weights.W) if weights.b is not None else matmul(x, weights.W)
+    return addmm(start, h, weights.U)
+
+
+class HiddenState(NamedTuple):
+    """The state of an RNN or GRU: h of shape (num_layers * directions, B, H).
+
+    >>> import minigrad as mg
+    >>> _, state = mg.nn.GRU(2, 3)(mg.zeros((5, 4, 2)))
+    >>> state.h.shape, state.detach().h.requires_grad
+    ((1, 4, 3), False)
+    """
+    h: Tensor
+
+    def detach(self) -> "HiddenState":
+        """The same values, cut from the graph: for truncated BPTT."""
+        return HiddenState(self.h.detach())
+
+
+class CellState(NamedTuple):
+    """The state of an LSTM: h and c, each of shape (num_layers * directions, B, H).
+
+    >>> import minigrad as mg
+    >>> _, state = mg.nn.LSTM(2, 3)(mg.zeros((5, 4, 2)))
+    >>> state.h.shape, state.c.shape
+    ((1, 4, 3), (1, 4, 3))
+    """
+    h: Tensor
+    c: Tensor
+
+    def detach(self) -> "CellState":
+        """The same values, cut from the graph: for truncated BPTT."""
+        return CellState(self.h.detach(), self.c.detach())

@@ -1,0 +1,112 @@
+"""The layers that are no sequences: Linear, Embedding, Dropout."""
+from typing import Any
+
+import numpy as np
+
+from minigrad.checks import flag, size
+from minigrad.core.tensor import Tensor, checked_dtype
+from minigrad.nn.init import glorot, numbers
+from minigrad.nn.module import Module, Parameter
+from minigrad.ops.index import embedding
+from minigrad.ops.matmul import addmm, matmul
+from minigrad.random import Generator, checked_probability, dropout
+
+
+class Linear(Module):
+    """The slide's linear layer x W + b, with W (d, k) stored as on the slide: Linear(d, k, bias=True, dtype=float32, rng=None).
+
+    W is Glorot-uniform, b zero. x: (..., d); the result is (..., k).
+
+    >>> import numpy as np, minigrad as mg
+    >>> mg.nn.Linear(3, 4)(mg.Tensor(np.ones((2, 3), np.float32))).shape
+    (2, 4)
+    """
+
+    def __init__(
+        self, d: int, k: int, bias: bool = True, dtype: Any = np.float32, rng: np.random.Generator | None = None
+    ) -> None:
+        d, k, dtype = size("linear", "d", d), size("linear", "k", k), checked_dtype(dtype, "linear")
+        self.weight = Parameter(glorot(numbers("linear", rng), d, k), dtype)
+        self.bias = Parameter(np.zeros(k), dtype) if flag("linear", "bias", bias) else None
+
+    def _check_weights(self) -> None:
+        weight, bias = self.weight, self.bias
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"linear: weight must be a Tensor, got {type(weight).__name__}")
+        if weight.ndim != 2:
+            raise ValueError(f"linear: weight must have shape (d, k), got {weight.shape}")
+        if bias is None:
+            return
+        if not isinstance(bias, Tensor):
+            raise TypeError(f"linear: bias must be a Tensor or None, got {type(bias).__name__}")
+        if bias.shape != weight.shape[1:]:
+            raise ValueError(
+                f"linear: bias must have shape {weight.shape[1:]} = (k,), got {bias.shape}"
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., d) -> (..., k)."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"linear: x must be a Tensor, got {type(x).__name__}")
+        if x.dtype != self.weight.dtype:
+            hint = f"convert the input with x.astype('{self.weight.dtype}')"
+            raise TypeError(f"linear: x has dtype {x.dtype}, the weights have {self.weight.dtype}: {hint}")
+        if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
+            raise ValueError(f"linear: x must have shape (..., {self.weight.shape[0]}) = (..., d), got {x.shape}")
+        if self.bias is None or x.ndim < 2:
+            product = matmul(x, self.weight)
+            return product if self.bias is None else product + self.bias
+        return addmm(self.bias, x, self.weight)
+
+    def options(self) -> str:
+        return ", ".join(map(str, self.weight.shape)) + ("" if self.bias is not None else ", bias=False")
+
+
+class Embedding(Module):
+    """A table of n vectors of length d, standard normal at first: Embedding(n, d, dtype=float32, rng=None). indices: ints of
+    any shape; the result is (..., d).
+
+    >>> import minigrad as mg
+    >>> mg.nn.Embedding(10, 3)([1, 2]).shape
+    (2, 3)
+    """
+
+    def __init__(self, n: int, d: int, dtype: Any = np.float32, rng: np.random.Generator | None = None) -> None:
+        shape = size("embedding", "n", n), size("embedding", "d", d)
+        self.weight = Parameter(numbers("embedding", rng).standard_normal(shape), checked_dtype(dtype, "embedding"))
+
+    def _check_weights(self) -> None:
+        if not isinstance(self.weight, Tensor):
+            raise TypeError(f"embedding: weight must be a Tensor, got {type(self.weight).__name__}")
+        if self.weight.ndim != 2:
+            raise ValueError(f"embedding: weight must have shape (n, d), got {self.weight.shape}")
+
+    def forward(self, indices: Any) -> Tensor:
+        """indices (...) -> (..., d)."""
+        return embedding(self.weight, indices)
+
+    def options(self) -> str:
+        return ", ".join(map(str, self.weight.shape))
+
+
+class Dropout(Module):
+    """In training, sets each element to 0 with probability p and scales the rest by 1 / (1 - p): Dropout(p, generator=None).
+    Else the identity.
+
+    >>> import minigrad as mg
+    >>> layer = mg.nn.Dropout(0.5).eval()
+    >>> layer(mg.ones(2))
+    Tensor([1., 1.])
+    """
+
+    def __init__(self, p: float, generator: Generator | None = None) -> None:
+        if generator is not None and not isinstance(generator, Generator):
+            raise TypeError(f"dropout: generator must be a minigrad.Generator or None, got {type(generator).__name__}")
+        self.p, self.generator = checked_probability(p, "dropout"), generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x of any shape -> the same shape."""
+        return dropout(x, self.p, self.training, self.generator)
+
+    def options(self) -> str:
+        return str(self.p)

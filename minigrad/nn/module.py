@@ -1,0 +1,456 @@
+"""Module and Parameter, and the three layers that are no sequences: Linear, Embedding, Dropout. Recurrent cells are in
+cells.py.
+"""
+import functools
+import gc
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from minigrad.checks import flag
+from minigrad.core.tensor import Tensor, no_grad
+from minigrad.random import Generator
+
+
+class Parameter(Tensor):
+    """A Tensor that a Module trains: a leaf that requires a gradient.
+
+    >>> import minigrad as mg
+    >>> mg.nn.Parameter([1.0, 2.0]).requires_grad
+    True
+    """
+
+    def __init__(self, data: Any, dtype: Any = None) -> None:
+        super().__init__(data, dtype=dtype, requires_grad=True)
+
+
+def tensor_of(op: str, name: str, value: Any, dtype: Any) -> Tensor:
+    """`value` as a Tensor of this dtype: itself, or a copy, since backward reads it again and arrays are often filled anew."""
+    if not isinstance(value, Tensor):
+        try:
+            value = Tensor(value, dtype=None if hasattr(value, "dtype") else dtype)
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).replace("Tensor: data", f"{op}: {name}", 1)) from None
+    if value.dtype != dtype:
+        raise TypeError(f"{op}: {name} has dtype {value.dtype}, the weights have {dtype}: "
+                        f"convert the input with {name}.astype('{dtype}')")
+    return value
+
+
+# What can hold neither a Parameter nor a Module.
+_PLAIN = frozenset(
+    [
+        type(None),
+        bool,
+        int,
+        float,
+        complex,
+        str,
+        bytes,
+        np.dtype,
+        np.random.Generator,
+        Generator,
+        Tensor,
+        *(
+            kind
+            for kind in vars(np).values()
+            if isinstance(kind, type) and issubclass(kind, np.generic)
+        ),
+    ]
+)
+
+
+# What a search does not go into: what is shared by the whole program, and weights themselves.
+_NOT_SEARCHED = (
+    type,
+    types.ModuleType,
+    types.BuiltinFunctionType,
+    types.CodeType,
+    types.FrameType,
+    Tensor,
+)
+
+
+def _plain(value: Any) -> bool:
+    """Is this surely no Parameter and no Module, and holds none?"""
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if kind is np.ndarray:
+        return value.dtype != object
+    return isinstance(value, tuple) and all(type(item) in _PLAIN for item in value)
+
+
+def _within(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """(name, thing) of the Parameters and Modules in a value: itself, or inside of lists, tuples and dicts with string keys."""
+    if isinstance(value, (Parameter, Module)):
+        yield name, value
+        return
+    if type(value) in _PLAIN:
+        return
+    if isinstance(value, dict):
+        if not gc.is_tracked(value):  # nothing but numbers and strings
+            return
+        items = [(key, item) for key, item in value.items() if isinstance(key, str)]
+    elif isinstance(value, (list, tuple)):
+        if _PLAIN.issuperset(map(type, value)):
+            return
+        items = [(str(i), item) for i, item in enumerate(value)]
+    else:
+        return
+    if id(value) in above:  # a list inside itself
+        return
+    for key, item in items:
+        yield from _within(item, f"{name}.{key}", (*above, id(value)))
+
+
+def _referents(thing: Any) -> list[Any]:
+    """What an object holds. Of a function its closure and its defaults, not the globals that it can name."""
+    if isinstance(thing, types.FunctionType):
+        return [thing.__closure__, thing.__defaults__, thing.__kwdefaults__, vars(thing)]
+    if isinstance(thing, np.ndarray):
+        return list(thing.flat) if thing.dtype == object else []
+    return gc.get_referents(thing)
+
+
+@functools.lru_cache(maxsize=1024)
+def _class_attributes(kind: type) -> tuple[str, ...]:
+    """Names in a Module's class, and in those it is made from, that may lead to a Parameter or a Module: slots, and values."""
+    return tuple(
+        name
+        for base in kind.__mro__[: kind.__mro__.index(Module)]
+        for name, value in vars(base).items()
+        if isinstance(
+            value, (Parameter, Module, list, tuple, dict, set, types.MemberDescriptorType)
+        )
+        and name != "__slots__"
+    )
+
+
+def _out_of_reach(start: Any, reached: set[int]) -> tuple[Any, Any] | None:
+    """A Parameter or Module that `start` holds and that is not among those reached, with what holds it; or None."""
+    seen, stack = {id(start)}, [(start, start)]
+    while stack:
+        thing, holder = stack.pop()
+        if isinstance(thing, (Parameter, Module)):
+            if id(thing) not in reached:
+                return thing, holder
+            continue
+        if isinstance(thing, _NOT_SEARCHED):
+            continue
+        for inside in _referents(thing):
+            if id(inside) not in seen and not _plain(inside):
+                seen.add(id(inside))
+                stack.append(
+                    (
+                        inside,
+                        holder
+                        if isinstance(thing, types.CellType) or type(inside) is tuple
+                        else thing,
+                    )
+                )
+    return None
+
+
+class Module:
+    """What holds parameters, and other modules, as attributes; calling it calls its `forward`.
+
+    Parameters and modules are found in attributes and in lists, tuples and dicts with string keys there, nested too; their names
+    lead there: ``weight``, ``layers.0.weight``, ``heads.tags.bias``. One that the module holds in any other way (a set, a plain
+    object, a closure, a dict with other keys, a class attribute) would be neither trained nor saved: that is a TypeError when the
+    module is called for the first time and whenever its parameters or modules are asked for. So is a plain Tensor in the place of
+    a parameter, but not in a call: there it serves to differentiate with respect to it. Two things of one name are a ValueError.
+
+    Copies (copy.deepcopy, pickle) have parameters and gradients of their own. Activations that the module keeps are copied as
+    constants: the graph that they were made by, and hooks, stay with the original.
+
+    >>> import minigrad as mg
+    >>> class Net(mg.nn.Module):
+    ...     def __init__(self):
+    ...         self.hidden = mg.nn.Linear(3, 4)
+    ...         self.out = mg.nn.Linear(4, 1)
+    ...     def forward(self, x):
+    ...         return self.out(mg.tanh(self.hidden(x)))
+    >>> Net()
+    Net(                       # 21 parameters
+      hidden: Linear(3, 4)     # 16 parameters
+      out: Linear(4, 1)        # 5 parameters
+    )
+    """
+
+    # Not in vars(module), which is the user's. _checked: since the last look for what is out of reach no attribute was set.
+    # _replaced: names of Parameters that a plain Tensor has taken the place of.
+    __slots__ = ("__dict__", "__weakref__", "_checked", "_replaced")
+
+    training: bool = True
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Module":
+        self = object.__new__(cls)
+        object.__setattr__(self, "_checked", False)
+        object.__setattr__(self, "_replaced", ())
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes; each module has its own."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._checked:
+            self._check_reach()
+        return self.forward(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(vars(self).get(name), Parameter) and not (
+            value is None or isinstance(value, Parameter)
+        ):
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"{type(self).__name__}: {name} is a Parameter, it can be replaced by a Parameter, a Tensor or None, "
+                    f"got {type(value).__name__}; to change its values: {name}[...] = value, within no_grad()"
+                )
+            object.__setattr__(self, "_replaced", (*self._replaced, name))
+        object.__setattr__(self, name, value)
+        if self._checked and not _plain(value) and not (type(value) in (list, dict) and not value):
+            object.__setattr__(self, "_checked", False)
+
+    def _members(self) -> list[tuple[str, "Parameter | Module"]]:
+        """(name, thing) of what this module holds itself: its Parameters, then its Modules, in the order of assignment."""
+        members = [found for name, value in vars(self).items() for found in _within(value, name)]
+        return sorted(members, key=lambda member: isinstance(member[1], Module))
+
+    def _walk(self, running: bool = False) -> list[tuple[str, "Parameter | Module"]]:
+        """(name, thing) of all Parameters and Modules here and inside, each once. Everything that
+        goes through a module does so by this list. running: for a call, which a Tensor in the place
+        of a Parameter is good enough for."""
+        found: list[tuple[str, Parameter | Module]] = []
+        names: dict[str, int] = {}
+        reached = {id(self)}
+        stack: list[Any] = [iter([("", self)])]
+        while stack:
+            for name, thing in stack[-1]:
+                if names.setdefault(name, id(thing)) != id(thing):
+                    raise ValueError(
+                        f"{type(self).__name__}: two parameters or modules have the name {name}"
+                    )
+                if name and id(thing) in reached:
+                    continue
+                reached.add(id(thing))
+                found.append((name, thing))
+                if isinstance(thing, Module):
+                    prefix = f"{name}." if name else ""
+                    stack.append(iter([(prefix + inner, held) for inner, held in thing._members()]))
+                    break
+            else:
+                stack.pop()
+        for name, module in found:
+            if isinstance(module, Module):
+                module._check_attributes(name, reached)
+                if not running:
+                    module._check_replaced(name)
+        return found
+
+    def _check_replaced(self, path: str) -> None:
+        """A plain Tensor in the place of a Parameter would be neither trained nor saved."""
+        for name in self._replaced:
+            value = vars(self).get(name)
+            if isinstance(value, Tensor) and not isinstance(value, Parameter):
+                raise TypeError(
+                    f"{type(self).__name__}: {path + '.' if path else ''}{name} was a Parameter and is a Tensor now, which is "
+                    f"neither trained nor saved: replace it by a Parameter, or change the values of the one that was there with "
+                    f"{name}[...] = value, within no_grad()"
+                )
+
+    def _check_attributes(self, path: str, reached: set[int]) -> None:
+        """Does an attribute hold a Parameter or a Module that the walk has not reached?"""
+        attributes = list(vars(self).items())
+        for name in _class_attributes(type(self)):
+            if hasattr(self, name):
+                attributes.append((name, getattr(self, name)))
+        for name, value in attributes:
+            if isinstance(value, (Parameter, Module)) and name in vars(self) or _plain(value):
+                continue
+            hidden = _out_of_reach(value, reached)
+            if hidden is not None:
+                thing, holder = hidden
+                kind = (
+                    "Parameter"
+                    if isinstance(thing, Parameter)
+                    else f"module {type(thing).__name__}"
+                )
+                place = "a class attribute" if holder is thing else f"a {type(holder).__name__}"
+                raise TypeError(
+                    f"{type(self).__name__}: {path + '.' if path else ''}{name} holds a {kind} in {place}, where it is neither "
+                    f"trained nor saved: keep it in an attribute, a list, a tuple or a dict with string keys"
+                )
+
+    def _check_reach(self) -> None:
+        """Before the first call, and after attributes were set: look for what is out of reach, here and inside."""
+        for _, module in self._walk(running=True):
+            if isinstance(module, Module):
+                module._check_weights()
+                object.__setattr__(module, "_checked", True)
+
+    def _check_weights(self) -> None:
+        """Before the first call, and after attributes were set: do the weights fit each other?"""
+
+    def __getstate__(self) -> dict[str, Any]:
+        memo: dict[int, Tensor] = {}
+        return {name: _without_graph(value, memo) for name, value in vars(self).items()}
+
+    def __copy__(self) -> "Module":
+        copy = type(self).__new__(type(self))
+        vars(copy).update(vars(self))
+        return copy
+
+    def children(self) -> Iterator[tuple[str, "Module"]]:
+        """(name, module) of the modules directly inside, those in lists, tuples and dicts too, in the order of assignment."""
+        self._walk()
+        for name, member in self._members():
+            if isinstance(member, Module):
+                yield name, member
+
+    def modules(self) -> Iterator["Module"]:
+        """This module and all inside, each once."""
+        for _, member in self._walk():
+            if isinstance(member, Module):
+                yield member
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(name, parameter) of all parameters, each once; the name leads there, as in ``hidden.weight``."""
+        for name, member in self._walk():
+            if isinstance(member, Parameter):
+                yield name, member
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters, each once."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def train(self, mode: bool = True) -> "Module":
+        """Switch dropout on (or off) here and in all modules inside; return the module."""
+        mode = flag("train", "mode", mode)
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> "Module":
+        """Switch dropout off: train(False)."""
+        return self.train(False)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """A copy of all parameters by name."""
+        return {name: parameter.numpy().copy() for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set all parameters from arrays by name. Anything missing, unexpected, or of another shape or dtype is one ValueError
+        that lists it all; then no parameter has changed."""
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                f"load_state_dict: state must be a dict of arrays, got {type(state).__name__}"
+                + _hint(state)
+            )
+        own, state, arrays = dict(self.named_parameters()), dict(state), {}
+        wrong = [f"missing: {name}" for name in own if name not in state]
+        wrong += [f"unexpected: {name}" for name in state if name not in own]
+        for name, parameter in own.items():
+            if name in state:
+                problem, array = _array_for(parameter, state[name])
+                if problem:
+                    wrong.append(f"{name} {problem}")
+                else:
+                    arrays[name] = array
+        if wrong:
+            raise ValueError(
+                f"load_state_dict: {type(self).__name__} does not fit the state: "
+                + "; ".join(wrong)
+            )
+        with no_grad():
+            for name, array in arrays.items():
+                own[name][...] = array
+
+    def options(self) -> str:
+        """What __repr__ shows in the brackets of a module that has no modules inside."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = self._lines("", ())
+        width = max(len(text) for text, _ in lines)
+        return "\n".join(
+            text if count is None else f"{text.ljust(width)}     # {count:,} parameters"
+            for text, count in lines
+        )
+
+    def _lines(self, label: str, above: tuple[int, ...]) -> list[tuple[str, int | None]]:
+        if id(self) in above:
+            return [(f"{label}{type(self).__name__}(...)", None)]  # a module inside itself
+        children, count = list(self.children()), sum(p.size for p in self.parameters())
+        head = f"{label}{type(self).__name__}("
+        if not children:
+            return [(f"{head}{self.options()})", count)]
+        inside = [
+            (f"  {text}", n)
+            for name, child in children
+            for text, n in child._lines(f"{name}: ", (*above, id(self)))
+        ]
+        return [(head, count), *inside, (")", None)]
+
+
+def _hint(state: Any) -> str:
+    """What was meant, where load_state_dict is given what another function returned."""
+    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], Mapping):
+        return ": load returns (arrays, extra), so use load_state_dict(mg.load(path)[0])"
+    return ": use load_state_dict(other.state_dict())" if isinstance(state, Module) else ""
+
+
+def _array_for(parameter: Parameter, value: Any) -> tuple[str, np.ndarray | None]:
+    """(what is wrong, None), or ("", a copy of the value that fits the parameter): it may be a view of another parameter."""
+    if not isinstance(
+        value, (Tensor, np.ndarray, np.generic, list, tuple, float, int)
+    ) and not hasattr(value, "__array__"):
+        return f"must be an array, got {type(value).__name__}", None
+    if isinstance(value, np.ma.MaskedArray):
+        return "must not be a masked array", None
+    try:
+        array = np.array(value)
+    except ValueError:
+        return "must be an array, got nested lists of different lengths", None
+    except (
+        Exception
+    ) as error:  # whatever __array__ raises, as that of a torch Tensor that requires grad
+        return (
+            f"must be an array, got {type(value).__name__}, which NumPy cannot read ({error})",
+            None,
+        )
+    if array.shape != parameter.shape:
+        return f"must have shape {parameter.shape}, got {array.shape}", None
+    if array.dtype != parameter.dtype:
+        return f"must have dtype {parameter.dtype}, got {array.dtype}", None
+    if not parameter._array.flags.writeable:
+        return "is read-only", None
+    return "", array
+
+
+def _without_graph(value: Any, memo: dict[int, Tensor], above: tuple[int, ...] = ()) -> Any:
+    """The value, with activations in it, in lists, tuples and dicts too, replaced by constants."""
+    if isinstance(value, Tensor):
+        return value if value.is_leaf else memo.setdefault(id(value), value.detach())
+    if not isinstance(value, (dict, list, tuple)) or id(value) in above:
+        return value
+    if isinstance(value, dict):
+        if not gc.is_tracked(value):
+            return value
+        items = {
+            key: _without_graph(item, memo, (*above, id(value))) for key, item in value.items()
+        }
+        return value if all(items[key] is item for key, item in value.items()) else items
+    items = [_without_graph(item, memo, (*above, id(value))) for item in value]
+    if all(new is old for new, old in zip(items, value, strict=True)):
+        return value
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

@@ -1,0 +1,85 @@
+"""How much a recurrent matrix stretches: its spectral radius, its norm, the norms of its powers; scaling to a given radius.
+
+The slide on explosion and vanishing multiplies a gradient n times by W1 transposed. Three numbers say what this can do to it:
+
+    norm            sigma = max |v A| / |v|, the largest singular value: one product stretches by sigma at most, n by sigma^n
+    spectral radius rho = the largest modulus of an eigenvalue: |A^n|^(1/n) goes to rho (Gelfand); rho <= sigma
+    norms of powers |A^n|: what n products stretch by at most, if nothing stands between them
+
+rho = sigma for normal matrices, as the orthogonal ones that the layers start with are, times any number. A matrix and its
+transpose have the same three. All is computed in float64 by LAPACK, through NumPy.
+"""
+from typing import Any
+
+import numpy as np
+
+from minigrad.core.tensor import Tensor, no_grad
+
+
+def _matrix(op: str, matrix: Any) -> np.ndarray:
+    """The values of a square matrix, in float64."""
+    if not isinstance(matrix, (Tensor, np.ndarray)):
+        raise TypeError(f"{op}: matrix must be a Tensor or an array, got {type(matrix).__name__}")
+    values = matrix.numpy() if isinstance(matrix, Tensor) else matrix
+    if values.dtype.kind not in "fiu":
+        raise TypeError(f"{op}: matrix must hold real numbers, got {values.dtype}")
+    if values.ndim != 2 or values.shape[0] != values.shape[1]:
+        raise ValueError(f"{op}: matrix must be square, such as one gate's (hidden_size, hidden_size), got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{op}: matrix must be finite, got NaN or infinity")
+    return values.astype(np.float64)
+
+
+def spectral_radius(matrix: Tensor | np.ndarray) -> float:
+    """The largest modulus of an eigenvalue.
+
+    >>> import minigrad as mg
+    >>> round(mg.nn.spectral_radius(mg.Tensor([[0.0, 2.0], [-2.0, 0.0]])), 6)     # the eigenvalues are 2i and -2i
+    2.0
+    """
+    return float(np.max(np.abs(np.linalg.eigvals(_matrix("spectral_radius", matrix))), initial=0.0))
+
+
+def power_norms(matrix: Tensor | np.ndarray, n: int) -> np.ndarray:
+    """The norms (largest singular values) of the powers 0 to n: 1, |A|, |A^2|, ..., |A^n|.
+
+    >>> import minigrad as mg
+    >>> mg.nn.power_norms(mg.Tensor([[0.5, 4.0], [0.0, 0.5]]), 3).round(3)     # the radius is 0.5: it grows first, then shrinks
+    array([1.   , 4.062, 4.016, 3.005])
+    """
+    values = _matrix("power_norms", matrix)
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"power_norms: n must be an int, got {type(n).__name__}")
+    if n < 0:
+        raise ValueError(f"power_norms: n must be at least 0, got {n}")
+    norms, power = [], np.eye(len(values))
+    for _ in range(n + 1):
+        norms.append(np.linalg.norm(power, 2) if power.size else 0.0)
+        power = power @ values
+    return np.array(norms)
+
+
+def scale_spectral_radius_(matrix: Tensor, radius: float) -> Tensor:
+    """Multiply a Tensor in place by the number that gives it this spectral radius; return it.
+
+    For a cell with gates give each gate's part: ``scale_spectral_radius_(cell.gate("f").U, 0.9)``.
+
+    >>> import minigrad as mg
+    >>> mg.nn.scale_spectral_radius_(mg.Tensor([[2.0, 1.0], [0.0, 4.0]]), 1.0)
+    Tensor([[0.5 , 0.25],
+            [0.  , 1.  ]])
+    """
+    op = "scale_spectral_radius_"
+    if not isinstance(matrix, Tensor):
+        raise TypeError(f"{op}: matrix must be a Tensor, got {type(matrix).__name__}")
+    if isinstance(radius, (bool, np.bool_)) or not isinstance(radius, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{op}: radius must be a number, got {type(radius).__name__}")
+    if not 0 <= radius < np.inf:
+        raise ValueError(f"{op}: radius must be from 0 below inf, got {radius}")
+    values = _matrix(op, matrix)
+    present = spectral_radius(values)
+    if not present and radius:
+        raise ValueError(f"{op}: the matrix has the spectral radius 0, no number scales it to {radius}")
+    with no_grad():
+        matrix[...] = (values * (radius / present if radius else 0.0)).astype(matrix.dtype)
+    return matrix

@@ -1,0 +1,297 @@
+"""What is built on the sweep: vjp, jacobian, and ops whose forward and backward the user writes in
+Python; and how no_grad, enable_grad and detect_anomaly decorate functions."""
+import functools
+import inspect
+from threading import get_ident
+
+import numpy as np
+
+from minigrad.core.tensor import (
+    Tensor,
+    check_data,
+    enable_grad,
+    grad,
+    is_grad_enabled,
+    no_grad,
+    record,
+    zeros,
+)
+from minigrad.ops.shape import stack
+
+
+def vjp(fn, inputs, v=None, create_graph=False) -> tuple:
+    """The value of fn(*inputs) and the product of the cotangent v with its Jacobian: (value, gradients).
+
+    inputs: a Tensor or several. v: a cotangent for the output, or one for each of several; may be left out for scalars. The graph
+    behind the inputs is not followed and no ``grad`` changes. With create_graph=True both results can be differentiated with
+    respect to inputs that require grad.
+
+    >>> import minigrad as mg
+    >>> value, (dx,) = mg.vjp(lambda x: x * x, mg.Tensor([1.0, 2.0]), mg.Tensor([1.0, 10.0]))
+    >>> value
+    Tensor([1., 4.])
+    >>> dx
+    Tensor([ 2., 40.])
+    """
+    points = _points(_tensors(inputs, "vjp", "inputs"), create_graph)
+    with enable_grad():
+        value = fn(*points)
+    outputs = _tensors(value, "vjp", "what fn returns")
+    cotangents = [None] * len(outputs) if v is None else [v] if isinstance(v, (Tensor, np.ndarray)) else list(v)
+    if len(cotangents) != len(outputs):
+        raise ValueError(f"vjp: v must have one entry for each of the {len(outputs)} outputs, got {len(cotangents)}")
+    pairs = [(y, c) for y, c in zip(outputs, cotangents, strict=True) if y.requires_grad]
+    gradients = _gradients([y for y, _ in pairs], points, [c for _, c in pairs], create_graph)
+    if not create_graph:
+        outputs = [y.detach() for y in outputs]
+    return tuple(outputs) if isinstance(value, (tuple, list)) else outputs[0], gradients
+
+
+def jacobian(fn, inputs, create_graph=False):
+    """The Jacobian of fn(*inputs): a Tensor of shape output.shape + input.shape, or a tuple of them for several inputs.
+
+    Made row by row, one sweep for each element of the output. The graph behind the inputs is not followed and no ``grad``
+    changes. With create_graph=True the result can be differentiated with respect to inputs that require grad.
+
+    >>> import minigrad as mg
+    >>> mg.jacobian(lambda x: x ** 2, mg.Tensor([1.0, 3.0]))
+    Tensor([[2., 0.],
+            [0., 6.]])
+    """
+    points = _points(_tensors(inputs, "jacobian", "inputs"), create_graph)
+    with enable_grad():
+        y = fn(*points)
+    if not isinstance(y, Tensor):
+        raise TypeError(f"jacobian: fn must return a Tensor, got {type(y).__name__}")
+    rows = []
+    for element in np.ndindex(y.shape):
+        seed = np.zeros(y.shape, y.dtype)
+        seed[element] = 1
+        rows.append(_gradients([y] if y.requires_grad else [], points, [seed], create_graph))
+    with enable_grad():
+        shapes = [y.shape + x.shape for x in points]
+        jacobians = tuple(stack([row[i] for row in rows]).reshape(shape) if rows else zeros(shape, y.dtype)
+                          for i, shape in enumerate(shapes))
+    return jacobians[0] if isinstance(inputs, Tensor) else jacobians
+
+
+def _tensors(values, op, name):
+    values = list(values) if isinstance(values, (tuple, list)) else [values]
+    for i, x in enumerate(values):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{op}: {name} must be Tensors, got {type(x).__name__} at position {i}")
+    return values
+
+
+def _points(inputs, create_graph):
+    """Where a function is differentiated: aliases of the inputs, so that an input that is given twice counts as two."""
+    with enable_grad():
+        return [x.reshape(x.shape) if create_graph and x.requires_grad else x.detach().requires_grad_() for x in inputs]
+
+
+def _gradients(outputs, points, cotangents, create_graph):
+    """grad(), with zeros for what was not used and outputs that are constant."""
+    found = [None] * len(points)
+    if outputs:
+        found = grad(outputs, points, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True)
+    return tuple(zeros(x.shape, x.dtype) if dx is None else dx for x, dx in zip(points, found, strict=True))
+
+
+# ---------------------------------------------------------------- contexts as decorators
+
+def in_context(context, function):
+    """`function` with its body run in context(): no_grad, enable_grad or detect_anomaly.
+
+    A generator and a coroutine are in it only while they run, not while their caller does.
+    """
+    if inspect.isclass(function) or not callable(function):
+        kind = "a class" if inspect.isclass(function) else type(function).__name__
+        raise TypeError(f"{context.__name__}: can decorate functions, got {kind}")
+    if inspect.isasyncgenfunction(function):
+        @functools.wraps(function)
+        async def wrapped(*args, **kwargs):
+            generator = function(*args, **kwargs)
+            advance = generator.asend(None)
+            while True:
+                try:
+                    value = await _Steps(context, advance.__await__())
+                except StopAsyncIteration:
+                    return
+                try:
+                    advance = generator.asend((yield value))
+                except GeneratorExit:
+                    await _Steps(context, generator.aclose().__await__())
+                    raise
+                except BaseException as error:
+                    advance = generator.athrow(error)
+    elif inspect.iscoroutinefunction(function):
+        @functools.wraps(function)
+        async def wrapped(*args, **kwargs):
+            return await _Steps(context, function(*args, **kwargs).__await__())
+    elif inspect.isgeneratorfunction(function):
+        @functools.wraps(function)
+        def wrapped(*args, **kwargs):
+            return (yield from _steps(context, function(*args, **kwargs)))
+    else:
+        @functools.wraps(function)
+        def wrapped(*args, **kwargs):
+            with context():
+                return function(*args, **kwargs)
+    return wrapped
+
+
+def _steps(context, generator):
+    """A generator that does what `generator` does, each step of it in a context of its own."""
+    advance, value = generator.send, None
+    while True:
+        try:
+            with context():
+                value = advance(value)
+        except StopIteration as end:
+            return end.value
+        try:
+            advance, value = generator.send, (yield value)
+        except GeneratorExit:
+            with context():
+                generator.close()
+            raise
+        except BaseException as error:
+            advance, value = generator.throw, error
+
+
+class _Steps:
+    """The same for what is awaited."""
+
+    def __init__(self, context, iterator):
+        self.context, self.iterator = context, iterator
+
+    def __await__(self):
+        return _steps(self.context, self.iterator)
+
+
+# ---------------------------------------------------------------- ops of the user
+
+class Context:
+    """What an op of the user keeps from forward to backward: Tensors by save_for_backward, anything else as an attribute.
+
+    needs_input_grad: for each argument of forward, whether a gradient is wanted.
+    """
+
+    def __init__(self, needs_input_grad):
+        self.needs_input_grad = needs_input_grad
+        self._saved = ()
+        self._received = {}         # thread -> what backward is given there
+
+    def save_for_backward(self, *tensors) -> None:
+        """Keep Tensors: arguments and results of forward are checked for changes in place, and can be differentiated through."""
+        for x in tensors:
+            if not isinstance(x, Tensor):
+                raise TypeError(f"save_for_backward: can keep Tensors, got {type(x).__name__}: set an attribute of ctx instead")
+        self._saved = tensors
+
+    @property
+    def saved_tensors(self) -> tuple:
+        """In backward: what save_for_backward was given."""
+        return self._received.get(get_ident(), self._saved)
+
+
+class Function:
+    """An op written in Python: subclass it, write forward and backward as static methods, and call `apply`.
+
+    forward(ctx, *arguments): gets the arguments of apply, of any kind, and returns a Tensor or a tuple of them. Nothing is
+    recorded in it.
+    backward(ctx, *cotangents): gets the gradient of each result (zeros for one that was not used) and returns the gradient of
+    each argument: a Tensor of the argument's shape and dtype, or None where there is none. If it is made of ops on Tensors and
+    only arguments and results were saved, it can be differentiated again.
+
+    >>> import minigrad as mg
+    >>> class Exp(mg.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         y = mg.Tensor(np.exp(x.numpy()))
+    ...         ctx.save_for_backward(y)
+    ...         return y
+    ...     @staticmethod
+    ...     def backward(ctx, dy):
+    ...         (y,) = ctx.saved_tensors
+    ...         return dy * y
+    >>> x = mg.Tensor([0.0], requires_grad=True)
+    >>> (5 * Exp.apply(x)).backward()
+    >>> x.grad
+    Tensor([5.])
+    """
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        raise NotImplementedError("Function: a subclass must define forward(ctx, ...) as a static method")
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        raise NotImplementedError("Function: a subclass must define backward(ctx, ...) as a static method")
+
+    @classmethod
+    def apply(cls, *arguments):
+        """Run forward and put the op on the tape."""
+        name = cls.__name__
+        differentiable = tuple(isinstance(x, Tensor) for x in arguments)
+        inputs = tuple(x for x in arguments if isinstance(x, Tensor))
+        for i, x in enumerate(arguments):
+            if isinstance(x, (list, tuple, dict, set)):
+                check_data(x, name, f"argument {i}")
+        ctx = Context(tuple(isinstance(x, Tensor) and x.requires_grad for x in arguments))
+        with no_grad():
+            returned = cls.forward(ctx, *arguments)
+        results = returned if isinstance(returned, tuple) else (returned,)
+        if not results:
+            raise TypeError(f"{name}: forward must return a Tensor or a tuple of them, got ()")
+        for y in results:
+            if not isinstance(y, Tensor):
+                raise TypeError(f"{name}: forward must return a Tensor or a tuple of them, got {type(y).__name__}")
+        specs = [(y.shape, y.dtype) for y in results]
+
+        # Results are saved through record's save_value: the closure must not hold them, or the op would hold itself.
+        places = [_place(x, inputs, results) for x in ctx._saved]
+        loose = any(kind == "other" for kind, _ in places)
+        kept = tuple(x for x, (kind, _) in zip(ctx._saved, places, strict=True) if kind != "result")
+        save_value = len(kept) < len(places)
+        ctx._saved = ()
+
+        def backward(*received):
+            if loose and is_grad_enabled():
+                raise RuntimeError(f"{name}: cannot be differentiated twice, since it saved a tensor that is neither an argument "
+                                   f"nor a result of forward: save what it was made from")
+            cotangents = [zeros(*spec) if dy is None else dy for dy, spec in zip(received, specs, strict=False)]
+            saved, values = iter(received[len(specs):]), received[len(specs) + len(kept):]
+            thread = get_ident()
+            # Other threads, and a backward inside of this one, may come through the same op.
+            outer = ctx._received.get(thread)
+            ctx._received[thread] = tuple(values[i] if kind == "result" else next(saved)
+                                          for kind, i in places)
+            try:
+                gradients = cls.backward(ctx, *cotangents)
+            finally:
+                if outer is None:
+                    del ctx._received[thread]
+                else:
+                    ctx._received[thread] = outer
+            gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+            if len(gradients) != len(differentiable):
+                raise RuntimeError(f"{name}: backward must return a gradient for each of the {len(differentiable)} arguments of "
+                                   f"forward, got {len(gradients)}")
+            for i, (dx, is_tensor) in enumerate(zip(gradients, differentiable, strict=True)):
+                if dx is not None and not is_tensor:
+                    raise RuntimeError(f"{name}: backward must return None for argument {i}, which is no Tensor, "
+                                       f"got {type(dx).__name__}")
+            return tuple(dx for dx, is_tensor in zip(gradients, differentiable, strict=True) if is_tensor)
+
+        values = tuple(y._array for y in results)
+        return record(name, values if isinstance(returned, tuple) else values[0], inputs, backward, kept, save_value)
+
+
+def _place(x, inputs, results):
+    """Where a saved tensor comes from."""
+    for kind, tensors in (("argument", inputs), ("result", results)):
+        for i, y in enumerate(tensors):
+            if x is y:
+                return kind, i
+    return "other", 0

@@ -1,0 +1,650 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Ops that move elements and leave their values: another shape, another order, joining, cutting, padding; and cumsum and astype.
+
+reshape, transpose, swapaxes, squeeze, unsqueeze, broadcast_to, flip and split give views: the result shares its input's memory (a
+reshape that no strides can express copies). Negative axes count from the end; an axis out of range, or named twice, is a
+ValueError. Indexing is in index.pyx.
+"""
+cimport numpy as cnp
+from libc.string cimport memcpy
+from minigrad.ops.index cimport getitem, sliced, view_of
+from minigrad.core.kernels cimport copy_strided, new_array
+from minigrad.core.tensor cimport (
+    Node,
+    Rule,
+    Tensor,
+    as_input,
+    as_operand,
+    ints_of,
+    mark_view,
+    record1,
+    recordn,
+    recording,
+    stale,
+    tracked,
+    wrap,
+)
+
+import operator
+from itertools import accumulate
+
+import numpy as np
+
+from minigrad.core.tensor import checked_dtype, checked_shape, install
+
+cnp.import_array()
+
+cdef extern from "numpy/arrayobject.h":
+    int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
+
+cdef enum:
+    MAX_DIMS = 64
+
+cdef object MOST_PARTS = 2**31              # of an empty axis, which any number divides
+cdef object masked_array = np.ma.MaskedArray
+
+
+# ---------------------------------------------------------------- what the ops share
+
+cdef Tensor seen_as(Tensor x, int nd, cnp.npy_intp *shape, cnp.npy_intp *strides, Py_ssize_t offset,
+                    Rule rule, str name, object extra):
+    """A view of x with another shape and strides (in bytes), `offset` bytes further on, recorded with its rule."""
+    cdef Tensor y = wrap(view_of(x._array, nd, shape, strides, <char *>cnp.PyArray_DATA(x._array) + offset))
+    mark_view(y, x)
+    if tracked(x):
+        record1(y, rule, name, x).extra = extra
+    return y
+
+
+cdef int axis_of(object axis, int nd, str op) except -1:
+    """A valid axis as a number from 0 to nd - 1."""
+    if type(axis) is not int:
+        try:
+            axis = operator.index(None if isinstance(axis, bool) else axis)
+        except MemoryError:
+            raise
+        except Exception:
+            raise TypeError(f"{op}: axis must be an int, got {type(axis).__name__}") from None
+    if not -nd <= axis < nd:
+        raise ValueError(f"{op}: axis {axis} is out of range for a tensor of {nd} dimensions")
+    return axis + nd if axis < 0 else axis
+
+
+cdef int mark_axes(bint *marked, object axes, int nd, str op) except -1:
+    """Mark the axes, one or several distinct ones, among nd; return how many."""
+    cdef int d, count = 0
+    for d in range(nd):
+        marked[d] = False
+    for axis in axes if type(axes) is tuple or type(axes) is list else (axes,):
+        d = axis_of(axis, nd, op)
+        if marked[d]:
+            raise ValueError(f"{op}: axes must be distinct, got {axes}")
+        marked[d] = True
+        count += 1
+    return count
+
+
+# ---------------------------------------------------------------- another shape
+
+# y = x in another shape           dx = dy in x's shape
+
+cpdef Tensor reshape(x, shape):
+    """x with another shape, in C order; one dimension may be -1: what is left. A view where strides can express it, else a copy.
+
+    >>> import minigrad as mg
+    >>> mg.reshape(mg.Tensor([1.0, 2.0, 3.0, 4.0]), (2, -1))
+    Tensor([[1., 2.],
+            [3., 4.]])
+    """
+    cdef Tensor t = as_input(x, "reshape"), y
+    cdef cnp.npy_intp to[MAX_DIMS]
+    cdef cnp.npy_intp strides[MAX_DIMS]
+    cdef cnp.npy_intp size = cnp.PyArray_SIZE(t._array), stride = cnp.PyArray_ITEMSIZE(t._array)
+    cdef int nd, d, unknown = -1
+    cdef tuple dims = <tuple>shape if all_ints(shape) else ints_of(shape)
+    if dims is None:
+        raise TypeError(f"reshape: shape must be made of ints, got {shape!r}")
+    nd = len(dims)
+    known = 1
+    for d in range(nd):
+        n = dims[d]
+        if n < -1 or (n == -1 and unknown >= 0):
+            raise ValueError(f"reshape: shape must have no negative dimension but one -1, got {dims}")
+        if n == -1:
+            unknown = d
+        else:
+            known *= n
+    if nd > MAX_DIMS or (known != size if unknown < 0 else known == 0 or size % known != 0):
+        raise invalid_shape(t, dims)
+    if size == 0 or not PyArray_CHKFLAGS(t._array, cnp.NPY_ARRAY_C_CONTIGUOUS):
+        return reshape_by_numpy(t, dims)
+    for d in range(nd - 1, -1, -1):
+        to[d] = size // <cnp.npy_intp>known if d == unknown else dims[d]
+        strides[d] = stride
+        stride *= to[d]
+    return seen_as(t, nd, to, strides, 0, reshape_rule, "reshape", t.shape)
+
+cdef bint all_ints(object shape) noexcept:
+    """Is this a tuple of Python's own ints?"""
+    if type(shape) is not tuple:
+        return False
+    for n in <tuple>shape:
+        if type(n) is not int:
+            return False
+    return True
+
+cdef object invalid_shape(Tensor x, tuple dims):
+    return ValueError(f"reshape: shape {dims} is invalid for a tensor of shape {x.shape} with {x.size} elements")
+
+cdef Tensor reshape_by_numpy(Tensor t, tuple dims):
+    """The reshape of a tensor that is empty or not contiguous; NumPy tells whether strides can express it."""
+    cdef cnp.ndarray array
+    try:
+        array = t._array.reshape(dims)
+    except (ValueError, OverflowError):
+        raise invalid_shape(t, dims) from None
+    cdef Tensor y = wrap(array)
+    if np.may_share_memory(array, t._array):
+        mark_view(y, t)
+    if tracked(t):
+        record1(y, reshape_rule, "reshape", t).extra = t.shape
+    return y
+
+cdef int reshape_rule(Node node, Tensor dy) except -1:
+    return node.give(0, reshape(dy, node.extra), False)
+
+
+# y = x without axes of length 1, or with a new one          dx = dy in x's shape
+
+def squeeze(x, axis=None) -> Tensor:
+    """x without its axes of length 1: all of them, or the one or several that are named. A view.
+
+    >>> import minigrad as mg
+    >>> mg.squeeze(mg.ones((1, 3, 1)), 0).shape
+    (3, 1)
+    """
+    cdef Tensor t = as_input(x, "squeeze")
+    cdef cnp.npy_intp shape[MAX_DIMS]
+    cdef cnp.npy_intp strides[MAX_DIMS]
+    cdef bint dropped[MAX_DIMS]
+    cdef int nd = cnp.PyArray_NDIM(t._array), to = 0, d
+    if axis is None:
+        for d in range(nd):
+            dropped[d] = cnp.PyArray_DIM(t._array, d) == 1
+    else:
+        mark_axes(dropped, axis, nd, "squeeze")
+    for d in range(nd):
+        if not dropped[d]:
+            shape[to], strides[to] = cnp.PyArray_DIM(t._array, d), cnp.PyArray_STRIDE(t._array, d)
+            to += 1
+        elif cnp.PyArray_DIM(t._array, d) != 1:
+            raise ValueError(f"squeeze: axis {d} must have length 1, got shape {t.shape}")
+    return seen_as(t, to, shape, strides, 0, reshape_rule, "squeeze", t.shape)
+
+
+def unsqueeze(x, axis) -> Tensor:
+    """x with a new axis of length 1, which is axis `axis` of the result. A view.
+
+    >>> import minigrad as mg
+    >>> mg.unsqueeze(mg.ones(3), -1).shape
+    (3, 1)
+    """
+    cdef Tensor t = as_input(x, "unsqueeze")
+    cdef cnp.npy_intp shape[MAX_DIMS]
+    cdef cnp.npy_intp strides[MAX_DIMS]
+    cdef int nd = cnp.PyArray_NDIM(t._array) + 1, at = axis_of(axis, nd, "unsqueeze"), d
+    if nd > MAX_DIMS:
+        raise ValueError(f"unsqueeze: the result would have more than {MAX_DIMS} dimensions")
+    for d in range(nd):
+        shape[d] = 1 if d == at else cnp.PyArray_DIM(t._array, d - (d > at))
+        strides[d] = 0 if d == at else cnp.PyArray_STRIDE(t._array, d - (d > at))
+    return seen_as(t, nd, shape, strides, 0, reshape_rule, "unsqueeze", t.shape)
+
+
+# y = x repeated along new axes and those of length 1        dx = dy summed along them
+
+def broadcast_to(x, shape) -> Tensor:
+    """x repeated to `shape` as in NumPy's broadcasting: new axes come in front, axes of length 1 take any length.
+
+    A view in which several elements share one memory location; it cannot be assigned to.
+
+    >>> import minigrad as mg
+    >>> mg.broadcast_to(mg.Tensor([1.0, 2.0]), (2, 2))
+    Tensor([[1., 2.],
+            [1., 2.]])
+    """
+    cdef Tensor t = as_input(x, "broadcast_to"), y
+    cdef cnp.npy_intp to[MAX_DIMS]
+    cdef cnp.npy_intp strides[MAX_DIMS]
+    cdef tuple dims = checked_shape(shape, "broadcast_to")
+    cdef int nd = len(dims), lead = nd - cnp.PyArray_NDIM(t._array), d
+    cdef bint fits = lead >= 0
+    if fits:
+        for d in range(nd):
+            to[d], strides[d] = dims[d], 0
+            if d >= lead and cnp.PyArray_DIM(t._array, d - lead) == to[d]:
+                strides[d] = cnp.PyArray_STRIDE(t._array, d - lead)
+            elif d >= lead:
+                fits &= cnp.PyArray_DIM(t._array, d - lead) == 1
+    if not fits:
+        raise ValueError(f"broadcast_to: a tensor of shape {t.shape} cannot be broadcast to {dims}")
+    return seen_as(t, nd, to, strides, 0, broadcast_rule, "broadcast_to", t.shape)
+
+cdef int broadcast_rule(Node node, Tensor dy) except -1:
+    return node.give_unbroadcast(0, dy, node.extra, False)
+
+
+# ---------------------------------------------------------------- another order
+
+# y[i_a, i_b, ...] = x[i_0, i_1, ...]      dx = dy with the axes put back
+
+def transpose(x, axes=None) -> Tensor:
+    """x with its axes in another order: axis d of the result is axis axes[d] of x. Reversed by default. A view.
+
+    >>> import minigrad as mg
+    >>> mg.transpose(mg.ones((2, 3, 4)), (2, 0, 1)).shape
+    (4, 2, 3)
+    """
+    cdef Tensor t = as_input(x, "transpose")
+    cdef int nd = cnp.PyArray_NDIM(t._array), d
+    cdef bint named[MAX_DIMS]
+    cdef tuple order
+    if axes is None:
+        order = tuple(range(nd - 1, -1, -1))
+    else:
+        order = tuple([axis_of(axis, nd, "transpose") for axis in (axes if isinstance(axes, (tuple, list)) else (axes,))])
+        if mark_axes(named, order, nd, "transpose") != nd:
+            raise ValueError(f"transpose: axes must name each of the {nd} dimensions once, got {axes}")
+    return permuted(t, order, False)
+
+cdef Tensor permuted(Tensor x, tuple order, bint back):
+    """x with its axes in the given order, or put back from it."""
+    cdef cnp.npy_intp shape[MAX_DIMS]
+    cdef cnp.npy_intp strides[MAX_DIMS]
+    cdef int nd = cnp.PyArray_NDIM(x._array), d, source, target
+    for d in range(nd):
+        source, target = (d, order[d]) if back else (order[d], d)
+        shape[target], strides[target] = cnp.PyArray_DIM(x._array, source), cnp.PyArray_STRIDE(x._array, source)
+    return seen_as(x, nd, shape, strides, 0, transpose_rule, "transpose", (order, back))
+
+cdef int transpose_rule(Node node, Tensor dy) except -1:
+    order, back = <tuple>node.extra
+    return node.give(0, permuted(dy, order, not back), False)
+
+
+# y[..., i, ..., j, ...] = x[..., j, ..., i, ...]            dx = dy with the axes exchanged again
+
+cpdef Tensor swapaxes(x, axis1, axis2):
+    """x with two axes exchanged. A view.
+
+    >>> import minigrad as mg
+    >>> mg.swapaxes(mg.ones((2, 3, 4)), 0, -1).shape
+    (4, 3, 2)
+    """
+    cdef Tensor t = as_input(x, "swapaxes")
+    cdef cnp.npy_intp shape[MAX_DIMS]
+    cdef cnp.npy_intp strides[MAX_DIMS]
+    cdef int nd = cnp.PyArray_NDIM(t._array), a = axis_of(axis1, nd, "swapaxes"), b = axis_of(axis2, nd, "swapaxes"), d, source
+    for d in range(nd):
+        source = b if d == a else a if d == b else d
+        shape[d], strides[d] = cnp.PyArray_DIM(t._array, source), cnp.PyArray_STRIDE(t._array, source)
+    return seen_as(t, nd, shape, strides, 0, swapaxes_rule, "swapaxes", (a, b))
+
+cdef int swapaxes_rule(Node node, Tensor dy) except -1:
+    axis1, axis2 = <tuple>node.extra
+    return node.give(0, swapaxes(dy, axis1, axis2), False)
+
+
+# y[i] = x[n - 1 - i]              dx[i] = dy[n - 1 - i]
+
+cpdef Tensor flip(x, axis=None):
+    """x in reverse order along one axis, several, or all. A view.
+
+    >>> import minigrad as mg
+    >>> mg.flip(mg.Tensor([1.0, 2.0, 3.0]))
+    Tensor([3., 2., 1.])
+    """
+    cdef Tensor t = as_input(x, "flip")
+    cdef cnp.npy_intp strides[MAX_DIMS]
+    cdef bint flipped[MAX_DIMS]
+    cdef int nd = cnp.PyArray_NDIM(t._array), d
+    cdef Py_ssize_t offset = 0
+    if axis is None:
+        axes = tuple(range(nd))
+    else:
+        axes = tuple([axis_of(one, nd, "flip") for one in (axis if isinstance(axis, (tuple, list)) else (axis,))])
+    mark_axes(flipped, axes, nd, "flip")
+    for d in range(nd):
+        strides[d] = cnp.PyArray_STRIDE(t._array, d)
+        if flipped[d]:
+            if cnp.PyArray_SIZE(t._array):
+                offset += strides[d] * (cnp.PyArray_DIM(t._array, d) - 1)
+            strides[d] = -strides[d]
+    return seen_as(t, nd, cnp.PyArray_DIMS(t._array), strides, offset, flip_rule, "flip", axes)
+
+cdef int flip_rule(Node node, Tensor dy) except -1:
+    return node.give(0, flip(dy, node.extra), False)
+
+
+# ---------------------------------------------------------------- joining and cutting
+
+cdef tuple several(object tensors, str op):
+    """A sequence of at least one Tensor, all of one dtype."""
+    cdef Tensor first = None
+    cdef bint one_type = True
+    if isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__"):
+        raise TypeError(f"{op}: tensors must be a sequence of Tensors, got {type(tensors).__name__}")
+    cdef tuple found
+    if isinstance(tensors, masked_array):
+        raise TypeError(f"{op}: tensors must not be a masked array, the mask would be lost: use tensors.filled(value)")
+    found = tuple(tensors)
+    if not found:
+        raise ValueError(f"{op}: tensors must hold at least one Tensor, got none")
+    for part in found:
+        if isinstance(part, Tensor) and first is None:
+            first = <Tensor>part
+        one_type &= isinstance(part, Tensor) and cnp.PyArray_TYPE((<Tensor>part)._array) == cnp.PyArray_TYPE(first._array)
+    if one_type:
+        return found
+    if first is None:
+        first = as_input(found[0], op)
+    return tuple([as_operand(part, first, op) for part in found])
+
+
+cdef bint too_large(cnp.ndarray x, double times) noexcept:
+    """May `times` as many elements as x has be too many? Expanded views can have far more than fit into memory."""
+    cdef int d
+    for d in range(cnp.PyArray_NDIM(x)):
+        times *= max(cnp.PyArray_DIM(x, d), 1)
+    return times >= 2.0**58
+
+
+cdef int copy_part(cnp.ndarray y, cnp.ndarray x, int axis, bint new_axis, cnp.npy_intp at) except -1:
+    """y[..., at : at + n, ...] = x along `axis`, which is x's own, of length n, or a new one, where n = 1; y is contiguous."""
+    cdef int nd = cnp.PyArray_NDIM(x), d
+    cdef cnp.npy_intp item = cnp.PyArray_ITEMSIZE(x), rows = 1, run = item, o
+    cdef cnp.npy_intp step = item if new_axis and axis == nd else cnp.PyArray_STRIDE(y, axis)
+    cdef char *to = <char *>cnp.PyArray_DATA(y) + at * step
+    cdef const char *source = <const char *>cnp.PyArray_DATA(x)
+    cdef ptrdiff_t sx[MAX_DIMS]
+    cdef ptrdiff_t sy[MAX_DIMS]
+    if not PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS):
+        for d in range(nd):
+            sx[d] = cnp.PyArray_STRIDE(x, d) // item
+            sy[d] = cnp.PyArray_STRIDE(y, d + (new_axis and d >= axis)) // item
+        copy_strided(item, nd, <const ptrdiff_t *>cnp.PyArray_DIMS(x), source, sx, to, sy)
+        return 0
+    for d in range(nd):
+        if d < axis:
+            rows *= cnp.PyArray_DIM(x, d)
+        else:
+            run *= cnp.PyArray_DIM(x, d)
+    cdef cnp.npy_intp row_stride = cnp.PyArray_STRIDE(y, axis - 1) if axis else 0
+    for o in range(rows):
+        memcpy(to + o * row_stride, source + o * run, run)
+    return 0
+
+
+cdef bint wanted(tuple parts):
+    """Does one of the parts want a gradient, and is recording on?"""
+    if recording():
+        for part in parts:
+            if (<Tensor>part)._requires_grad or stale(<Tensor>part):
+                return True
+    return False
+
+
+# y = [x_0, x_1, ...] along an axis        dx_i = its part of dy, a view
+
+def concatenate(tensors, axis=0) -> Tensor:
+    """Tensors joined along an axis that they have; their other dimensions must agree.
+
+    >>> import minigrad as mg
+    >>> mg.concatenate([mg.zeros(1), mg.ones(2)])
+    Tensor([0., 1., 1.])
+    """
+    cdef tuple parts = several(tensors, "concatenate")
+    cdef Tensor first = <Tensor>parts[0], part, y
+    cdef int nd = cnp.PyArray_NDIM(first._array), at, d
+    cdef cnp.npy_intp shape[MAX_DIMS]
+    cdef bint fits
+    if nd == 0:
+        raise ValueError("concatenate: 0-d tensors cannot be concatenated: use stack")
+    at = axis_of(axis, nd, "concatenate")
+    end, ends = 0, [0]
+    for i, part in enumerate(parts):
+        fits = cnp.PyArray_NDIM(part._array) == nd
+        if fits:
+            for d in range(nd):
+                fits &= d == at or cnp.PyArray_DIM(part._array, d) == cnp.PyArray_DIM(first._array, d)
+        if not fits:
+            raise ValueError(f"concatenate: all tensors must have the shape of the first, {first.shape}, but along axis {at}; "
+                             f"tensor {i} has {part.shape}")
+        end += cnp.PyArray_DIM(part._array, at)
+        ends.append(end)
+    if too_large(first._array, end / max(cnp.PyArray_DIM(first._array, at), 1)):
+        checked_shape(first.shape[:at] + (end,) + first.shape[at + 1:], "concatenate")
+    for d in range(nd):
+        shape[d] = end if d == at else cnp.PyArray_DIM(first._array, d)
+    y = wrap(new_array(nd, shape, cnp.PyArray_TYPE(first._array), False))
+    for i, part in enumerate(parts):
+        if cnp.PyArray_SIZE(part._array):
+            copy_part(y._array, part._array, at, False, ends[i])
+    if wanted(parts):
+        recordn(y, concatenate_rule, "concatenate", parts).extra = (at, ends)
+    return y
+
+def adjoin(Tensor whole not None, parts) -> Tensor:
+    """`whole` as the concatenation of `parts` along the last axis: they lie side by side in its memory, so nothing is copied."""
+    cdef tuple pieces = tuple(parts)
+    cdef int at = whole.ndim - 1
+    cdef tuple shape = whole.shape
+    cdef Tensor part
+    cdef Py_ssize_t columns = 0
+    for part in pieces:
+        if part is None or at < 0 or part.ndim != len(shape) or part.shape[:at] != shape[:at]:
+            raise ValueError(f"adjoin: the parts must be Tensors that make up the shape {shape} along its last axis")
+        columns += part.shape[at]
+    if columns != shape[at]:
+        raise ValueError(f"adjoin: the parts must have {shape[at]} columns together, got {columns}")
+    if wanted(pieces):
+        ends = list(accumulate([part.shape[at] for part in pieces], initial=0))
+        recordn(whole, concatenate_rule, "concatenate", pieces).extra = (at, ends)
+    return whole
+
+cdef int concatenate_rule(Node node, Tensor dy) except -1:
+    axis, ends = <tuple>node.extra
+    lead = (slice(None),) * axis
+    for i in range(len(node.slots)):
+        if node.wants(i):
+            node.give(i, getitem(dy, (*lead, slice(ends[i], ends[i + 1]))), False)
+    return 0
+
+
+# y[i] = x_i along a new axis              dx_i = dy[i], a view
+
+def stack(tensors, axis=0) -> Tensor:
+    """Tensors of one shape joined along a new axis, which is axis `axis` of the result.
+
+    >>> import minigrad as mg
+    >>> mg.stack([mg.zeros(2), mg.ones(2)])
+    Tensor([[0., 0.],
+            [1., 1.]])
+    """
+    cdef tuple parts = several(tensors, "stack")
+    cdef Tensor first = <Tensor>parts[0], part, y
+    cdef int nd = cnp.PyArray_NDIM(first._array) + 1, at = axis_of(axis, nd, "stack"), d
+    cdef cnp.npy_intp shape[MAX_DIMS]
+    cdef bint fits
+    if nd > MAX_DIMS:
+        raise ValueError(f"stack: the result would have more than {MAX_DIMS} dimensions")
+    for i, part in enumerate(parts):
+        fits = cnp.PyArray_NDIM(part._array) == nd - 1
+        if fits:
+            for d in range(nd - 1):
+                fits &= cnp.PyArray_DIM(part._array, d) == cnp.PyArray_DIM(first._array, d)
+        if not fits:
+            raise ValueError(f"stack: all tensors must have the shape of the first, {first.shape}; tensor {i} has {part.shape}")
+    if too_large(first._array, len(parts)):
+        checked_shape((len(parts),) + first.shape, "stack")
+    for d in range(nd):
+        shape[d] = len(parts) if d == at else cnp.PyArray_DIM(first._array, d - (d > at))
+    y = wrap(new_array(nd, shape, cnp.PyArray_TYPE(first._array), False))
+    if cnp.PyArray_SIZE(first._array):
+        for i, part in enumerate(parts):
+            copy_part(y._array, part._array, at, True, i)
+    if wanted(parts):
+        recordn(y, stack_rule, "stack", parts).extra = at
+    return y
+
+cdef int stack_rule(Node node, Tensor dy) except -1:
+    cdef tuple lead = (slice(None),) * node.extra
+    for i in range(len(node.slots)):
+        if node.wants(i):
+            node.give(i, getitem(dy, (*lead, i) if lead else i), False)
+    return 0
+
+
+# y_0, y_1, ... = parts of x               dx's parts = dy_0, dy_1, ...: each is added into its part of one buffer
+
+cpdef list split(x, parts, axis=0):
+    """x cut along an axis into a list of views: `parts` equal ones (an int), or ones of the given lengths.
+
+    >>> import minigrad as mg
+    >>> mg.split(mg.Tensor([1.0, 2.0, 3.0]), [1, 2])
+    [Tensor([1.]), Tensor([2., 3.])]
+    """
+    cdef Tensor t = as_input(x, "split")
+    cdef int nd = cnp.PyArray_NDIM(t._array), at = axis_of(axis, nd, "split")
+    cdef Py_ssize_t length = cnp.PyArray_DIM(t._array, at), start = 0
+    cdef tuple lead = (slice(None),) * at
+    several_lengths = isinstance(parts, (list, tuple))
+    try:
+        sizes = [operator.index(size) for size in parts] if several_lengths else operator.index(parts)
+    except MemoryError:
+        raise
+    except Exception:
+        raise TypeError(f"split: parts must be an int or a list of ints, got {parts!r}") from None
+    if several_lengths:
+        if any([size < 0 for size in sizes]) or sum(sizes) != length:
+            raise ValueError(f"split: parts must be lengths that add up to {length}, the length of axis {at}, got {parts}")
+    elif sizes < 1 or length % sizes or sizes > MOST_PARTS:
+        raise ValueError(f"split: axis {at} of length {length} cannot be cut into {parts} equal parts")
+    else:
+        sizes = [length // sizes] * sizes
+    pieces = []
+    for size in sizes:
+        pieces.append(sliced(t, (*lead, slice(start, start + size)), "split"))
+        start += size
+    return pieces
+
+
+# y = x with a frame of a constant         dx = dy without the frame
+
+def pad(x, widths, value=0.0) -> Tensor:
+    """x with before and after elements of `value` added along each axis d, where widths[d] = (before, after).
+
+    >>> import minigrad as mg
+    >>> mg.pad(mg.Tensor([1.0, 2.0]), [(1, 2)])
+    Tensor([0., 1., 2., 0., 0.])
+    """
+    cdef Tensor t = as_input(x, "pad"), y
+    try:
+        pairs = [(operator.index(before), operator.index(after)) for before, after in widths]
+    except MemoryError:
+        raise
+    except Exception:
+        raise TypeError(f"pad: widths must be a pair (before, after) of ints for each dimension, got {widths!r}") from None
+    if len(pairs) != t.ndim or any([min(pair) < 0 for pair in pairs]):
+        raise ValueError(f"pad: widths must be {t.ndim} pairs of ints that are not negative, got {widths}")
+    if isinstance(value, complex) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"pad: value must be a number, got {type(value).__name__}")
+    cdef tuple inside = tuple([slice(before, before + n) for (before, _), n in zip(pairs, t.shape)])
+    shape = checked_shape([before + n + after for (before, after), n in zip(pairs, t.shape)], "pad")
+    y = wrap(np.full(shape, as_operand(value, t, "pad")._array))
+    y._array[inside] = t._array
+    if tracked(t):
+        record1(y, pad_rule, "pad", t).extra = inside
+    return y
+
+cdef int pad_rule(Node node, Tensor dy) except -1:
+    return node.give(0, getitem(dy, node.extra), False)
+
+
+# ---------------------------------------------------------------- running sums; the other dtype
+
+# y_i = x_0 + ... + x_i            dx_i = dy_i + ... + dy_{n-1}, added from the end
+
+cpdef Tensor cumsum(x, axis):
+    """The running sums along an axis.
+
+    >>> import minigrad as mg
+    >>> mg.cumsum(mg.Tensor([1.0, 2.0, 3.0]), 0)
+    Tensor([1., 3., 6.])
+    """
+    cdef Tensor t = as_input(x, "cumsum"), y
+    cdef int at = axis_of(axis, cnp.PyArray_NDIM(t._array), "cumsum")
+    y = wrap(running_sums(t._array, at))
+    if tracked(t):
+        record1(y, cumsum_rule, "cumsum", t).extra = at
+    return y
+
+cdef cnp.ndarray running_sums(cnp.ndarray x, int axis):
+    """As `sum` in csrc/reduce.inc: float32 in double, float64 with the errors of the additions (TwoSum) added up beside them."""
+    with np.errstate(all="ignore"):
+        high = np.cumsum(x, axis, np.float64)
+        if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT:
+            return high.astype(np.float32)
+        before = np.zeros_like(high)                # the sum before each element
+        if x.shape[axis]:
+            before.swapaxes(0, axis)[1:] = high.swapaxes(0, axis)[:x.shape[axis] - 1]
+        from_x = high - before
+        low = np.cumsum((before - (high - from_x)) + (x - from_x), axis)
+        return np.where(np.isfinite(low), high + low, high)
+
+cdef int cumsum_rule(Node node, Tensor dy) except -1:
+    return node.give(0, flip(cumsum(flip(dy, node.extra), node.extra), node.extra), False)
+
+
+# y = x in another dtype           dx = dy in x's dtype
+
+cpdef Tensor astype(x, dtype):
+    """x as float32 or float64, rounded to nearest; x itself if it is that already.
+
+    >>> import minigrad as mg
+    >>> mg.astype(mg.ones(2), "float64")
+    Tensor([1., 1.], dtype=float64)
+    """
+    cdef Tensor t = as_input(x, "astype"), y
+    target = checked_dtype(dtype, "astype")
+    if target == t._array.dtype:
+        return t
+    with np.errstate(all="ignore"):
+        y = wrap(t._array.astype(target, order="C"))
+    if tracked(t):
+        record1(y, astype_rule, "astype", t).extra = t._array.dtype
+    return y
+
+cdef int astype_rule(Node node, Tensor dy) except -1:
+    return node.give(0, astype(dy, node.extra), True)
+
+
+# ---------------------------------------------------------------- methods of Tensor
+
+def _reshape(x, *shape):
+    """x.reshape(2, 3), or x.reshape((2, 3)): see minigrad.reshape."""
+    return reshape(x, shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape)
+
+
+def _transpose(x, *axes):
+    """x.transpose(1, 0), x.transpose((1, 0)), or x.transpose() for all axes in reverse order: see minigrad.transpose."""
+    if len(axes) == 1 and not hasattr(axes[0], "__index__"):
+        return transpose(x, axes[0])
+    return transpose(x, axes or None)
+
+
+install("reshape", _reshape)
+install("transpose", _transpose)
+install("T", property(transpose, doc="The transpose: all axes in reverse order."))
+for _function in (swapaxes, squeeze, unsqueeze, broadcast_to, flip, cumsum, split, astype):
+    install(_function.__name__, _function)

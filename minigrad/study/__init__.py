@@ -1,0 +1,1 @@
+"""Tools to study gradients with: gradient checks, drawings of the graph."""

@@ -1,0 +1,149 @@
+/* Compares every instruction set of this CPU with the scalar one, to the bit: all elementwise functions, products, sums,
+ * steps of optimisers, for both float types.
+ *
+ *     make isa        on this machine          make neon       the NEON kernels, under qemu (aarch64-linux-gnu-gcc, qemu-user)
+ */
+#include "kernels.h"
+#include "optim.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N = 1003, M = 25, K = 9, COLUMNS = 37 };
+
+static size_t itemsize;
+
+static void fill(void *x, int n) {
+    for (int i = 0; i < n; i++) {
+        double v = (rand() / (double)RAND_MAX - 0.5) * (i % 3 ? 4 : 60);
+        if (itemsize == 4) ((float *)x)[i] = (float)v;
+        else ((double *)x)[i] = v;
+    }
+}
+
+static int is_nan(const void *x, int i) {
+    return itemsize == 4 ? ((const float *)x)[i] != ((const float *)x)[i] : ((const double *)x)[i] != ((const double *)x)[i];
+}
+
+/* How many of n elements differ; NaNs are alike. */
+static int differ(const char *what, const char *isa, int id, const void *x, const void *y, int n) {
+    int bad = 0;
+    for (int i = 0; i < n; i++)
+        bad += memcmp((const char *)x + (size_t)i * itemsize, (const char *)y + (size_t)i * itemsize, itemsize) && !(is_nan(x, i) && is_nan(y, i));
+    if (bad) printf("%s float%d %s %d: %d of %d elements differ from scalar\n", isa, (int)itemsize * 8, what, id, bad, n);
+    return bad;
+}
+
+/* A step of each optimiser with all that it can have, from the same parameter, gradient and state: the parameter and what is kept. */
+static int differ_in_a_step(const char *isa, int id, const mg_kernels *k, const mg_kernels *scalar) {
+    static double p[2][N], g[N], m[2][N], v[2][N], extra[2][N];
+    int bad = 0;
+    for (int all = 0; all < 2; all++) {
+        fill(g, N);
+        fill(p[0], N);
+        fill(m[0], N);
+        k->map[mg_map_abs](N, g, 1, v[0]);
+        k->map[mg_map_abs](N, p[0], 1, extra[0]);
+        memcpy(p[1], p[0], sizeof p[0]);
+        memcpy(m[1], m[0], sizeof m[0]);
+        memcpy(v[1], v[0], sizeof v[0]);
+        memcpy(extra[1], extra[0], sizeof extra[0]);
+        for (int i = 0; i < 2; i++) {
+            mg_update u = {.n = N, .p = p[i], .g = g, .v = v[i], .lr = 0.1, .shrink = 0.01 * all, .weight_decay = 0.03 * all,
+                           .momentum = 0.9, .dampening = 0.2 * all, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .root = 3.3,
+                           .maximize = all, .nesterov = all};
+            if (all || id == mg_step_adam) u.m = m[i];
+            if (all) u.extra = extra[i];
+            (i ? scalar : k)->step[id](&u, 0, N - 1);
+            (i ? scalar : k)->step[id](&u, N - 1, 1);
+        }
+        bad += differ("step p", isa, id, p[0], p[1], N) + differ("step m", isa, id, m[0], m[1], N);
+        bad += differ("step v", isa, id, v[0], v[1], N) + differ("step extra", isa, id, extra[0], extra[1], N);
+    }
+    return bad;
+}
+
+/* Rows that go to three rows of the result, most of them to the middle one. */
+static int differ_in_scatter(const char *isa, int len, const mg_kernels *k, const mg_kernels *scalar, const double *a, double *x,
+                             double *y) {
+    static int64_t index[N], order[N];
+    int n = N / len, placed = 0;
+    for (int i = 0; i < n; i++) index[i] = i % 5 == 1 ? 0 : i % 7 == 1 ? 2 : 1;
+    for (int row = 0; row < 3; row++)
+        for (int i = 0; i < n; i++)
+            if (index[i] == row) order[placed++] = i;
+    k->scatter_add((size_t)n, index, order, (size_t)len, a, x);
+    scalar->scatter_add((size_t)n, index, order, (size_t)len, a, y);
+    return differ("scatter_add", isa, len, x, y, 3 * len);
+}
+
+int main(void) {
+    static double a[N], b[N], x[N], y[N];
+    int bad = 0;
+    for (itemsize = 4; itemsize <= 8; itemsize += 4)
+        for (const char *const *isa = mg_isas_built(); *isa; isa++) {
+            if (!mg_isa_usable(*isa)) continue;
+            const mg_kernels *k = mg_table(*isa, itemsize), *scalar = mg_table("scalar", itemsize);
+            fill(a, N);
+            fill(b, N);
+            for (int id = 0; id < mg_map_count; id++) {
+                k->map[id](N, a, 1, x);
+                scalar->map[id](N, a, 1, y);
+                bad += differ("map", *isa, id, x, y, N);
+            }
+            for (int id = 0; id < mg_map2_count; id++) {
+                k->map2[id](N, a, 1, b, 1, x);
+                scalar->map2[id](N, a, 1, b, 1, y);
+                bad += differ("map2", *isa, id, x, y, N);
+            }
+            fill(x, M * COLUMNS);
+            memcpy(y, x, sizeof x);
+            k->gemm(M, COLUMNS, K, a, K, 1, b, COLUMNS, 1, x, COLUMNS, 1);
+            scalar->gemm(M, COLUMNS, K, a, K, 1, b, COLUMNS, 1, y, COLUMNS, 1);
+            bad += differ("gemm", *isa, 0, x, y, M * COLUMNS);
+            k->sum(1, N, 1, a, x);
+            scalar->sum(1, N, 1, a, y);
+            bad += differ("sum", *isa, 0, x, y, 1);
+            k->sum(1, N / 3, 3, a, x);
+            scalar->sum(1, N / 3, 3, a, y);
+            bad += differ("sum", *isa, 3, x, y, 3);
+            for (int cols = 1; cols < 80; cols++) {     /* in two calls, as threads and steps divide the sum */
+                static double low[2][80];
+                int rows = N / cols;
+                memset(low, 0, sizeof low);
+                memcpy(x, b, sizeof x);
+                memcpy(y, b, sizeof y);
+                k->add_rows((size_t)rows, (size_t)cols, a, cols, x, low[0]);
+                scalar->add_rows(2, (size_t)cols, a, cols, y, low[1]);
+                scalar->add_rows((size_t)rows - 2, (size_t)cols, (const char *)a + 2 * (size_t)cols * itemsize, cols, y, low[1]);
+                bad += differ("add_rows", *isa, cols, x, y, cols);
+                if (memcmp(low[0], low[1], sizeof low[0])) {
+                    printf("%s float%d add_rows %d: the low parts differ from scalar\n", *isa, (int)itemsize * 8, cols);
+                    bad++;
+                }
+                k->round_sums((size_t)cols, low[0], x);
+                scalar->round_sums((size_t)cols, low[1], y);
+                bad += differ("round_sums", *isa, cols, x, y, cols);
+                bad += differ_in_scatter(*isa, cols, k, scalar, a, x, y);
+            }
+            k->softmax(17, N / 17, a, x);
+            scalar->softmax(17, N / 17, a, y);
+            bad += differ("softmax", *isa, 0, x, y, N);
+            for (int id = 0; id < mg_step_count; id++) bad += differ_in_a_step(*isa, id, k, scalar);
+            memcpy(x, a, sizeof x);
+            memcpy(y, a, sizeof y);
+            k->scale(N, 1 / 3.0, x);
+            scalar->scale(N, 1 / 3.0, y);
+            k->clamp(N, 1.1, x);
+            scalar->clamp(N, 1.1, y);
+            bad += differ("scale, clamp", *isa, 0, x, y, N);
+            for (int n = 0; n < N; n += n < 70 ? 1 : 100)
+                if (k->sum_squares((size_t)n, 0.3, a) != scalar->sum_squares((size_t)n, 0.3, a)) {
+                    printf("%s float%d sum_squares of %d elements differs from scalar\n", *isa, (int)itemsize * 8, n);
+                    bad++;
+                }
+            printf("%s float%d compared\n", *isa, (int)itemsize * 8);
+        }
+    printf(bad ? "DIFFERENT BITS\n" : "the same bits\n");
+    return bad != 0;
+}
