@@ -61,17 +61,17 @@ class Build:
     def build(self):
         environment = os.environ | {"CC": self.compiler, "LDSHARED": f"{self.compiler} -shared",
                                     "CFLAGS": FLAGS, "LDFLAGS": self.link,
-                                    "MINIGRAD_DEBUG": "1"}
+                                    "MINIGRAD_DEBUG": "sanitize"}
         command = [sys.executable, "setup.py", "-q", "build", "--build-base", str(self.folder),
                    "--build-lib", str(self.library)]
         subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-        for path in self.library.glob("minigrad/*.so"):
+        for path in self.library.rglob("*.so"):
             if b"__asan_report" not in path.read_bytes():
                 sys.exit(f"asan: {path} was built without the sanitizer")
         self.reports.mkdir(exist_ok=True)
         self.planted = self.folder / "planted.so"
         command = [self.compiler, "-shared", "-fPIC", "-O1", "-g", *self.link.split(),
-                   str(ROOT / "tests" / "asan_check.c"), "-o",
+                   str(ROOT / "tests" / "csrc" / "asan_check.c"), "-o",
                    str(self.planted)]
         subprocess.run(command, check=True)
 
@@ -136,7 +136,7 @@ class Build:
                                                                      "debug": "40000"}[allocator],
                                               "MINIGRAD_FUZZ_REPORT": str(report)}
             command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "slow",
-                       "tests/test_public_fuzz.py"]
+                       "tests/core/test_public_fuzz.py"]
             done = subprocess.run(command, env=environment, cwd=ROOT, text=True,
                                   stdout=subprocess.PIPE)
             if done.returncode:

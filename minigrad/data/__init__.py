@@ -8,6 +8,6 @@ from minigrad.data.batches import NO_CLASS, Batches, pad
 from minigrad.data.place import Epoch
 from minigrad.data.scaler import Scaler
 from minigrad.data.streams import Stream
-from minigrad.data.windows import windows
+from minigrad.data.series import windows
 
 __all__ = ["NO_CLASS", "Batches", "Epoch", "Scaler", "Stream", "pad", "windows"]

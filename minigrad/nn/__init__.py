@@ -8,7 +8,7 @@ from minigrad.nn.gru import GRU
 from minigrad.nn.lstm import LSTM
 from minigrad.nn.rnn import RNN
 from minigrad.nn.cell import CellState, HiddenState
-from minigrad.nn.unroll import bidirectional, merge_directions, unroll
+from minigrad.nn.sequence import bidirectional, merge_directions, unroll
 from minigrad.nn.spectral import power_norms, scale_spectral_radius_, spectral_radius
 
 __all__ = [

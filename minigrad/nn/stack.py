@@ -21,7 +21,7 @@ from minigrad.nn.fused import (
     sequence,
 )
 from minigrad.nn.module import Module, tensor_of
-from minigrad.nn.unroll import checked_merge, merge_directions, unroll
+from minigrad.nn.sequence import checked_merge, merge_directions, unroll
 from minigrad.ops.shape import adjoin, stack
 from minigrad.random import checked_probability, dropout, dropout_mask
 

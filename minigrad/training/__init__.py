@@ -1,6 +1,6 @@
 """From a loss to trained weights: truncated backpropagation through time, the training loop, and checkpoints."""
 from minigrad.training.bptt import TruncatedBPTT, accumulate
-from minigrad.training.fit import fit
+from minigrad.training.loop import fit
 from minigrad.training.history import History
 from minigrad.training.saving import load_training, save_training
 

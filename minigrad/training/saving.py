@@ -10,7 +10,7 @@ from minigrad.core.tensor import Tensor
 from minigrad.random import Generator, default_generator
 from minigrad.training.checkpoint import CheckpointError, load
 from minigrad.training.checkpoint import save as save_arrays
-from minigrad.training.fit import _interrupts
+from minigrad.training.interrupts import _interrupts
 
 
 def save_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:

@@ -2,9 +2,9 @@
 
 A crash, a hang or a fault fails with the seed and the last call. The same processes run again with
 
-    python tests/fuzzing.py --seed SEED --calls CALLS ... --log calls.log
+    python tests/core/fuzzing.py --seed SEED --calls CALLS ... --log calls.log
 
-The fast tier always runs; `pytest -m slow tests/test_public_fuzz.py` makes 100,000 calls (MINIGRAD_FUZZ_CALLS: another number,
+The fast tier always runs; `pytest -m slow tests/core/test_public_fuzz.py` makes 100,000 calls (MINIGRAD_FUZZ_CALLS: another number,
 MINIGRAD_FUZZ_SEED: other seeds).
 """
 import concurrent.futures

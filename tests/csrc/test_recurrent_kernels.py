@@ -14,7 +14,7 @@ def test_the_kernels_equal_their_specification(tmp_path):
     if not shutil.which(compiler[0]):
         pytest.skip(f"no C compiler {compiler[0]!r}")
     program = tmp_path / "check"
-    sources = [ROOT / "tests/recurrent_check.c", *sorted((ROOT / "csrc").glob("*.c"))]
+    sources = [ROOT / "tests/csrc/recurrent_check.c", *sorted((ROOT / "csrc").rglob("*.c"))]
     flags = ["-std=c11", "-O1", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", f"-I{ROOT / 'csrc'}"]
     subprocess.run([*compiler, *flags, *map(str, sources), "-o", str(program), "-lpthread", "-lm"], check=True)
     done = subprocess.run([str(program)], capture_output=True, text=True)

@@ -15,7 +15,7 @@ import minigrad as mg
 from minigrad.data.batches import Batches, pad
 from minigrad.data.scaler import Scaler
 from minigrad.data.streams import Stream
-from minigrad.data.windows import windows
+from minigrad.data.series import windows
 
 
 def ragged(lengths, *shape, seed=0):

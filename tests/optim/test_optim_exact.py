@@ -101,8 +101,8 @@ def test_the_correction_of_the_bias_is_exact(beta):
             mpmath = pytest.importorskip("mpmath")
             mpmath.mp.prec = 300
             exact = 1 - mpmath.mpf(beta) ** t
-        assert abs(float((optim._rest_of_power(beta, t) - exact) / exact if t >= 2000 else
-                         (Fraction(optim._rest_of_power(beta, t)) - exact) / exact)) < max(1e-14, 1e-17 * t)
+        assert abs(float((optim.optimizers._rest_of_power(beta, t) - exact) / exact if t >= 2000 else
+                         (Fraction(optim.optimizers._rest_of_power(beta, t)) - exact) / exact)) < max(1e-14, 1e-17 * t)
 
 
 @each_dtype

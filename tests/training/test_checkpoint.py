@@ -559,7 +559,7 @@ def test_a_link_is_replaced_and_its_target_kept(tmp_path):
 @posix
 def test_a_file_that_is_replaced_while_it_is_read(tmp_path, monkeypatch):
     save_old(tmp_path)
-    read = mg.checkpoint._read
+    read = mg.training.checkpoint._read
 
     def replaced(file, size):
         mg.save(tmp_path / "a", {"w": np.ones(5)})
@@ -631,7 +631,7 @@ def test_the_umask_is_not_touched(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "umask", touched)
     mg.save(tmp_path / "a", {})
     mg.save(tmp_path / "a", {})
-    mg.checkpoint.check_place(tmp_path / "b")
+    mg.training.checkpoint.check_place(tmp_path / "b")
     assert os.listdir(tmp_path) == ["a"]
 
 
@@ -657,7 +657,7 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path):
     os.symlink("folder", tmp_path / "link")
     os.symlink("/dev/null", tmp_path / "null")
     for name, error in (("fifo", OSError), ("folder", IsADirectoryError), ("link", IsADirectoryError), ("null", OSError)):
-        for call in (lambda path: mg.save(path, {}), mg.checkpoint.check_place):
+        for call in (lambda path: mg.save(path, {}), mg.training.checkpoint.check_place):
             with pytest.raises(error) as caught:
                 call(tmp_path / name)
             assert caught.value.filename == str(tmp_path / name)

@@ -15,7 +15,7 @@ import pytest
 import minigrad as mg
 from minigrad.training.history import History
 from minigrad.training.bptt import TruncatedBPTT, accumulate
-from minigrad.training.fit import fit
+from minigrad.training.loop import fit
 from minigrad.training.saving import load_training, save_training
 
 posix = pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")

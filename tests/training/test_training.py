@@ -18,7 +18,7 @@ import pytest
 
 import minigrad as mg
 from minigrad.training.bptt import TruncatedBPTT, accumulate
-from minigrad.training.fit import fit
+from minigrad.training.loop import fit
 from minigrad.training.saving import load_training, save_training
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
@@ -340,7 +340,7 @@ def test_a_loss_that_went_backward_itself():
 
 def test_progress_in_plain_lines(monkeypatch):
     times = iter(np.arange(0, 1000, 0.4))
-    monkeypatch.setattr("minigrad.training.fit.time", types.SimpleNamespace(perf_counter=lambda: next(times)))
+    monkeypatch.setattr("minigrad.training.loop.time", types.SimpleNamespace(perf_counter=lambda: next(times)))
     net = Line()
     history = net.run(epochs=2, line=lambda h: f"<{h.loss[-1]:.3f}>")
     lines = net.out.splitlines()

@@ -4,9 +4,7 @@ and checkpoints of all that a training consists of. What a step does to the weig
 import contextlib
 import inspect
 import math
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -23,6 +21,7 @@ from minigrad.random import Generator, default_generator
 from minigrad.training.bptt import _check_loss
 from minigrad.training.checkpoint import check_place, contents
 from minigrad.training.history import History
+from minigrad.training.interrupts import _interrupts
 from minigrad.training.saving import _check_parts, _training, load_training, save_training
 
 
@@ -501,28 +500,6 @@ def _print_end(history: History, patience: int | None, idle: bool) -> None:
         texts.append("no validation was a number: the model has the last weights")
     if texts:
         print(f"ended at step {history.step}: {'; '.join(texts)}", flush=True)
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list]:
-    """A list that the first Ctrl-C fills, so that a step is never broken off; the second one is a KeyboardInterrupt."""
-    stop: list[int] = []
-    if threading.current_thread() is not threading.main_thread():       # Python delivers signals to the main thread alone
-        yield stop
-        return
-    before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
-    if before is signal.SIG_IGN:            # started by nohup, say: to be left alone
-        yield stop
-        return
-
-    def note(number: int, _: Any) -> None:
-        stop.append(number)
-        signal.signal(signal.SIGINT, before)
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

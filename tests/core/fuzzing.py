@@ -1,6 +1,6 @@
 """Calls of everything public, with hostile arguments, in a process that may die: the child of test_public_fuzz.py.
 
-    python tests/fuzzing.py --seed 7 --calls 500 [--threads 3] [--interrupts] [--spoil] [--log calls.log]
+    python tests/core/fuzzing.py --seed 7 --calls 500 [--threads 3] [--interrupts] [--spoil] [--log calls.log]
 
 Each call draws a callable that was found by introspection (functions, classes, methods, properties, operators of live objects)
 and arguments that mostly fit, and sometimes do not at all. What a call returns goes into a pool that later calls draw from, so
