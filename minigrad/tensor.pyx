@@ -1793,6 +1793,8 @@ cdef class Tensor(Slot):
 
     def __format__(self, spec):
         """As str(), or the value of a tensor with one element with a format for numbers: f"{loss:.3f}"."""
+        if not isinstance(spec, str):
+            raise TypeError(f"format: the format must be a str, got {type(spec).__name__}")
         if not spec:
             return str(self)
         if cnp.PyArray_SIZE(self._array) != 1:

@@ -288,7 +288,7 @@ class LyingTensor(mg.Tensor):
     def dtype(self):
         return np.dtype(np.float16)
     def numpy(self):
-        return None
+        return np.zeros((7, 7), np.float16)
     def __len__(self):
         return 10**6
 
@@ -1759,7 +1759,7 @@ def templates(d):
                       (lambda x: mg.tanh(x),
                        [mg.Tensor(d.plain((2,), np.float64), requires_grad=True)]), {}),
         "vjp": (mg.vjp, (lambda x: x * x, t(3), t(3)), {"create_graph": True}),
-        "backward": (lambda y, *a, **k: y.backward(*a, **k),
+        "backward": (mg.Tensor.backward,
                      (t(2, 3) * mg.Tensor(d.plain((2, 3), np.float32), requires_grad=True),
                       t(2, 3)),
                      {"retain_graph": True}),
@@ -1896,8 +1896,8 @@ def main():
     RUN = run.main
 
     def unraisable(report):
-        if not isinstance(report.exc_value,
-                          (Planted, Stop)) and not planted_below(report.exc_value):
+        ours = isinstance(report.exc_value, (Planted, Stop)) or planted_below(report.exc_value)
+        if not ours and not run.spoilt:
             text = "".join(traceback.format_exception(report.exc_value)) if report.exc_value else ""
             run.fault("unraisable", f"{report.err_msg or 'ignored'}: {report.exc_value!r}", "",
                       text)
