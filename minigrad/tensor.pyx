@@ -1583,6 +1583,9 @@ cdef object compare(object a, object b, object operation):
 
 
 @cython.trashcan(True)
+@cython.binding(False)         # methods that check what they are called on: Tensor.detach(3) is a TypeError
+@cython.embedsignature(True)
+@cython.embedsignature.format("clinic")
 cdef class Tensor(Slot):
     """Tensor(data, dtype=None, requires_grad=False, copy=True): an n-dimensional array of float32 or float64 that remembers how it was made.
 

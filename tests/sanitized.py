@@ -142,7 +142,8 @@ class Build:
             if done.returncode:
                 print(done.stdout[-20000:], flush=True)
             told = json.loads(report.read_text()) if report.exists() else {"calls": 0, "faults": 1}
-            made, faults = made + told["calls"], faults + told["faults"]
+            failed = told["faults"] or int(done.returncode != 0)
+            made, faults = made + told["calls"], faults + failed
         return made, faults
 
 
