@@ -38,6 +38,7 @@ import linecache
 import math
 import operator
 import os
+import reprlib
 import sys
 import weakref
 import zlib
@@ -1333,7 +1334,7 @@ def checked_dtype(dtype, str op) -> np.dtype:
     try:
         found = np.dtype(dtype).newbyteorder("=")
     except TypeError:
-        raise TypeError(f"{op}: dtype must be float32 or float64, got {dtype!r}") from None
+        raise TypeError(f"{op}: dtype must be float32 or float64, got {reprlib.repr(dtype)}") from None
     if found != float32 and found != float64:
         raise TypeError(f"{op}: dtype must be float32 or float64, got {found}")
     return found
@@ -1523,7 +1524,7 @@ def checked_shape(shape, str op) -> tuple:
     """`shape` as a tuple of dimensions whose product can be addressed."""
     cdef tuple dims = ints_of(shape)
     if dims is None:
-        raise TypeError(f"{op}: shape must be made of ints, got {shape!r}")
+        raise TypeError(f"{op}: shape must be made of ints, got {reprlib.repr(shape)}")
     size = 1
     for d in dims:
         if d < 0:
