@@ -72,6 +72,7 @@ typedef integer vint __attribute__((vector_size(VBYTES)));
 typedef real vreal_unaligned __attribute__((vector_size(VBYTES), aligned(MG_REAL / 8), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
 
 MG_TARGET_BEGIN
 
@@ -172,6 +173,20 @@ INLINE void vstore_double(real *p, vdouble v) { _mm_storeu_ps(p, _mm256_cvtpd_ps
 INLINE vdouble vload_double(const real *p) { return __builtin_convertvector(*(const vdouble_reals *)p, vdouble); }
 INLINE void vstore_double(real *p, vdouble v) { *(vdouble_reals *)p = __builtin_convertvector(v, vdouble_reals); }
 #endif
+
+/* The first n <= DOUBLES reals as doubles; the other lanes are zero. Nothing outside p[0..n) is read. */
+INLINE vdouble vload_double_part(const real *p, size_t n) {
+#if defined(MG_ISA_AVX512) && MG_REAL == 32
+    return _mm512_cvtps_pd(_mm256_maskz_loadu_ps((__mmask8)((1u << n) - 1), p));
+#elif defined(MG_ISA_AVX2) && MG_REAL == 32
+    const __m128i place = _mm_setr_epi32(0, 1, 2, 3);
+    return _mm256_cvtps_pd(_mm_maskload_ps(p, _mm_cmpgt_epi32(_mm_set1_epi32((int)n), place)));
+#else
+    vdouble v = {0};
+    for (size_t i = 0; i < n; i++) v[i] = (double)p[i];
+    return v;
+#endif
+}
 
 /* The square of W vectors x[0..W) is transposed: in stage d the lanes of a with bit d and those of b without it change places. */
 #if defined(__clang__)

@@ -29,11 +29,17 @@
 #define MG_KERNELS(X) \
     /* y[i] += x[i*sx] */ \
     X(void, accumulate, (size_t n, const void *x, ptrdiff_t sx, void *y)) \
-    /* y[j] += x[0,j] + x[1,j] + ...: one chain of additions for each column, rows ascending, from the present y; \
-     * row i of x starts at x + i*row_stride. The bias gradient. */ \
-    X(void, add_rows, (size_t rows, size_t cols, const void *x, ptrdiff_t row_stride, void *y)) \
-    /* Reductions of a contiguous (outer, n, inner) array to a contiguous (outer, inner) one. The order of the additions depends \
-     * on n alone (see reduce.inc). max and min propagate NaN, and for n = 0 must not be called; argmax gives the first NaN, \
+    /* (y[j], low[j]) += x[0,j] + x[1,j] + ..., rows ascending: the gradient of a bias. The pair \
+     * stands for y + low, in twice the precision of x, so the rows may come in any number of calls; \
+     * row i of x starts at x + i*row_stride. A new sum starts from low = 0 and ends with round_sums: \
+     * y[j] = y[j] + low[j], rounded once. An infinite term gives an infinite sum, infinities of both \
+     * signs give NaN. */ \
+    X(void, add_rows, (size_t rows, size_t cols, const void *x, ptrdiff_t row_stride, void *y, \
+                       double *low)) \
+    X(void, round_sums, (size_t n, const double *low, void *y)) \
+    /* Reductions of a contiguous (outer, n, inner) array to a contiguous (outer, inner) one. The \
+     * order depends on n alone (see reduce.inc). A sum is carried in twice the precision and rounded \
+     * once. max and min propagate NaN, and for n = 0 must not be called; argmax gives the first NaN, \
      * else the first maximum. */ \
     X(void, sum, (size_t outer, size_t n, size_t inner, const void *x, void *y)) \
     X(void, prod, (size_t outer, size_t n, size_t inner, const void *x, void *y)) \
@@ -53,10 +59,12 @@
     X(void, cross_entropy, (size_t rows, size_t n, const void *x, const int64_t *target, void *loss, void *sums)) \
     X(void, cross_entropy_grad, (size_t rows, size_t n, const void *x, const int64_t *target, const void *sums, \
                                  const void *scale, void *dx)) \
-    /* gather: dst[i] = src[index[i]]; scatter_add: dst[index[i]] += src[i], i ascending. Rows of `len` contiguous reals; \
-     * indices are checked by the caller. */ \
+    /* gather: dst[i] = src[index[i]]; scatter_add: dst[index[i]] += src[i], the terms of one row \
+     * summed as in add_rows. Rows of `len` contiguous reals; indices are checked by the caller. \
+     * `order` are the numbers 0 to n - 1 by ascending index[i], then i. */ \
     X(void, gather, (size_t n, const int64_t *index, size_t len, const void *src, void *dst)) \
-    X(void, scatter_add, (size_t n, const int64_t *index, size_t len, const void *src, void *dst)) \
+    X(void, scatter_add, (size_t n, const int64_t *index, const int64_t *order, size_t len, \
+                          const void *src, void *dst)) \
     /* C += A B for C (m, n), A (m, k), B (k, n), each with a row and a column stride of any sign or zero (C: not zero). \
      * Every element of C is ONE chain of fused multiply-adds with k ascending that starts from its present value, whatever the \
      * sizes, strides and blocking: contract 4. C does not overlap A or B. */ \

@@ -320,12 +320,12 @@ static void weights_task(void *arg, size_t part) {
     if (g->dbias) {
         slice(p, part, block->D, &from, &to);
         p->k->add_rows(block->entries, to - from, (char *)block->da + from * size, (ptrdiff_t)block->D,
-                       (char *)g->dbias + from * size);
+                       (char *)g->dbias + from * size, g->dbias_low + from);
     }
     if (g->dpeephole) {
         slice(p, part, 3 * H, &from, &to);
         p->k->add_rows(block->entries, to - from, (char *)block->dp + from * size, (ptrdiff_t)(3 * H),
-                       (char *)g->dpeephole + from * size);
+                       (char *)g->dpeephole + from * size, g->dpeephole_low + from);
     }
 }
 
@@ -354,12 +354,18 @@ static void add_norms(const plan *p, const double *of_entry, double *norm2) {
     for (size_t e = 0; e < p->block.entries; e++) norm2[p->t[e]] += of_entry[e];
 }
 
+static int all_finite(size_t n, const double *x) {
+    double zero = 0;
+    for (size_t i = 0; i < n; i++) zero += x[i] - x[i];
+    return zero == 0;
+}
+
 static void look_for_nonfinite(const plan *p) {
     mg_nonfinite *where = p->g->nonfinite;
     size_t D = p->block.D, n = p->block.entries * D, at;
     if (where->step != p->r->T) return;
-    /* A gradient that is not finite makes its column's sum so. */
-    if (p->g->dbias && p->k->nonfinite(p->block.D, p->g->dbias) == p->block.D) return;
+    /* A gradient that is not finite makes the low part of its column's sum so. */
+    if (p->g->dbias && all_finite(D, p->g->dbias_low)) return;
     at = p->k->nonfinite(n, p->block.da);
     if (at < n) *where = (mg_nonfinite){p->t[at / D], p->b[at / D], at % D / p->r->H};
 }

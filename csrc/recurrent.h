@@ -55,8 +55,9 @@
  *   with clip    S = max(min(S, clip), -clip), U likewise: what the step hands to the one before it (slide: gradient clipping)
  *   dx_t         = da W_x^T                          from 0, one chain over the columns of W_x ascending
  *   dW_x, dW_h, db, dp   continue from their present values: the last processed step first, b ascending within a step, rows past
- *                their length left out; one FMA chain for each weight; for db a chain of additions; for dp a chain of
- *                additions of da * c (c' for p_o), rounded first.
+ *                their length left out; one FMA chain for each weight; db and dp are sums over rows
+ *                as add_rows makes them (kernels.h), in twice the precision and not rounded; dp that
+ *                of da * c (c' for p_o), rounded first.
  *
  * So S is a value by itself, and a sequence in chunks with the state carried on (h_T to h0, dh0 to dh_T; for weight gradients
  * the later chunk first) has the bits of the whole sequence. Recomputing from saved states is such a run in chunks.
@@ -115,6 +116,9 @@ typedef struct mg_recurrent_grads {
     void *dx;                  /* (T, B, I), or NULL if not wanted; overwritten */
     void *dh0, *dc0;           /* (B, H), or NULL; overwritten */
     void *dwx, *dwh, *dbias, *dpeephole;   /* as the weights, or NULL; added to */
+    /* The low parts of dbias and dpeephole, see add_rows in kernels.h, where those are not NULL. The
+     * caller rounds the sums. */
+    double *dbias_low, *dpeephole_low;
     double clip;               /* the largest element of S and U that a step hands on; 0: as they are */
     /* Telemetry, or NULL; squares of the norms over rows and units of the total gradients d and e of each step. */
     double *dh_norm2, *dc_norm2;           /* (T); dc_norm2 for the LSTM only */

@@ -531,6 +531,14 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (high - b_high) + (low - b_low)
 
 
+def _mean(values: np.ndarray) -> np.ndarray:
+    """The mean of each column. NumPy adds in pairs along rows that lie in one piece; down the columns it would add one row after
+    the other, with an error that grows with their number."""
+    if values.ndim == 1:
+        return np.asarray(values.mean())
+    return np.ascontiguousarray(np.moveaxis(values, -1, 0).reshape(values.shape[-1], -1)).mean(1)
+
+
 class Scaler:
     """Makes the mean of each column 0 and its standard deviation 1; the columns are the last axis, a 1-D series is one column.
 
@@ -570,10 +578,10 @@ class Scaler:
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             origin = array.min(axes)
             rise = _difference(array, origin)  # from the lowest value, in which the digits are
-            offset = rise.mean(axes)
-            offset += (rise - offset).mean(axes)  # what the first sum has lost
+            offset = _mean(rise)
+            offset += _mean(rise - offset)  # what the first sum has lost
             constant = rise.max(axes) == 0
-            scale = np.where(constant, 1.0, np.sqrt(((rise - offset) ** 2).mean(axes)))
+            scale = np.where(constant, 1.0, np.sqrt(_mean((rise - offset) ** 2)))
             high, low = _exact_parts(np.asarray(origin))
             mean = high + (low + offset)
             rest = ((high - mean) + low) + offset

@@ -88,7 +88,10 @@ cdef object plain_part(object part, str op):
     if is_plain(part):
         return part
     if type(part) is slice:
-        return slice(*[plain_bound(bound, op) for bound in (part.start, part.stop, part.step)])
+        try:
+            return slice(plain_bound(part.start, op), plain_bound(part.stop, op), plain_bound(part.step, op))
+        except TypeError:
+            raise TypeError(f"{op}: slice indices must be integers or None, got {part!r}") from None
     if isinstance(part, (bool, np.ndarray, np.bool_, list, tuple, Tensor)) or not hasattr(part, "__index__") \
             or (hasattr(part, "__array__") and not isinstance(part, np_integer)):
         return part
@@ -99,6 +102,8 @@ cdef object plain_bound(object bound, str op):
         return None
     try:
         return operator.index(bound)
+    except MemoryError:
+        raise
     except Exception as error:
         raise TypeError(f"{op}: an index must be made of ints, got {type(bound).__name__}: {error}") from None
 
@@ -206,14 +211,14 @@ cdef object owned_part(object part, str op):
         if part is None or part is Ellipsis or isinstance(part, (slice, bool, int, np.generic)):
             return part
         check_data(part, op, "index")
-        raise TypeError(f"{op}: an index must be made of ints, slices, None, '...', and arrays of ints or bool, "
-                        f"got {type(part).__name__}")
-    return index_array(part, op)
+        raise IndexError(f"{op}: only integers, slices, None, '...' and arrays of ints or bool can index, "
+                         f"got {type(part).__name__}")
+    return index_array(part, op, "index")
 
-cdef object index_array(object part, str op):
+cdef object index_array(object part, str op, str name):
     """An array of our own."""
     try:
-        array = np.array(made_array(part, op, "index"))
+        array = np.array(made_array(part, op, name))
     except ValueError as error:
         raise IndexError(*error.args) from None
     return array.astype(np.intp) if array.size == 0 and not hasattr(part, "dtype") else array
@@ -242,7 +247,7 @@ cdef cnp.ndarray row_numbers(cnp.ndarray index, Py_ssize_t rows, bint negative, 
     return found
 
 
-# y[i] = x[rows[i]]                dx = zeros, and dx[rows[i]] += dy[i], i ascending
+# y[i] = x[rows[i]]                dx = zeros, and dx[rows[i]] += dy[i]
 
 cdef Tensor gathered(Tensor x, cnp.ndarray rows, str name):
     """The rows of x (its parts along axis 0) with the given numbers, as row_numbers made them."""
@@ -306,22 +311,47 @@ cdef int pick_rule(Node node, Tensor dy) except -1:
 cdef int add_at(cnp.ndarray y, object index, Tensor values) except -1:
     """y[index] += values for a contiguous y and an index of `picked`: row numbers, a mask, or a tuple."""
     cdef const mg_kernels *K = kernels_of(y)
-    cdef cnp.ndarray rows, source
+    cdef cnp.ndarray rows, source, order
     cdef size_t n, length
-    if type(index) is not np.ndarray:
-        np.add.at(y, index, values._array)
-    elif index.dtype.kind == "b":
+    if type(index) is np.ndarray and index.dtype.kind == "b":
         y[index] += values._array
-    elif cnp.PyArray_SIZE(values._array):
+        return 0
+    if type(index) is not np.ndarray:               # the numbers of the elements it names, which are then rows of length 1
+        index = np.ascontiguousarray(np.arange(y.size).reshape((<object>y).shape)[index], np.int64)
+        y = y.reshape(-1)
+    if cnp.PyArray_SIZE(values._array):
         rows, source = <cnp.ndarray>index, contiguous(values)
+        order = in_order(rows, cnp.PyArray_DIM(y, 0))
         n = cnp.PyArray_SIZE(rows)
         length = cnp.PyArray_SIZE(source) // n
         if n * length < LONG:
-            K.scatter_add(n, <int64_t *>cnp.PyArray_DATA(rows), length, cnp.PyArray_DATA(source), cnp.PyArray_DATA(y))
+            K.scatter_add(n, <int64_t *>cnp.PyArray_DATA(rows), <int64_t *>cnp.PyArray_DATA(order), length,
+                          cnp.PyArray_DATA(source), cnp.PyArray_DATA(y))
         else:
             with nogil:
-                K.scatter_add(n, <int64_t *>cnp.PyArray_DATA(rows), length, cnp.PyArray_DATA(source), cnp.PyArray_DATA(y))
+                K.scatter_add(n, <int64_t *>cnp.PyArray_DATA(rows), <int64_t *>cnp.PyArray_DATA(order), length,
+                              cnp.PyArray_DATA(source), cnp.PyArray_DATA(y))
     return 0
+
+
+cdef cnp.ndarray in_order(cnp.ndarray rows, Py_ssize_t count):
+    """The positions in `rows`, numbers below count, by ascending number and then position: by counting where that is less work."""
+    cdef Py_ssize_t i, n = cnp.PyArray_SIZE(rows)
+    if n < count // 8:
+        return np.ascontiguousarray(rows.ravel().argsort(kind="stable"), np.int64)
+    cdef cnp.ndarray starts = np.zeros(count + 1, np.int64), order = np.empty(n, np.int64)
+    cdef int64_t *start = <int64_t *>cnp.PyArray_DATA(starts)
+    cdef int64_t *found = <int64_t *>cnp.PyArray_DATA(order)
+    cdef const int64_t *row = <const int64_t *>cnp.PyArray_DATA(rows)
+    with nogil:
+        for i in range(n):
+            start[row[i] + 1] += 1
+        for i in range(count):
+            start[i + 1] += start[i]
+        for i in range(n):
+            found[start[row[i]]] = i
+            start[row[i]] += 1
+    return order
 
 
 # y = zeros, and y[index] += v: the gradient of indexing as an op          dv = dy[index]
@@ -695,9 +725,11 @@ def embedding(weight, indices) -> Tensor:
     """
     cdef Tensor w = as_input(weight, "embedding")
     cdef cnp.ndarray array
+    if isinstance(indices, Tensor):
+        raise TypeError("embedding: a Tensor of floats cannot index: use an integer NumPy array")
     if cnp.PyArray_NDIM(w._array) != 2:
         raise ValueError(f"embedding: weight must have shape (N, D), got {w.shape}")
-    array = <cnp.ndarray>indices if type(indices) is np.ndarray and indices.dtype.kind in "iu" else index_array(indices, "embedding")
+    array = <cnp.ndarray>indices if type(indices) is np.ndarray and indices.dtype.kind in "iu" else index_array(indices, "embedding", "indices")
     if (<object>array).dtype.kind not in "iu":
         raise TypeError(f"embedding: indices must be integers, got {array.dtype}")
     return gathered(w, row_numbers(array, cnp.PyArray_DIM(w._array, 0), False, "embedding"), "embedding")

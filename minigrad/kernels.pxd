@@ -22,7 +22,9 @@ cdef extern from "kernels.h" nogil:
         mg_map2 **map2
         mg_step **step
         void (*accumulate)(size_t n, const void *x, ptrdiff_t sx, void *y) noexcept nogil
-        void (*add_rows)(size_t rows, size_t cols, const void *x, ptrdiff_t row_stride, void *y) noexcept nogil
+        void (*add_rows)(size_t rows, size_t cols, const void *x, ptrdiff_t row_stride, void *y,
+                         double *low) noexcept nogil
+        void (*round_sums)(size_t n, const double *low, void *y) noexcept nogil
         mg_reduce *sum
         mg_reduce *prod
         mg_reduce *max
@@ -37,7 +39,8 @@ cdef extern from "kernels.h" nogil:
         void (*cross_entropy_grad)(size_t rows, size_t n, const void *x, const int64_t *target, const void *sums,
                                    const void *scale, void *dx) noexcept nogil
         void (*gather)(size_t n, const int64_t *index, size_t len, const void *src, void *dst) noexcept nogil
-        void (*scatter_add)(size_t n, const int64_t *index, size_t len, const void *src, void *dst) noexcept nogil
+        void (*scatter_add)(size_t n, const int64_t *index, const int64_t *order, size_t len, const void *src,
+                            void *dst) noexcept nogil
         size_t (*packed_size)(size_t k, size_t n) noexcept nogil
         void (*pack)(size_t k, size_t n, const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *packed) noexcept nogil
         void (*gemm_packed)(size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa,
@@ -100,6 +103,8 @@ cdef extern from "recurrent.h" nogil:
         void *dwh
         void *dbias
         void *dpeephole
+        double *dbias_low
+        double *dpeephole_low
         double clip
         double *dh_norm2
         double *dc_norm2

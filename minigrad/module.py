@@ -32,6 +32,8 @@ def size(op: str, name: str, value: Any) -> int:
     """`value` as a positive int; a bool or a float is a TypeError."""
     try:
         found = operator.index(None if isinstance(value, (bool, np.bool_)) else value)
+    except MemoryError:
+        raise
     except Exception:
         raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}") from None
     if found <= 0:

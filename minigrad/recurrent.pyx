@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from minigrad.tensor import grad
+from minigrad.tensor import check_data, grad
 
 cnp.import_array()
 
@@ -248,6 +248,11 @@ cdef class Sequence:
             if weight is not None and node.wants(i):
                 buffer = node.buffer(i, (<object>weight).shape, cnp.PyArray_TYPE(weight))._array
             buffers.append(buffer)
+        for i, weight in ((5, self.bias), (6, self.peephole)):
+            low = None
+            if weight is not None and node.wants(i):
+                low = node.low_part(i, (<object>weight).shape)
+            buffers.append(low)
         wants_state = node.wants(1) or node.wants(2)
         T = self.x.shape[0]
         norms = np.zeros((2, T))
@@ -316,6 +321,7 @@ cdef class Sequence:
         g.dh, g.dc, g.dh_T, g.dc_T, g.dx, g.dh0, g.dc0 = data(dh), NULL, data(dh_T), data(dc_T), data(dx), data(dh0), data(dc0)
         g.dh_row = row_length(dh)
         g.dwx, g.dwh, g.dbias, g.dpeephole = data(buffers[0]), data(buffers[1]), data(buffers[2]), data(buffers[3])
+        g.dbias_low, g.dpeephole_low = <double *>data(buffers[4]), <double *>data(buffers[5])
         g.clip = self.clip
         g.dh_norm2, g.nonfinite = <double *>cnp.PyArray_DATA(dh_norm2), &where
         g.dc_norm2 = <double *>cnp.PyArray_DATA(dc_norm2) if self.cell == "lstm" else NULL
@@ -481,8 +487,7 @@ def checked_reset(str op not None, reset, Py_ssize_t T, Py_ssize_t B) -> np.ndar
 
 cdef object owned(str op, str name, object value):
     """A copy of `value` as an array in C order."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
+    check_data(value, op, name)
     try:
         return np.array(value, order="C", copy=True, subok=False)
     except ValueError:

@@ -60,6 +60,8 @@ cdef object plain_axis(object axis, object given, str op):
         return tuple([plain_axis(one, given, op) for one in <tuple>axis])
     try:
         return operator.index(None if isinstance(axis, bool) else axis)
+    except MemoryError:
+        raise
     except Exception:
         raise TypeError(f"{op}: axis must be None, an int or a tuple of ints, got {given!r}") from None
 
@@ -262,6 +264,8 @@ def var(x, axis=None, ddof=0, bint keepdims=False):
     cdef double divisor
     try:
         ddof = operator.index(None if isinstance(ddof, bool) else ddof)
+    except MemoryError:
+        raise
     except Exception:
         raise TypeError(f"var: ddof must be an int, got {type(ddof).__name__}") from None
     axis = plain_axis(axis, axis, "var")
@@ -270,8 +274,7 @@ def var(x, axis=None, ddof=0, bint keepdims=False):
         raise ValueError(f"var: ddof must fit into 64 bits, got {ddof}")
     divisor = <double>p.n - <double>ddof
     divisor = divisor if divisor > 0 else 0
-    distance = wrap(t._array)
-    distance = sub(distance, mean(distance, axis, True))
+    distance = centred(wrap(t._array), axis)
     distance = mul(distance, distance)
     plan(&p, distance._array, axis, False, "var")
     y = over(reduced(distance, &p, keepdims, kernels_of(t._array).sum), divisor)
@@ -284,7 +287,12 @@ def var(x, axis=None, ddof=0, bint keepdims=False):
 cdef int var_rule(Node node, Tensor dy) except -1:
     cdef Tensor x = node.get0()
     axis, factor = node.extra
-    return node.give(0, mul(sub(x, mean(x, axis, True)), spread(mul(dy, factor), x.shape, axis)), True)
+    return node.give(0, mul(centred(x, axis), spread(mul(dy, factor), x.shape, axis)), True)
+
+cdef Tensor centred(Tensor x, object axis):
+    """x - mean x, twice: the first mean is rounded to a number of x's size, what it leaves is small and has an exact mean."""
+    cdef Tensor distance = sub(x, mean(x, axis, True))
+    return sub(distance, mean(distance, axis, True))
 
 
 # ---------------------------------------------------------------- products

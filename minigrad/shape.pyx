@@ -48,6 +48,8 @@ cdef int axis_of(object axis, int nd, str op) except -1:
     if type(axis) is not int:
         try:
             axis = operator.index(None if isinstance(axis, bool) else axis)
+        except MemoryError:
+            raise
         except Exception:
             raise TypeError(f"{op}: axis must be an int, got {type(axis).__name__}") from None
     if not -nd <= axis < nd:
@@ -506,6 +508,8 @@ cpdef list split(x, parts, axis=0):
     several_lengths = isinstance(parts, (list, tuple))
     try:
         sizes = [operator.index(size) for size in parts] if several_lengths else operator.index(parts)
+    except MemoryError:
+        raise
     except Exception:
         raise TypeError(f"split: parts must be an int or a list of ints, got {parts!r}") from None
     if several_lengths:
@@ -534,6 +538,8 @@ def pad(x, widths, value=0.0) -> Tensor:
     cdef Tensor t = as_input(x, "pad"), y
     try:
         pairs = [(operator.index(before), operator.index(after)) for before, after in widths]
+    except MemoryError:
+        raise
     except Exception:
         raise TypeError(f"pad: widths must be a pair (before, after) of ints for each dimension, got {widths!r}") from None
     if len(pairs) != t.ndim or any([min(pair) < 0 for pair in pairs]):
@@ -565,11 +571,23 @@ cpdef Tensor cumsum(x, axis):
     """
     cdef Tensor t = as_input(x, "cumsum"), y
     cdef int at = axis_of(axis, cnp.PyArray_NDIM(t._array), "cumsum")
-    with np.errstate(all="ignore"):
-        y = wrap(np.cumsum(t._array, at))
+    y = wrap(running_sums(t._array, at))
     if tracked(t):
         record1(y, cumsum_rule, "cumsum", t).extra = at
     return y
+
+cdef cnp.ndarray running_sums(cnp.ndarray x, int axis):
+    """As `sum` in csrc/reduce.inc: float32 in double, float64 with the errors of the additions (TwoSum) added up beside them."""
+    with np.errstate(all="ignore"):
+        high = np.cumsum(x, axis, np.float64)
+        if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT:
+            return high.astype(np.float32)
+        before = np.zeros_like(high)                # the sum before each element
+        if x.shape[axis]:
+            before.swapaxes(0, axis)[1:] = high.swapaxes(0, axis)[:x.shape[axis] - 1]
+        from_x = high - before
+        low = np.cumsum((before - (high - from_x)) + (x - from_x), axis)
+        return np.where(np.isfinite(low), high + low, high)
 
 cdef int cumsum_rule(Node node, Tensor dy) except -1:
     return node.give(0, flip(cumsum(flip(dy, node.extra), node.extra), node.extra), False)

@@ -47,6 +47,7 @@ cdef class Node(Slot):
     cdef int give(self, Py_ssize_t i, Tensor dx, bint fresh) except -1
     cdef int give_unbroadcast(self, Py_ssize_t i, Tensor dy, tuple shape, bint fresh) except -1
     cdef Tensor buffer(self, Py_ssize_t i, tuple shape, int typenum)
+    cdef cnp.ndarray low_part(self, Py_ssize_t i, tuple shape)
 
 cdef class Mode:
     cdef Mode outer             # the change that this thread made before
@@ -68,9 +69,12 @@ cdef class Sweep(Mode):
     cdef bint retain
     cdef dict wanted            # for grad(): key of an input's slot -> None, then its gradient
     cdef set needed             # for grad(): keys of the slots between outputs and inputs
+    cdef dict sums              # key of a slot -> what belongs to its gradient beside `inflight`, see Sweep.whole
     cdef bint takes(self, Slot slot) except -1
     cdef Slot find(self, Slot slot)
     cdef Slot place(self, Slot slot)
+    cdef int add_rows_later(self, Slot slot, Tensor dy, tuple shape) except -1
+    cdef Tensor whole(self, Slot slot)
     cdef int reserve(self) except -1
     cdef void push(self, Node node) noexcept
     cdef Node pop(self)

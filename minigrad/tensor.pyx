@@ -222,7 +222,8 @@ cdef class Node(Slot):
         """The gradient of input i as a buffer to accumulate into, made of zeros at the first call. Not for create_graph sweeps.
 
         Rules that add with one chain per element (products, bias sums) go on from what is in the buffer: the weight gradient of a
-        recurrent loop is then one chain over all its steps, the same as that of a layer that runs the whole sequence.
+        recurrent loop is then one chain over all its steps, the same as that of a layer that runs the whole sequence. Sums over
+        rows have a second half beside it: see `low_part`.
         """
         cdef Slot slot = <Slot>self.slots[i]
         if slot.run is not self.run:
@@ -243,36 +244,68 @@ cdef class Node(Slot):
         if from_shape == shape:
             return self.give(i, dy, fresh)
         if self.run.create_graph:
-            return self.give(i, sum_to(dy, shape), False)
-        cdef int lead = cnp.PyArray_NDIM(array) - len(shape)
-        if lead > 0 and from_shape[lead:] == shape:
-            array = np.ascontiguousarray(array)
-            rows_into(self.buffer(i, shape, cnp.PyArray_TYPE(array))._array, array)
-            return 0
-        keep = tuple([d for d in range(lead, len(from_shape)) if shape[d - lead] != 1 or from_shape[d] == 1])
-        summed = tuple([d for d in range(len(from_shape)) if d not in keep])
-        array = np.ascontiguousarray(array.transpose(summed + keep))
-        buffer = self.buffer(i, shape, cnp.PyArray_TYPE(array))._array
-        rows_into(buffer, array)
+            return self.run.add_rows_later(<Slot>self.slots[i], dy, shape)
+        array = rows_first(array, shape)
+        rows_into(self.buffer(i, shape, cnp.PyArray_TYPE(array))._array, self.low_part(i, shape), array)
         return 0
 
+    cdef cnp.ndarray low_part(self, Py_ssize_t i, tuple shape):
+        """The other half of `buffer` for rules that add up rows, made of zeros at the first call: see add_rows in csrc/kernels.h."""
+        cdef Sweep run = self.run
+        key = key_of(run.place(<Slot>self.slots[i]))
+        if run.sums is None:
+            run.sums = {}
+        low = run.sums.get(key)
+        if low is None:
+            low = run.sums[key] = array_of_shape(shape, cnp.NPY_DOUBLE, True)
+        return low
 
-cdef int rows_into(cnp.ndarray y, cnp.ndarray x) except -1:
-    """y += the sum of x over its leading elements, as one chain per element of y; both contiguous."""
+
+cdef cnp.ndarray rows_first(cnp.ndarray x, tuple shape):
+    """x, contiguous, with the dimensions in front along which an array of `shape` was broadcast to x's shape."""
+    cdef tuple from_shape = (<object>x).shape
+    cdef int lead = len(from_shape) - len(shape)
+    if from_shape[lead:] == shape:
+        return np.ascontiguousarray(x)
+    keep = tuple([d for d in range(lead, len(from_shape)) if shape[d - lead] != 1 or from_shape[d] == 1])
+    summed = tuple([d for d in range(len(from_shape)) if d not in keep])
+    return np.ascontiguousarray(x.transpose(summed + keep))
+
+
+cdef int rows_into(cnp.ndarray y, cnp.ndarray low, cnp.ndarray x) except -1:
+    """(y, low) += the sum of x over its leading elements; all contiguous."""
     cdef Py_ssize_t cols = cnp.PyArray_SIZE(y), rows
     if cols == 0:
         return 0
     rows = cnp.PyArray_SIZE(x) // cols
-    kernels_of(x).add_rows(rows, cols, cnp.PyArray_DATA(x), cols, cnp.PyArray_DATA(y))
+    kernels_of(x).add_rows(rows, cols, cnp.PyArray_DATA(x), cols, cnp.PyArray_DATA(y), <double *>cnp.PyArray_DATA(low))
     return 0
 
 
-cdef Tensor sum_to(Tensor x, tuple shape):
-    """The differentiable form of un-broadcasting, by the public ops."""
-    cdef object y = x
-    lead = y.ndim - len(shape)
-    axes = tuple(range(lead)) + tuple(lead + d for d in range(len(shape)) if shape[d] == 1 and y.shape[lead + d] != 1)
-    return y.sum(axis=axes, keepdims=True).reshape(shape) if axes else x
+cdef int round_sums(cnp.ndarray y, cnp.ndarray low) except -1:
+    """y += low, rounded once."""
+    kernels_of(y).round_sums(cnp.PyArray_SIZE(y), <const double *>cnp.PyArray_DATA(low), cnp.PyArray_DATA(y))
+    return 0
+
+
+cdef Tensor sum_of_rows(Tensor start, list parts, tuple shape):
+    """start (None for zeros) + the sums of the parts over the dimensions along which `shape` was broadcast to theirs: what the rules
+    make of the same contributions, to the bit, and differentiable."""
+    cdef Tensor part = parts[0]
+    cdef int typenum = cnp.PyArray_TYPE(part._array)
+    cdef cnp.ndarray y = array_of_shape(shape, typenum, True) if start is None else copied(start._array)
+    cdef cnp.ndarray low = array_of_shape(shape, cnp.NPY_DOUBLE, True)
+    for part in parts:
+        rows_into(y, low, rows_first(part._array, shape))
+    round_sums(y, low)
+    shapes = [part.shape for part in parts]
+
+    if start is not None:
+        parts, shapes = [start, *parts], [shape, *shapes]
+
+    def backward(g):
+        return tuple([g.broadcast_to(wide) for wide in shapes])
+    return record("sum", y, tuple(parts), backward)
 
 
 cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1:
@@ -669,10 +702,24 @@ cdef int check_gradients(Node node) except -1:
     for i in range(len(node.slots)):
         slot = <Slot>node.slots[i]
         slot = None if slot is None else node.run.find(slot)
-        if slot is not None and slot.inflight is not None and not np.isfinite(slot.inflight._array).all():
+        if slot is not None and not finite_so_far(node.run, slot):
             raise RuntimeError(f"anomaly: the backward of {node.name} made the first non-finite gradient, for its input {i}; "
                                f"the op was recorded at {node.where}")
     return 0
+
+
+cdef bint finite_so_far(Sweep run, Slot slot) except -1:
+    """Is all that has arrived at a slot finite?"""
+    pending = None if run.sums is None else run.sums.get(key_of(slot))
+    if pending is None:
+        arrays = []
+    elif run.create_graph:
+        arrays = [(<Tensor>part)._array for part in pending[1]]
+    else:
+        arrays = [pending]
+    if slot.inflight is not None:
+        arrays.append(slot.inflight._array)
+    return all([np.isfinite(array).all() for array in arrays])
 
 
 # ---------------------------------------------------------------- modes of a thread
@@ -920,6 +967,29 @@ cdef class Sweep(Mode):
         self.heap, self.capacity = heap, capacity
         return 0
 
+    # -- sums over rows, carried in twice the precision until the gradient is read
+
+    cdef int add_rows_later(self, Slot slot, Tensor dy, tuple shape) except -1:
+        """For create_graph sweeps: keep dy, to be summed over its rows to `shape` together with
+        what else arrives at the slot."""
+        slot = self.place(slot)
+        if self.sums is None:
+            self.sums = {}
+        self.sums.setdefault(key_of(slot), (shape, []))[1].append(dy)
+        return 0
+
+    cdef Tensor whole(self, Slot slot):
+        """The whole gradient gathered at a place: `inflight`, and the sums over rows."""
+        pending = None if self.sums is None else self.sums.pop(key_of(slot), None)
+        if pending is None:
+            return slot.inflight
+        if self.create_graph:
+            shape, parts = pending
+            slot.inflight, slot.fresh = sum_of_rows(slot.inflight, parts, shape), True
+        else:
+            round_sums(slot.inflight._array, pending)
+        return slot.inflight
+
     cdef void push(self, Node node) noexcept:
         cdef Py_ssize_t i = self.pending, parent
         Py_INCREF(node)
@@ -967,7 +1037,7 @@ cdef class Sweep(Mode):
 
     cdef int visit(self, Node node, bint *ran) except -1:
         cdef Node real = original(node)
-        cdef Tensor dy = node.inflight
+        cdef Tensor dy = self.whole(node)
         if real.freed:
             raise already_freed(node)
         if real.hooks and dy is not None:
@@ -1009,6 +1079,7 @@ cdef class Sweep(Mode):
         for i in range(len(self.leaves)):
             place = <Slot>self.leaves[i]
             leaf = leaf_of(place)
+            self.whole(place)
             if leaf.hooks:
                 gradient = run_hooks(self, leaf, place.inflight)
                 place.fresh = place.fresh or gradient is not place.inflight
@@ -1366,6 +1437,8 @@ cdef int look_through(object data, str op, str name, int depth) except -1:
     elif PySequence_Check(data) and not PyObject_CheckBuffer(data) and not any([hasattr(data, way) for way in array_protocols]):
         try:
             parts = [data[i] for i in range(len(data))]
+        except MemoryError:
+            raise
         except Exception:               # no sequence after all: NumPy says what it is
             return 0
     elif depth and hasattr(data, "__array__"):
@@ -1473,6 +1546,8 @@ cdef double as_double(object x, str op) except? -1:
         return PyFloat_AsDouble(x)
     except OverflowError:
         raise ValueError(f"{op}: the number is beyond the range of floats") from None
+    except MemoryError:
+        raise
     except Exception as error:
         raise TypeError(f"{op}: {type(x).__name__} is no number: {type(error).__name__}: {error}") from error
 
@@ -1512,10 +1587,14 @@ cdef tuple ints_of(object numbers):
     """An int, or several, as a tuple of Python's own; None for anything else."""
     try:
         return (operator.index(numbers),)
+    except MemoryError:
+        raise
     except Exception:                   # it may be several; and __index__ may raise what it likes
         pass
     try:
         return tuple([operator.index(number) for number in numbers])
+    except MemoryError:
+        raise
     except Exception:
         return None
 

@@ -63,6 +63,20 @@ static int differ_in_a_step(const char *isa, int id, const mg_kernels *k, const 
     return bad;
 }
 
+/* Rows that go to three rows of the result, most of them to the middle one. */
+static int differ_in_scatter(const char *isa, int len, const mg_kernels *k, const mg_kernels *scalar, const double *a, double *x,
+                             double *y) {
+    static int64_t index[N], order[N];
+    int n = N / len, placed = 0;
+    for (int i = 0; i < n; i++) index[i] = i % 5 == 1 ? 0 : i % 7 == 1 ? 2 : 1;
+    for (int row = 0; row < 3; row++)
+        for (int i = 0; i < n; i++)
+            if (index[i] == row) order[placed++] = i;
+    k->scatter_add((size_t)n, index, order, (size_t)len, a, x);
+    scalar->scatter_add((size_t)n, index, order, (size_t)len, a, y);
+    return differ("scatter_add", isa, len, x, y, 3 * len);
+}
+
 int main(void) {
     static double a[N], b[N], x[N], y[N];
     int bad = 0;
@@ -93,6 +107,25 @@ int main(void) {
             k->sum(1, N / 3, 3, a, x);
             scalar->sum(1, N / 3, 3, a, y);
             bad += differ("sum", *isa, 3, x, y, 3);
+            for (int cols = 1; cols < 80; cols++) {     /* in two calls, as threads and steps divide the sum */
+                static double low[2][80];
+                int rows = N / cols;
+                memset(low, 0, sizeof low);
+                memcpy(x, b, sizeof x);
+                memcpy(y, b, sizeof y);
+                k->add_rows((size_t)rows, (size_t)cols, a, cols, x, low[0]);
+                scalar->add_rows(2, (size_t)cols, a, cols, y, low[1]);
+                scalar->add_rows((size_t)rows - 2, (size_t)cols, (const char *)a + 2 * (size_t)cols * itemsize, cols, y, low[1]);
+                bad += differ("add_rows", *isa, cols, x, y, cols);
+                if (memcmp(low[0], low[1], sizeof low[0])) {
+                    printf("%s float%d add_rows %d: the low parts differ from scalar\n", *isa, (int)itemsize * 8, cols);
+                    bad++;
+                }
+                k->round_sums((size_t)cols, low[0], x);
+                scalar->round_sums((size_t)cols, low[1], y);
+                bad += differ("round_sums", *isa, cols, x, y, cols);
+                bad += differ_in_scatter(*isa, cols, k, scalar, a, x, y);
+            }
             k->softmax(17, N / 17, a, x);
             scalar->softmax(17, N / 17, a, y);
             bad += differ("softmax", *isa, 0, x, y, N);

@@ -93,6 +93,17 @@ static void REFERENCE(forward)(const mg_kernels *k, const mg_recurrent *r) {
         }
 }
 
+/* y + low + x in twice the precision: add_rows of kernels.h for one element. A float's sum is a double, and stands in low. */
+static void REFERENCE(add_to_sum)(real *y, double *low, real x) {
+    if (sizeof(real) == 4) {
+        *low += (double)x;
+    } else {
+        real sum = *y + x, from_x = sum - *y;
+        *low += (double)((*y - (sum - from_x)) + (x - from_x));
+        *y = sum;
+    }
+}
+
 static real REFERENCE(tanh_grad)(real d, real y) { return d * (1 - y * y); }
 static real REFERENCE(sigmoid_grad)(real d, real y) { return d * (y * (1 - y)); }
 
@@ -131,9 +142,9 @@ static void REFERENCE(backward)(const mg_kernels *k, const mg_recurrent *r, cons
                     U[b * H + j] = e * f;
                     if (p) U[b * H + j] = (U[b * H + j] + da[H + j] * p[H + j]) + da[j] * p[j];
                     if (g->dpeephole) {
-                        OUT(g->dpeephole, j) += da[j] * c_before;
-                        OUT(g->dpeephole, H + j) += da[H + j] * c_before;
-                        OUT(g->dpeephole, 2 * H + j) += da[3 * H + j] * c;
+                        const real dp[3] = {da[j] * c_before, da[H + j] * c_before, da[3 * H + j] * c};
+                        for (size_t q = 0; q < 3; q++)
+                            REFERENCE(add_to_sum)(&OUT(g->dpeephole, q * H + j), g->dpeephole_low + q * H + j, dp[q]);
                     }
                 } else {
                     real reset = gates[j], z = gates[H + j], n = gates[2 * H + j], s = REFERENCE(before)(r, r->h, r->h0, t, b, j);
@@ -179,7 +190,8 @@ static void REFERENCE(backward)(const mg_kernels *k, const mg_recurrent *r, cons
                     real operand = r->cell == MG_GRU && c >= 2 * H ? gated[i] : hm[i];
                     OUT(g->dwh, i * columns + c) = FMA(operand, da[of], OUT(g->dwh, i * columns + c));
                 }
-            for (size_t c = 0; c < D && g->dbias; c++) OUT(g->dbias, c) += da[c];
+            for (size_t c = 0; c < D && g->dbias; c++)
+                REFERENCE(add_to_sum)(&OUT(g->dbias, c), g->dbias_low + c, da[c]);
         }
 }
 

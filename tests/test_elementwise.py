@@ -69,4 +69,4 @@ def test_operators_with_numbers_and_arrays_on_either_side():
         assert type(got) is mg.Tensor and got.dtype == np.float32 and got.tolist() == expected
     y = x
     y += 1
-    assert y is not x and x.tolist() == [2, 4]
+    assert y is x and x.tolist() == [3, 5]

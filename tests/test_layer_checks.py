@@ -60,13 +60,13 @@ def test_replaced_weights_that_fit_are_used(name):
     assert np.array_equal(layer(x, state)[0].numpy(), expected)
 
 
-def test_a_weight_that_was_initialised_again_is_checked():
+def test_a_weight_is_not_initialised_again():
     layer = make("lstm", 3, 4)
     x, _, _, _ = inputs(layer, 3, 2)
     layer(x)
-    layer.cells[0].b.__init__(np.ones(5), np.float64)
-    with pytest.raises(ValueError, match=r"lstm: b must have shape \(16,\) .* got \(5,\)"):
-        layer(x)
+    with pytest.raises(RuntimeError, match="Tensor: __init__ has been called before"):
+        layer.cells[0].b.__init__(np.ones(5), np.float64)
+    layer(x)
 
 
 @pytest.mark.parametrize("value", [np.ones((3, 16)), 1.0, "w"])
@@ -332,9 +332,9 @@ def test_an_array_that_is_filled_again_before_backward():
     [
         ({"num_layers": 2**63}, ValueError),
         ({"num_layers": 10**9}, ValueError),
-        ({"hidden_size": 2**62}, MemoryError),
+        ({"hidden_size": 2**62}, ValueError),
         ({"hidden_size": 2**63}, ValueError),
-        ({"input_size": 2**60}, MemoryError),
+        ({"input_size": 2**30}, MemoryError),
         ({"hidden_size": 10**6, "num_layers": 3}, MemoryError),
     ],
 )

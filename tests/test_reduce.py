@@ -150,15 +150,18 @@ def test_a_row_has_the_bits_it_has_alone():
             assert whole[i].tobytes() == alone.tobytes() == np.ascontiguousarray(columns[..., i]).tobytes(), op.__name__
 
 
-def test_gradient_of_a_sum_is_a_view():
-    """No memory is written for it: the rule of sum and mean gives dy with strides of zero."""
+def test_gradient_of_a_sum_is_spread():
+    """The rule of sum gives dy with strides of zero; a hook, grad() and the leaf get memory that can be written to."""
     x = leaf(np.ones((1000, 1000)))
     seen = []
-    (x * 1).sum().backward()
     y = x * 1
     y.register_hook(lambda dy: seen.append(dy))
     y.sum().backward()
-    assert seen[0].numpy().strides == (0, 0) and x.grad.numpy().strides == (8000, 8)
+    seen += [x.grad, *mg.grad(x.sum(), x)]
+    for dx in seen:
+        assert dx.numpy().strides == (8000, 8)
+        dx[0, 0] = 5.0
+        assert dx.numpy().sum() == 1000 * 1000 + 4
 
 
 def test_methods():
