@@ -14,6 +14,7 @@ from minigrad.module import flag, plain_array, size
 from minigrad.random import Generator, checked_generator
 from minigrad.tensor import Tensor
 
+DEEPEST = 64            # lists inside of each other: NumPy's arrays have at most so many dimensions
 NO_CLASS = -100         # cross_entropy and the metrics leave such targets out
 POOL = 50               # batches: sequences are sorted by length within a pool of so many
 
@@ -30,6 +31,8 @@ def _numbers(value: Any, op: str, name: str) -> np.ndarray:
 
 def _check_no_mask(value: Any, op: str, name: str) -> None:
     """NumPy would drop the mask of an array that stands in a list, and the gradient of a Tensor."""
+    if name.count("[") > DEEPEST:
+        raise ValueError(f"{op}: lists are nested more than {DEEPEST} deep, beyond what NumPy makes an array of")
     if isinstance(value, (list, tuple)):
         for i, inner in enumerate(value):
             if isinstance(inner, (list, tuple, np.ma.MaskedArray, Tensor)):
@@ -168,6 +171,8 @@ class Epoch:
     _spot: _Spot | None = None  # None before the first batch was asked for
 
     def __init__(self, data: "_Place") -> None:
+        if not isinstance(data, _Place):
+            raise TypeError(f"Epoch: data must be Batches or a Stream, got {type(data).__name__}")
         self._data = data
 
     def __iter__(self) -> "Epoch":

@@ -12,6 +12,7 @@ from minigrad.kernels cimport copy_strided, new_array
 from minigrad.tensor cimport Node, Rule, Tensor, as_input, as_operand, ints_of, mark_view, record1, recordn, recording, stale, tracked, wrap
 
 import operator
+import reprlib
 from itertools import accumulate
 
 import numpy as np
@@ -89,7 +90,7 @@ cpdef Tensor reshape(x, shape):
     cdef int nd, d, unknown = -1
     cdef tuple dims = <tuple>shape if all_ints(shape) else ints_of(shape)
     if dims is None:
-        raise TypeError(f"reshape: shape must be made of ints, got {shape!r}")
+        raise TypeError(f"reshape: shape must be made of ints, got {reprlib.repr(shape)}")
     nd = len(dims)
     known = 1
     for d in range(nd):

@@ -288,7 +288,7 @@ class LyingTensor(mg.Tensor):
     def dtype(self):
         return np.dtype(np.float16)
     def numpy(self):
-        return None
+        return np.zeros((7, 7), np.float16)
     def __len__(self):
         return 10**6
 
@@ -1089,7 +1089,8 @@ class Run:
     def judge(self, name, error, attribute):
         allowed = isinstance(error, ALLOWED) and not isinstance(error, NEVER)
         if isinstance(error, IndexError) and not any(part in name for part in INDEXING):
-            allowed = planted_below(error)
+            # A subclass that tells a length of its own is iterated to that length.
+            allowed = planted_below(error) or "LyingTensor" in self.last
         if attribute and isinstance(error, AttributeError):
             allowed = True
         if isinstance(error, StopIteration) and ("__next__" in name or "next(" in name):
@@ -1382,8 +1383,6 @@ EXCEPTIONS = (
     ("Cell.step", (AttributeError,), "the same"),
     ("Cell.checked_sequence", (AttributeError,),
      "called by the layers with what they have checked"),
-    ("LyingTensor", (IndexError,),
-     "a subclass that tells a length of its own is iterated to that length"),
     ("State.detach", (AttributeError,),
      "a named tuple holds what it was given, and asks it to detach"),
     ("__str__", (AttributeError,),
@@ -1759,7 +1758,7 @@ def templates(d):
                       (lambda x: mg.tanh(x),
                        [mg.Tensor(d.plain((2,), np.float64), requires_grad=True)]), {}),
         "vjp": (mg.vjp, (lambda x: x * x, t(3), t(3)), {"create_graph": True}),
-        "backward": (lambda y, *a, **k: y.backward(*a, **k),
+        "backward": (mg.Tensor.backward,
                      (t(2, 3) * mg.Tensor(d.plain((2, 3), np.float32), requires_grad=True),
                       t(2, 3)),
                      {"retain_graph": True}),
@@ -1896,8 +1895,11 @@ def main():
     RUN = run.main
 
     def unraisable(report):
-        if not isinstance(report.exc_value,
-                          (Planted, Stop)) and not planted_below(report.exc_value):
+        ours = isinstance(report.exc_value, (Planted, Stop)) or planted_below(report.exc_value)
+        frames = traceback.extract_tb(report.exc_traceback)
+        # Python's logging releases its lock after each fork, also after one of two threads' that forked at once.
+        logging = bool(frames) and frames[-1].name == "_releaseLock"
+        if not ours and not logging and not run.spoilt:
             text = "".join(traceback.format_exception(report.exc_value)) if report.exc_value else ""
             run.fault("unraisable", f"{report.err_msg or 'ignored'}: {report.exc_value!r}", "",
                       text)
