@@ -47,6 +47,7 @@ import linecache
 import math
 import operator
 import os
+import reprlib
 import sys
 import weakref
 import zlib
@@ -1413,7 +1414,7 @@ def checked_dtype(dtype, str op) -> np.dtype:
     try:
         found = np.dtype(dtype).newbyteorder("=")
     except TypeError:
-        raise TypeError(f"{op}: dtype must be float32 or float64, got {dtype!r}") from None
+        raise TypeError(f"{op}: dtype must be float32 or float64, got {reprlib.repr(dtype)}") from None
     if found != float32 and found != float64:
         raise TypeError(f"{op}: dtype must be float32 or float64, got {found}")
     return found
@@ -1611,7 +1612,7 @@ def checked_shape(shape, str op) -> tuple:
     """`shape` as a tuple of dimensions whose product can be addressed."""
     cdef tuple dims = ints_of(shape)
     if dims is None:
-        raise TypeError(f"{op}: shape must be made of ints, got {shape!r}")
+        raise TypeError(f"{op}: shape must be made of ints, got {reprlib.repr(shape)}")
     size = 1
     for d in dims:
         if d < 0:
@@ -1671,6 +1672,9 @@ cdef object compare(object a, object b, object operation):
 
 
 @cython.trashcan(True)
+@cython.binding(False)         # methods that check what they are called on: Tensor.detach(3) is a TypeError
+@cython.embedsignature(True)
+@cython.embedsignature.format("clinic")
 cdef class Tensor(Slot):
     """Tensor(data, dtype=None, requires_grad=False, copy=True): an n-dimensional array of float32 or float64 that remembers how it was made.
 
@@ -1881,6 +1885,8 @@ cdef class Tensor(Slot):
 
     def __format__(self, spec):
         """As str(), or the value of a tensor with one element with a format for numbers: f"{loss:.3f}"."""
+        if not isinstance(spec, str):
+            raise TypeError(f"format: the format must be a str, got {type(spec).__name__}")
         if not spec:
             return str(self)
         if cnp.PyArray_SIZE(self._array) != 1:

@@ -9,6 +9,9 @@ from minigrad.checks import plain_array
 from minigrad.core.tensor import Tensor
 
 
+DEEPEST = 64            # lists inside of each other: NumPy's arrays have at most so many dimensions
+
+
 def _numbers(value: Any, op: str, name: str) -> np.ndarray:
     """`value` as an array of real numbers, in NumPy's dtype for it: whole numbers int64, other
     numbers float64."""
@@ -21,6 +24,8 @@ def _numbers(value: Any, op: str, name: str) -> np.ndarray:
 
 def _check_no_mask(value: Any, op: str, name: str) -> None:
     """NumPy would drop the mask of an array that stands in a list, and the gradient of a Tensor."""
+    if name.count("[") > DEEPEST:
+        raise ValueError(f"{op}: lists are nested more than {DEEPEST} deep, beyond what NumPy makes an array of")
     if isinstance(value, (list, tuple)):
         for i, inner in enumerate(value):
             if isinstance(inner, (list, tuple, np.ma.MaskedArray, Tensor)):

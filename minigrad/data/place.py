@@ -28,6 +28,8 @@ class Epoch:
     _spot: _Spot | None = None  # None before the first batch was asked for
 
     def __init__(self, data: "_Place") -> None:
+        if not isinstance(data, _Place):
+            raise TypeError(f"Epoch: data must be Batches or a Stream, got {type(data).__name__}")
         self._data = data
 
     def __iter__(self) -> "Epoch":

@@ -316,7 +316,7 @@ cdef Tensor picked(Tensor x, object index):
         index = index.copy()
     try:
         value = np.asarray(x._array[index])
-    except IndexError as error:
+    except (IndexError, OverflowError) as error:
         raise IndexError(f"index: {error}, in a tensor of shape {x.shape}") from None
     y = wrap(value.copy() if np.may_share_memory(value, x._array) else value)
     if tracked(x):
@@ -467,7 +467,7 @@ cdef int setitem(Tensor x, object index, object value) except -1:
         index = owned(index, "assignment")
         try:
             place = np.asarray(x._array[index])
-        except IndexError as error:
+        except (IndexError, OverflowError) as error:
             raise IndexError(f"assignment: {error}, in a tensor of shape {x.shape}") from None
     check_writable(x, "assignment")
     check_broadcast(v._array, place, "assignment")

@@ -26,6 +26,7 @@ from minigrad.core.tensor cimport (
 )
 
 import operator
+import reprlib
 from itertools import accumulate
 
 import numpy as np
@@ -103,7 +104,7 @@ cpdef Tensor reshape(x, shape):
     cdef int nd, d, unknown = -1
     cdef tuple dims = <tuple>shape if all_ints(shape) else ints_of(shape)
     if dims is None:
-        raise TypeError(f"reshape: shape must be made of ints, got {shape!r}")
+        raise TypeError(f"reshape: shape must be made of ints, got {reprlib.repr(shape)}")
     nd = len(dims)
     known = 1
     for d in range(nd):

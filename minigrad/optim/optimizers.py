@@ -158,6 +158,9 @@ class Optimizer:
 
     def _complete(self) -> None:
         """Make the arrays that are not there: at first all, later those that a changed option needs."""
+        if any(p not in self.state for p in self.parameters):
+            raise ValueError(f"{self.op}: a parameter was put into a group after the optimiser was made: "
+                             "make a new optimiser with all of them")
         for group in self.param_groups:
             for name in self._names(group):
                 for p in group["params"]:

@@ -4,6 +4,7 @@
 What the numbers mean is in optim.py, the formulas are in csrc/optim.inc. Here everything is checked before anything changes, and
 the tape is told of each change, as it is of an assignment.
 """
+cimport cython
 cimport numpy as cnp
 from cpython.dict cimport PyDict_SetItem
 from libc.stddef cimport ptrdiff_t
@@ -134,6 +135,9 @@ cdef int refuse_shared(list arrays, str op, str what) except -1:
 
 # ---------------------------------------------------------------- steps
 
+@cython.binding(False)         # methods that check what they are called on: Updates.run(3) is a TypeError
+@cython.embedsignature(True)
+@cython.embedsignature.format("clinic")
 cdef class Updates:
     """Updates(op, most): the steps of up to `most` parameters, gathered and then made at once, without the GIL where they are
     long. Whatever can fail does so before the first of them: after an exception nothing has changed.

@@ -24,6 +24,8 @@ class History:
     """
 
     def __init__(self, model: Module | None = None) -> None:
+        if not isinstance(model, (Module, type(None))):
+            raise TypeError(f"History: model must be a Module or None, got {type(model).__name__}")
         self.form = {} if model is None else {name: _form(p) for name, p in model.named_parameters()}
         self.loss: list[float] = []
         self.norm: list[float] = []

@@ -59,9 +59,9 @@ INDEXING = ("getitem", "setitem", "mbedding", "cross_entropy", "nll", "accuracy"
 
 # What is not called, each with its reason. Everything else that introspection finds is.
 NOT_CALLED = {
-    "kernels.measure_peak": "measures for seconds",
-    "tensor.install": "changes the class Tensor for the whole process; SCENES has it with a name of its own",
-    "kernels.show_config": "prints; called once in SCENES",
+    "core.kernels.measure_peak": "measures for seconds",
+    "core.tensor.install": "changes the class Tensor for the whole process; SCENES has it with a name of its own",
+    "core.kernels.show_config": "prints; called once in SCENES",
     "__getattribute__": "Python's own", "__setattr__": "done as an action of its own",
     "__delattr__": "Python's own",
     "__class__": "Python's own", "__init_subclass__": "Python's own",
@@ -102,7 +102,7 @@ def discover():
 def public_names():
     """The names of `discover` that minigrad offers: those of its public namespaces, under any of which they may be found."""
     offered = set()
-    for module in (mg, mg.nn, mg.optim, mg.optim.schedule, mg.training, mg.data, mg.metrics, mg.spectral):
+    for module in (mg, mg.nn, mg.optim, mg.optim.schedule, mg.training, mg.data, mg.metrics):
         offered |= {id(thing) for name,
                     thing in vars(module).items() if not name.startswith("_") and callable(thing)}
     return {name for name, thing in discover().items() if id(thing) in offered}
@@ -288,7 +288,7 @@ class LyingTensor(mg.Tensor):
     def dtype(self):
         return np.dtype(np.float16)
     def numpy(self):
-        return None
+        return np.zeros((7, 7), np.float16)
     def __len__(self):
         return 10**6
 
@@ -1089,7 +1089,8 @@ class Run:
     def judge(self, name, error, attribute):
         allowed = isinstance(error, ALLOWED) and not isinstance(error, NEVER)
         if isinstance(error, IndexError) and not any(part in name for part in INDEXING):
-            allowed = planted_below(error)
+            # A subclass that tells a length of its own is iterated to that length.
+            allowed = planted_below(error) or "LyingTensor" in self.last
         if attribute and isinstance(error, AttributeError):
             allowed = True
         if isinstance(error, StopIteration) and ("__next__" in name or "next(" in name):
@@ -1382,8 +1383,6 @@ EXCEPTIONS = (
     ("Cell.step", (AttributeError,), "the same"),
     ("Cell.checked_sequence", (AttributeError,),
      "called by the layers with what they have checked"),
-    ("LyingTensor", (IndexError,),
-     "a subclass that tells a length of its own is iterated to that length"),
     ("State.detach", (AttributeError,),
      "a named tuple holds what it was given, and asks it to detach"),
     ("__str__", (AttributeError,),
@@ -1648,7 +1647,7 @@ def nodes(drawer):
 
 
 def installed(drawer):
-    mg.tensor.install(drawer.pick(("fuzz_op", "fuzz_op", "\ud800")), drawer.function())
+    mg.core.tensor.install(drawer.pick(("fuzz_op", "fuzz_op", "\ud800")), drawer.function())
     getattr(drawer.tensor(), "fuzz_op", None)
 
 
@@ -1672,7 +1671,7 @@ def templates(d):
         return mg.Tensor(d.plain(shape, np.float32), requires_grad=grad and d.chance(0.7))
 
     def updates():
-        u = mg.update.Updates("SGD", 2)
+        u = mg.optim.step.Updates("SGD", 2)
         p = t(2, 3)
         p.requires_grad_(True)
         p.grad = t(2, 3, grad=False)
@@ -1685,7 +1684,7 @@ def templates(d):
     cell = d.pick((("rnn_tanh", 1), ("rnn_relu", 1), ("lstm", 4), ("gru", 3),
                    ("gru_reset_after", 3)))
     gates = cell[1] * 4
-    kind = cell[0] if cell[0] in mg.recurrent.CELLS else d.pick(list(mg.recurrent.CELLS))
+    kind = cell[0] if cell[0] in mg.nn.fused.CELLS else d.pick(list(mg.nn.fused.CELLS))
     x, h, c = t(4, 2, 3), t(2, 4), t(2, 4) if kind == "lstm" else None
     options = {"mask": np.ones((2, 4), np.float32), "lengths": np.array([4, 2]),
                "reset": np.zeros((4, 2), bool), "reverse": True,
@@ -1698,7 +1697,7 @@ def templates(d):
     lstm_cell, gru_cell = mg.nn.LSTMCell(3, 4), mg.nn.GRUCell(3, 4)
     sequences = [d.plain((n, 2), np.float32) for n in (4, 2, 3)]
     return {
-        "recurrent.sequence": (mg.recurrent.sequence,
+        "recurrent.sequence": (mg.nn.fused.sequence,
                                (kind, x, h, c, t(3, gates), t(4, gates), t(gates),
                                 t(3, 4) if c is not None and
                                d.chance(0.3) else None), options),
@@ -1716,7 +1715,7 @@ def templates(d):
                                                                                         np.float32)}),
         "sequence.bidirectional": (mg.nn.bidirectional, (gru_cell, mg.nn.GRUCell(3, 4), x),
                                    {"lengths": np.array([3, 4])}),
-        "shape.adjoin": (lambda w, parts: mg.shape.adjoin(w, parts),
+        "shape.adjoin": (lambda w, parts: mg.ops.shape.adjoin(w, parts),
                          (t(2, 8, grad=False), [t(2, 4), t(2, 4)]), {}),
         "loss": (loss, (t(4, 3), d.plain((4, 3), np.float32)),
                  {"weight": np.ones(3, np.float32), "reduction": d.pick(("mean", "sum", "none"))}),
@@ -1759,7 +1758,7 @@ def templates(d):
                       (lambda x: mg.tanh(x),
                        [mg.Tensor(d.plain((2,), np.float64), requires_grad=True)]), {}),
         "vjp": (mg.vjp, (lambda x: x * x, t(3), t(3)), {"create_graph": True}),
-        "backward": (lambda y, *a, **k: y.backward(*a, **k),
+        "backward": (mg.Tensor.backward,
                      (t(2, 3) * mg.Tensor(d.plain((2, 3), np.float32), requires_grad=True),
                       t(2, 3)),
                      {"retain_graph": True}),
@@ -1896,8 +1895,11 @@ def main():
     RUN = run.main
 
     def unraisable(report):
-        if not isinstance(report.exc_value,
-                          (Planted, Stop)) and not planted_below(report.exc_value):
+        ours = isinstance(report.exc_value, (Planted, Stop)) or planted_below(report.exc_value)
+        frames = traceback.extract_tb(report.exc_traceback)
+        # Python's logging releases its lock after each fork, also after one of two threads' that forked at once.
+        logging = bool(frames) and frames[-1].name == "_releaseLock"
+        if not ours and not logging and not run.spoilt:
             text = "".join(traceback.format_exception(report.exc_value)) if report.exc_value else ""
             run.fault("unraisable", f"{report.err_msg or 'ignored'}: {report.exc_value!r}", "",
                       text)

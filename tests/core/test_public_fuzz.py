@@ -108,7 +108,8 @@ def check(seeds, calls):
                                             "outcomes": outcomes, "wrong": wrong}))
     print(f"fuzz: {made} calls, {len(reached)} names, {len(wrong)} faults")
     assert not wrong, told(wrong)
-    assert made >= len(seeds) * calls
+    # An alarm between a call and its entry loses the entry.
+    assert made >= 0.98 * len(seeds) * calls
     assert outcomes["ok"] > made / 4, f"most arguments should fit, or little is reached: {outcomes}"
     return reached
 
