@@ -108,7 +108,6 @@ cdef extern from "Python.h":
     bint PyObject_CheckBuffer(object x) noexcept
 
 cdef extern from "numpy/arrayobject.h":
-    object PyArray_EMPTY(int nd, cnp.npy_intp *dims, int typenum, int fortran)
     int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
 
 cdef enum:
@@ -1562,7 +1561,7 @@ cdef Tensor as_operand(object x, Tensor like, str op):
         return t
     if isinstance(x, float) or isinstance(x, int) or isinstance(x, number_types):
         number = (<PyFloatObject *>x).ob_fval if type(x) is float else as_double(x, op)
-        array = <cnp.ndarray>PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(like._array), 0)
+        array = <cnp.ndarray>cnp.PyArray_SimpleNew(0, NULL, cnp.PyArray_TYPE(like._array))
         if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT:
             (<float *>cnp.PyArray_DATA(array))[0] = <float>number
         else:
