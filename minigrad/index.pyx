@@ -37,9 +37,12 @@ cdef extern from "Python.h":
     bint PyLong_CheckExact(PyObject *x) noexcept
     Py_ssize_t PyTuple_GET_SIZE(object x) noexcept
     PyObject *PyTuple_GET_ITEM(object x, Py_ssize_t i) noexcept
-    int PySlice_Unpack(object slice, Py_ssize_t *start, Py_ssize_t *stop, Py_ssize_t *step) except -1
+    int PySlice_Unpack(object slice, Py_ssize_t *start, Py_ssize_t *stop, Py_ssize_t *step) noexcept
     Py_ssize_t PySlice_AdjustIndices(Py_ssize_t length, Py_ssize_t *start, Py_ssize_t *stop, Py_ssize_t step) noexcept
-    Py_ssize_t PyNumber_AsSsize_t(object number, object error) except? -1
+    Py_ssize_t PyNumber_AsSsize_t(object number, object error) noexcept
+    PyObject *PyErr_Occurred() noexcept
+    bint PyErr_ExceptionMatches(object error) noexcept
+    void PyErr_Clear() noexcept
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_EMPTY(int nd, cnp.npy_intp *dims, int typenum, int fortran)
@@ -123,6 +126,17 @@ cdef inline bint is_int(object part) noexcept:
     return type(part) is int or isinstance(part, np_integer) or (isinstance(part, int) and not isinstance(part, bool))
 
 
+cdef int raise_pending() except -1:
+    """Raise the exception that a function of C has set."""
+    return -1
+
+cdef int slice_error(str op) except -1:
+    try:
+        return raise_pending()
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{op}: {error}") from None
+
+
 cdef cnp.ndarray region(cnp.ndarray x, object index, str op):
     """x[index] as a view, or None if the index is not basic."""
     cdef cnp.npy_intp shape[MAX_DIMS]
@@ -158,10 +172,8 @@ cdef cnp.ndarray region(cnp.ndarray x, object index, str op):
                 axis += 1
                 to += 1
         elif type(part) is slice:
-            try:
-                PySlice_Unpack(part, &start, &stop, &step)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{op}: {error}") from None
+            if PySlice_Unpack(part, &start, &stop, &step) < 0:
+                slice_error(op)
             shape[to] = PySlice_AdjustIndices(cnp.PyArray_DIM(x, axis), &start, &stop, step)
             strides[to] = cnp.PyArray_STRIDE(x, axis) * step
             if shape[to] > 0:
@@ -169,9 +181,11 @@ cdef cnp.ndarray region(cnp.ndarray x, object index, str op):
             axis += 1
             to += 1
         else:
-            try:
-                i = PyNumber_AsSsize_t(part, IndexError)
-            except IndexError:
+            i = PyNumber_AsSsize_t(part, IndexError)
+            if i == -1 and PyErr_Occurred() != NULL:
+                if not PyErr_ExceptionMatches(IndexError):
+                    raise_pending()
+                PyErr_Clear()
                 i = cnp.PyArray_DIM(x, axis)
             if i < 0:
                 i += cnp.PyArray_DIM(x, axis)
