@@ -316,30 +316,30 @@ class Module:
             found.append((path, module))
             prefix = f"{path}." if path else ""
             looked_at = module._checked and not again
+            parameters: list[tuple[str, Parameter]] = []
             modules: list[tuple[str, Module]] = []
             for attribute, value in vars(module).items():
                 if type(value) in _PLAIN:
                     continue
                 if isinstance(value, Parameter):
-                    members = ((attribute, value),)
+                    parameters.append((prefix + attribute, value))
                 elif isinstance(value, Module):
                     modules.append((prefix + attribute, value))
-                    continue
                 else:
-                    members = _within(value, attribute)
+                    for name, thing in _within(value, attribute):
+                        inside = modules if isinstance(thing, Module) else parameters
+                        inside.append((prefix + name, thing))
                     if not looked_at and not _open(value):
                         doubtful.append((module, path, attribute, value))
-                for name, thing in members:
-                    name = prefix + name
-                    if isinstance(thing, Module):
-                        modules.append((name, thing))
-                        continue
-                    if names.setdefault(name, thing) is not thing:
-                        raise self._two_of_one_name(name)
-                    if id(thing) not in reached:
-                        reached.add(id(thing))
-                        found.append((name, thing))
-            stack += reversed(modules)
+            for member in parameters:
+                name, thing = member
+                if names.setdefault(name, thing) is not thing:
+                    raise self._two_of_one_name(name)
+                if id(thing) not in reached:
+                    reached.add(id(thing))
+                    found.append(member)
+            if modules:
+                stack += reversed(modules)
             if not looked_at:
                 for name in _class_attributes(type(module)):
                     if hasattr(module, name):
@@ -422,9 +422,7 @@ class Module:
 
     def parameters(self) -> Iterator[Parameter]:
         """All parameters, each once."""
-        for _, member in self._walk():
-            if isinstance(member, Parameter):
-                yield member
+        return iter([member for _, member in self._walk() if isinstance(member, Parameter)])
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

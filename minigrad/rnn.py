@@ -237,7 +237,8 @@ class _Recurrent(Module):
                 cell, x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask, weights=Weights(*weights)
             )
             return (out, *(state if isinstance(state, tuple) else (state,)))
-        return sequence(cell.kind, x, h0, c0, cell.W, cell.U, cell.b, cell.p, mask=mask, lengths=lengths, reset=reset, reverse=reverse,
+        return sequence(cell.kind, x, h0, c0, cell.W, cell.U, cell.b, cell.p, mask=mask,
+                        lengths=lengths, reset=reset, reverse=reverse,
                         checkpoint=self.checkpoint == "sqrt", clip=self.clip_state_grad,
                         telemetry=telemetry, composed=composed, trace=trace, out=out)
 
