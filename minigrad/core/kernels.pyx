@@ -81,7 +81,6 @@ cdef extern from "numpy/arrayobject.h":
         unsigned char version
         PyDataMemAllocator allocator
     object PyDataMem_SetHandler(object handler)
-    object PyArray_EMPTY(int nd, cnp.npy_intp *dims, int typenum, int fortran)
 
 cdef void *block_malloc(void *ctx, size_t size) noexcept nogil:
     return mg_block_get(size)
@@ -116,11 +115,11 @@ cdef cnp.ndarray new_array(int nd, cnp.npy_intp *shape, int typenum, bint zero):
     for d in range(nd):
         bytes *= shape[d]
     if bytes < MG_LARGE:
-        array = <cnp.ndarray>PyArray_EMPTY(nd, shape, typenum, 0)
+        array = <cnp.ndarray>cnp.PyArray_SimpleNew(nd, shape, typenum)
     else:
         before = PyDataMem_SetHandler(blocks)
         try:
-            array = <cnp.ndarray>PyArray_EMPTY(nd, shape, typenum, 0)
+            array = <cnp.ndarray>cnp.PyArray_SimpleNew(nd, shape, typenum)
         finally:
             PyDataMem_SetHandler(before)
     if zero:

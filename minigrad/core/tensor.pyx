@@ -118,7 +118,6 @@ cdef extern from "Python.h":
     bint PyObject_CheckBuffer(object x) noexcept
 
 cdef extern from "numpy/arrayobject.h":
-    object PyArray_EMPTY(int nd, cnp.npy_intp *dims, int typenum, int fortran)
     int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
 
 cdef enum:
@@ -420,6 +419,10 @@ cdef inline Slot slot_of(Tensor x):
         return None
     return x if x.node is None else x.node
 
+cdef inline Slot slot_for(Tensor x, str name):
+    """checked_slot; at once for most tensors."""
+    return checked_slot(x, name) if x is None or x.seen != OWN else slot_of(x)
+
 cdef Node record1(Tensor y, Rule rule, str name, Tensor x):
     return recordn(y, rule, name, (x,))
 
@@ -432,13 +435,13 @@ cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs):
     cdef Tensor x
     cdef tuple slots                    # found first: a view may be recorded anew, and what is read is earlier on the tape
     if n == 1:
-        slots = (checked_slot(<Tensor>inputs[0], name),)
+        slots = (slot_for(<Tensor>inputs[0], name),)
     elif n == 2:
-        slots = (checked_slot(<Tensor>inputs[0], name), checked_slot(<Tensor>inputs[1], name))
+        slots = (slot_for(<Tensor>inputs[0], name), slot_for(<Tensor>inputs[1], name))
     else:
         found = []                      # no comprehension: see below
         for x in inputs:
-            found.append(checked_slot(x, name) if x is not None else None)
+            found.append(slot_for(x, name))
         slots = tuple(found)
     cdef Node node = Node.__new__(Node)
     node.serial, node.rule, node.name, node.slots = next_serial(), rule, name, slots
@@ -502,14 +505,16 @@ cdef Tensor savable(Tensor x):
     return copy
 
 cdef int save0(Node node, Tensor x) except -1:
-    x = savable(x)
+    if x.version is None or x.version.foreign:
+        x = savable(x)
     node.saved0, node.version0 = x, x.version.count
     if mg_anomaly:
         node.sum0 = zlib.crc32(np.ascontiguousarray(x._array)) + 1
     return 0
 
 cdef int save1(Node node, Tensor x) except -1:
-    x = savable(x)
+    if x.version is None or x.version.foreign:
+        x = savable(x)
     node.saved1, node.version1 = x, x.version.count
     if mg_anomaly:
         node.sum1 = zlib.crc32(np.ascontiguousarray(x._array)) + 1
@@ -543,15 +548,16 @@ cdef int settle(Tensor x) except -1:
 
 cdef int mark_view(Tensor y, Tensor x) except -1:
     """y looks at x's memory."""
-    cdef Version version
     if x.seen != OWN:
         settle(x)
         if mg_recording and stale(x):
             operators.renew(x, "view")
-    version = y.version = version_of(x)
+    if x.version is None:
+        version_of(x)
     if x.seen == OWN and x.owns is None:
         take_ownership(x)
-    y.seen = version.recorded if x.seen == OWN else DETACHED if x.seen == SAVED else x.seen
+    y.version = x.version
+    y.seen = x.version.recorded if x.seen == OWN else DETACHED if x.seen == SAVED else x.seen
     if y.seen >= 0 and not mg_recording:
         y.seen = UNRECORDED - y.seen
     return 0
@@ -1572,7 +1578,7 @@ cdef Tensor as_operand(object x, Tensor like, str op):
         return t
     if isinstance(x, float) or isinstance(x, int) or isinstance(x, number_types):
         number = (<PyFloatObject *>x).ob_fval if type(x) is float else as_double(x, op)
-        array = <cnp.ndarray>PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(like._array), 0)
+        array = <cnp.ndarray>cnp.PyArray_SimpleNew(0, NULL, cnp.PyArray_TYPE(like._array))
         if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT:
             (<float *>cnp.PyArray_DATA(array))[0] = <float>number
         else:

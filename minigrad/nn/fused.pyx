@@ -10,6 +10,7 @@ from minigrad.core.kernels cimport *
 from minigrad.core.tensor cimport (
     Node,
     Tensor,
+    Version,
     contiguous,
     kernels_of,
     mark_view,
@@ -17,6 +18,7 @@ from minigrad.core.tensor cimport (
     recording,
     recordn,
     savable,
+    version_of,
     wrap,
 )
 
@@ -29,6 +31,7 @@ from minigrad.core.tensor import check_data, grad
 cnp.import_array()
 
 CELLS = {"rnn_tanh": MG_RNN_TANH, "rnn_relu": MG_RNN_RELU, "lstm": MG_LSTM, "gru": MG_GRU, "gru_after": MG_GRU_AFTER}
+OPS = {"rnn_tanh": "rnn", "rnn_relu": "rnn", "lstm": "lstm", "gru": "gru", "gru_after": "gru"}     # as messages name them
 GATES = {"rnn_tanh": ("a",), "rnn_relu": ("a",), "lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "gru_after": ("r", "z", "n")}
 
 
@@ -87,13 +90,15 @@ cdef class Sequence:
     cdef object telemetry
     cdef object composed
     cdef double clip
-    cdef object dtype
     cdef bint found_forward     # the telemetry names a place of the forward pass
+    cdef list versions          # of the seven tensors that it was called with and of h, or None,
+    cdef long counts[8]         # and how often the memory of each had been changed
 
     cdef int fill(self, Py_ssize_t first, Py_ssize_t last) except -1:
         """Point the C struct at the steps first to last - 1."""
         cdef mg_recurrent *r = &self.call
-        cdef Py_ssize_t T = last - first, item = self.dtype.itemsize, B = self.x.shape[1], I = self.x.shape[2], H = self.wh.shape[0]
+        cdef Py_ssize_t T = last - first, item = cnp.PyArray_ITEMSIZE(self.x)
+        cdef Py_ssize_t B = self.x.shape[1], I = self.x.shape[2], H = self.wh.shape[0]
         r.cell, r.T, r.B, r.I, r.H = CELLS[self.cell], T, B, I, H
         r.x = <const char *>cnp.PyArray_DATA(self.x) + first * B * I * item
         r.wx, r.wh = cnp.PyArray_DATA(self.wx), cnp.PyArray_DATA(self.wh)
@@ -108,6 +113,31 @@ cdef class Sequence:
         r.h_T, r.c_T = data(self.h_T), data(self.c_T)
         r.gates, r.cells = data(self.gates), data(self.cells)
         r.interrupted = ask_for_signals
+        return 0
+
+    cdef int guard(self, tuple tensors) except -1:
+        """Note how often the memory of each tensor was changed so far."""
+        cdef Py_ssize_t i
+        cdef Version version
+        self.versions = []
+        for i in range(len(tensors)):
+            version = None if tensors[i] is None else version_of(<Tensor>tensors[i])
+            self.versions.append(version)
+            self.counts[i] = 0 if version is None else version.count
+        return 0
+
+    cdef int check_guard(self, str name) except -1:
+        """Was the memory of one of them changed since?"""
+        cdef Py_ssize_t i
+        cdef Version version
+        for i in range(len(self.versions)):
+            version = <Version>self.versions[i]
+            if version is not None and version.count != self.counts[i]:
+                arrays = (self.x, self.h0, self.c0, self.wx, self.wh, self.bias, self.peephole, self.h)
+                array = <object>arrays[i]
+                raise RuntimeError(f"{name}: one of the tensors needed for gradient computation has been modified by an in-place operation: "
+                                   f"a {array.dtype} tensor of shape {array.shape} is at version {version.count}; "
+                                   f"expected version {self.counts[i]} instead. Hint: assign after backward, or give the layer a copy")
         return 0
 
     cdef cnp.ndarray new(self, tuple shape):
@@ -140,7 +170,7 @@ cdef class Sequence:
         """The same call for the steps of one chunk, with the state before it given."""
         cdef Sequence s = Sequence.__new__(Sequence)
         first, last = span
-        s.cell, s.dtype, s.call.reverse, s.clip = self.cell, self.dtype, self.call.reverse, self.clip
+        s.cell, s.call.reverse, s.clip = self.cell, self.call.reverse, self.clip
         s.x, s.wx, s.wh, s.bias, s.peephole, s.mask = self.x[first:last], self.wx, self.wh, self.bias, self.peephole, self.mask
         s.h0, s.c0 = h0, c0
         s.lengths = None if self.lengths is None else np.clip(self.lengths - first, 0, last - first)
@@ -266,7 +296,7 @@ cdef class Sequence:
             buffers.append(low)
         wants_state = node.wants(1) or node.wants(2)
         T = self.x.shape[0]
-        norms = np.zeros((2, T))
+        norms = array_of_shape((2, T), cnp.NPY_DOUBLE, True)
         if not self.found_forward:
             self.telemetry.nonfinite = None
         if self.starts is None:
@@ -278,11 +308,11 @@ cdef class Sequence:
                 s = self.part(span, h, c, True)
                 s.telemetry, s.found_forward = self.telemetry, self.found_forward
                 dh0, dc0 = s.sweep(None if dh is None else dh[first:last], dh0, dc0, None if dx is None else dx[first:last],
-                                   buffers, norms[:, first:last], True, first)
+                                   buffers, norms, True, first)
         self.telemetry.dh_norm = np.sqrt(norms[0])
         self.telemetry.dc_norm = np.sqrt(norms[1]) if self.cell == "lstm" else None
         if self.telemetry.nonfinite is None:
-            self.check_gradients(dh, norms[0], dx, dh0 if wants_state else None, dc0 if wants_state else None, buffers)
+            self.check_gradients(dh, norms, dx, dh0 if wants_state else None, dc0 if wants_state else None, buffers)
         if dx is not None:
             node.give(0, wrap(dx), True)
         if node.wants(1):
@@ -291,10 +321,14 @@ cdef class Sequence:
             node.give(2, wrap(dc0), True)
         return 0
 
-    cdef int check_gradients(self, object dh, object norms, object dx, object dh0, object dc0, list buffers) except -1:
+    cdef int check_gradients(self, object dh, cnp.ndarray norms, object dx, object dh0, object dc0, list buffers) except -1:
         """Every gate's gradient is finite. Are those of the outputs, of which relu may have dropped some, and those made of them?"""
+        if (K64.nonfinite(cnp.PyArray_DIM(norms, 1), cnp.PyArray_DATA(norms)) == <size_t>cnp.PyArray_DIM(norms, 1)
+                and all_finite(dx) and all_finite(dh0) and all_finite(dc0) and all_finite(buffers[0])
+                and all_finite(buffers[1]) and all_finite(buffers[2]) and all_finite(buffers[3])):
+            return 0
         ends = np.full(self.x.shape[1], self.x.shape[0]) if self.lengths is None else self.lengths
-        doubtful = np.flatnonzero(~np.isfinite(norms))
+        doubtful = np.flatnonzero(~np.isfinite(norms[0]))
         for step in doubtful if self.call.reverse else doubtful[::-1]:
             bad = (step < ends) & ~np.isfinite(dh[step]).all(axis=1) if dh is not None else np.zeros(0, bool)
             if bad.any():
@@ -318,14 +352,16 @@ cdef class Sequence:
                 return 0
         return 0
 
-    cdef tuple sweep(self, object dh, object dh_T, object dc_T, object dx, list buffers, object norms, bint wants_state, Py_ssize_t first):
-        """Backward through this call's steps; return dh0 and dc0."""
+    cdef tuple sweep(self, object dh, object dh_T, object dc_T, object dx, list buffers, cnp.ndarray norms, bint wants_state,
+                     Py_ssize_t first):
+        """Backward through this call's steps, those from `first` on of the whole sequence; return dh0 and dc0. norms: (2, T), of the
+        whole sequence, for the squared norms of dh and dc."""
         cdef mg_recurrent_grads g
         cdef mg_nonfinite where
         cdef const mg_kernels *K = kernels_of(self.wh)
         cdef Py_ssize_t T = self.x.shape[0]
         cdef int status
-        cdef cnp.ndarray dh_norm2 = np.zeros(T), dc_norm2 = np.zeros(T)
+        cdef double *norm2 = <double *>cnp.PyArray_DATA(norms) + first
         self.fill(0, T)
         dh0 = np.empty_like(self.h_T) if wants_state else None
         dc0 = np.empty_like(self.h_T) if wants_state and self.cell == "lstm" else None
@@ -334,13 +370,12 @@ cdef class Sequence:
         g.dwx, g.dwh, g.dbias, g.dpeephole = data(buffers[0]), data(buffers[1]), data(buffers[2]), data(buffers[3])
         g.dbias_low, g.dpeephole_low = <double *>data(buffers[4]), <double *>data(buffers[5])
         g.clip = self.clip
-        g.dh_norm2, g.nonfinite = <double *>cnp.PyArray_DATA(dh_norm2), &where
-        g.dc_norm2 = <double *>cnp.PyArray_DATA(dc_norm2) if self.cell == "lstm" else NULL
+        g.dh_norm2, g.nonfinite = norm2, &where
+        g.dc_norm2 = norm2 + cnp.PyArray_DIM(norms, 1) if self.cell == "lstm" else NULL
         where.step = T
         with nogil:
             status = recurrent_backward(K, &self.call, &g)
         check_status(status, self.cell, (T, self.x.shape[1], self.wh.shape[0]))
-        norms[0], norms[1] = dh_norm2, dc_norm2
         if <Py_ssize_t>where.step < T and not self.found_forward:
             if self.telemetry.nonfinite is None:
                 self.telemetry.found("backward", first + where.step, where.row, (GATES[self.cell] + ("u",))[where.gate])
@@ -545,21 +580,27 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
     """
     cdef Sequence s = Sequence.__new__(Sequence)
     cdef Node node
-    cdef str op = cell.partition("_")[0]
-    if cell not in CELLS:
+    cdef Tensor t
+    cdef Py_ssize_t T, B, H
+    cdef bint saving = False
+    cdef str op = OPS.get(cell)
+    if op is None:
         raise ValueError(f"sequence: cell must be one of {', '.join(CELLS)}, got {cell!r}")
     check_tensors(op, cell, x, h0, c0, wx, wh, bias, peephole)
     if telemetry is not None and not isinstance(telemetry, Telemetry):
         raise TypeError(f"{op}: telemetry must be a Telemetry or None, got {type(telemetry).__name__}")
     if composed is not None and not callable(composed):
         raise TypeError(f"{op}: composed must be a function or None, got {type(composed).__name__}")
-    T, B, H = x.shape[0], x.shape[1], wh.shape[0]
+    T, B, H = cnp.PyArray_DIM(x._array, 0), cnp.PyArray_DIM(x._array, 1), cnp.PyArray_DIM(wh._array, 0)
     inputs = (x, h0, c0, wx, wh, bias, peephole)
-    saving = recording() and any([t is not None and t.requires_grad for t in inputs])
+    if recording():
+        for t in inputs:
+            saving = saving or (t is not None and t.requires_grad)
     if saving:
-        inputs = tuple([None if t is None else savable(<Tensor>t) for t in inputs])
-        x, h0, c0, wx, wh, bias, peephole = inputs
-    s.cell, s.dtype, s.call.reverse, s.clip = cell, x.dtype, reverse, checked_clip(op, "clip", clip)
+        x, h0, c0, wx = savable(x), savable_or_none(h0), savable_or_none(c0), savable(wx)
+        wh, bias, peephole = savable(wh), savable_or_none(bias), savable_or_none(peephole)
+        inputs = (x, h0, c0, wx, wh, bias, peephole)
+    s.cell, s.call.reverse, s.clip = cell, reverse, checked_clip(op, "clip", clip)
     s.x, s.wx, s.wh, s.bias, s.peephole = array_of(x), array_of(wx), array_of(wh), array_of(bias), array_of(peephole)
     s.h0, s.c0 = array_of(h0), array_of(c0)
     s.mask = None if mask is None else checked_mask(op, mask, s.x, H)
@@ -578,7 +619,8 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
     if saving:
         node = recordn(<Tensor>outputs[0], sequence_rule, cell, inputs)
         record_outputs(node, outputs)
-        node.extra = (s, inputs, guard(inputs + (outputs[0],)))
+        s.guard(inputs + (out,))
+        node.extra = (s, inputs)
     if trace:
         kept = {} if s.gates is None else dict(zip(GATES[cell], np.split(s.gates, len(GATES[cell]), axis=2)))
         if cell == "lstm":
@@ -589,32 +631,14 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
     return outputs
 
 
-cdef list guard(tuple tensors):
-    """The tensors' versions now, and the memory they count for."""
-    marks = []
-    for t in tensors:
-        marks.append(None if t is None else mark(<Tensor>t))
-    return marks
-
-cdef tuple mark(Tensor t):
-    cdef Tensor alias = t.detach()
-    return alias, alias.version.count
-
-cdef int check_guard(list marks, str name) except -1:
-    cdef Tensor alias
-    for entry in marks:
-        if entry is not None:
-            alias = entry[0]
-            if alias.version.count != entry[1]:
-                raise RuntimeError(f"{name}: one of the tensors needed for gradient computation has been modified by an in-place operation: "
-                                   f"a {alias.dtype} tensor of shape {alias.shape} is at version {alias.version.count}; "
-                                   f"expected version {entry[1]} instead. Hint: assign after backward, or give the layer a copy")
+cdef Tensor savable_or_none(Tensor t):
+    return None if t is None else savable(t)
 
 
 cdef int sequence_rule(Node node, Tensor _) except -1:
     cdef Sequence s
-    s, inputs, marks = node.extra
-    check_guard(marks, node.name)
+    s, inputs = node.extra
+    s.check_guard(node.name)
     if not node.run.create_graph:
         return s.backward(node, node.outputs)
     # Second order: run the sequence again, op by op, from aliases of the inputs, and differentiate that.

@@ -11,6 +11,7 @@ import numpy as np
 
 from minigrad.checks import flag
 from minigrad.core.tensor import Tensor, no_grad
+from minigrad.nn.fused import Telemetry
 from minigrad.random import Generator
 
 
@@ -52,6 +53,7 @@ _PLAIN = frozenset(
         np.dtype,
         np.random.Generator,
         Generator,
+        Telemetry,
         Tensor,
         *(
             kind
@@ -81,6 +83,20 @@ def _plain(value: Any) -> bool:
     if kind is np.ndarray:
         return value.dtype != object
     return isinstance(value, tuple) and all(type(item) in _PLAIN for item in value)
+
+
+def _open(value: Any) -> bool:
+    """Is this a list, tuple or dict of which `_within` finds all that it holds, or plain?"""
+    kind = type(value)
+    if kind is dict:
+        if not gc.is_tracked(value):  # nothing but numbers and strings
+            return True
+        if not all([type(key) is str for key in value]):
+            return False
+        value = value.values()
+    elif kind is not list and kind is not tuple:
+        return _plain(value)
+    return all([type(item) in _PLAIN or isinstance(item, (Parameter, Module)) for item in value])
 
 
 def _within(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -215,41 +231,75 @@ class Module:
         if self._checked and not _plain(value) and not (type(value) in (list, dict) and not value):
             object.__setattr__(self, "_checked", False)
 
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        object.__setattr__(self, "_checked", False)
+
     def _members(self) -> list[tuple[str, "Parameter | Module"]]:
         """(name, thing) of what this module holds itself: its Parameters, then its Modules, in the order of assignment."""
         members = [found for name, value in vars(self).items() for found in _within(value, name)]
         return sorted(members, key=lambda member: isinstance(member[1], Module))
 
-    def _walk(self, running: bool = False) -> list[tuple[str, "Parameter | Module"]]:
+    def _walk(
+        self, running: bool = False, again: bool = True
+    ) -> list[tuple[str, "Parameter | Module"]]:
         """(name, thing) of all Parameters and Modules here and inside, each once. Everything that
         goes through a module does so by this list. running: for a call, which a Tensor in the place
-        of a Parameter is good enough for."""
+        of a Parameter is good enough for. again: look for what is out of reach also in modules of
+        which no attribute was set since the last look: a set, say, may have got a Parameter."""
         found: list[tuple[str, Parameter | Module]] = []
-        names: dict[str, int] = {}
-        reached = {id(self)}
-        stack: list[Any] = [iter([("", self)])]
+        names: dict[str, Parameter | Module] = {}
+        reached: set[int] = set()
+        doubtful: list[tuple[Module, str, str, Any]] = []
+        stack: list[tuple[str, Module]] = [("", self)]
         while stack:
-            for name, thing in stack[-1]:
-                if names.setdefault(name, id(thing)) != id(thing):
-                    raise ValueError(
-                        f"{type(self).__name__}: two parameters or modules have the name {name}"
-                    )
-                if name and id(thing) in reached:
+            path, module = stack.pop()
+            if names.setdefault(path, module) is not module:
+                raise self._two_of_one_name(path)
+            if id(module) in reached:
+                continue
+            reached.add(id(module))
+            found.append((path, module))
+            prefix = f"{path}." if path else ""
+            looked_at = module._checked and not again
+            parameters: list[tuple[str, Parameter]] = []
+            modules: list[tuple[str, Module]] = []
+            for attribute, value in vars(module).items():
+                if type(value) in _PLAIN:
                     continue
-                reached.add(id(thing))
-                found.append((name, thing))
-                if isinstance(thing, Module):
-                    prefix = f"{name}." if name else ""
-                    stack.append(iter([(prefix + inner, held) for inner, held in thing._members()]))
-                    break
-            else:
-                stack.pop()
-        for name, module in found:
-            if isinstance(module, Module):
-                module._check_attributes(name, reached)
-                if not running:
-                    module._check_replaced(name)
+                if isinstance(value, Parameter):
+                    parameters.append((prefix + attribute, value))
+                elif isinstance(value, Module):
+                    modules.append((prefix + attribute, value))
+                else:
+                    for name, thing in _within(value, attribute):
+                        inside = modules if isinstance(thing, Module) else parameters
+                        inside.append((prefix + name, thing))
+                    if not looked_at and not _open(value):
+                        doubtful.append((module, path, attribute, value))
+            for member in parameters:
+                name, thing = member
+                if names.setdefault(name, thing) is not thing:
+                    raise self._two_of_one_name(name)
+                if id(thing) not in reached:
+                    reached.add(id(thing))
+                    found.append(member)
+            if modules:
+                stack += reversed(modules)
+            if not looked_at:
+                for name in _class_attributes(type(module)):
+                    if hasattr(module, name):
+                        doubtful.append((module, path, name, getattr(module, name)))
+            if module._replaced and not running:
+                module._check_replaced(path)
+        for module, path, name, value in doubtful:
+            module._check_attribute(path, name, value, reached)
         return found
+
+    def _two_of_one_name(self, name: str) -> ValueError:
+        return ValueError(
+            f"{type(self).__name__}: two parameters or modules have the name {name}"
+        )
 
     def _check_replaced(self, path: str) -> None:
         """A plain Tensor in the place of a Parameter would be neither trained nor saved."""
@@ -262,28 +312,21 @@ class Module:
                     f"{name}[...] = value, within no_grad()"
                 )
 
-    def _check_attributes(self, path: str, reached: set[int]) -> None:
+    def _check_attribute(self, path: str, name: str, value: Any, reached: set[int]) -> None:
         """Does an attribute hold a Parameter or a Module that the walk has not reached?"""
-        attributes = list(vars(self).items())
-        for name in _class_attributes(type(self)):
-            if hasattr(self, name):
-                attributes.append((name, getattr(self, name)))
-        for name, value in attributes:
-            if isinstance(value, (Parameter, Module)) and name in vars(self) or _plain(value):
-                continue
-            hidden = _out_of_reach(value, reached)
-            if hidden is not None:
-                thing, holder = hidden
-                kind = (
-                    "Parameter"
-                    if isinstance(thing, Parameter)
-                    else f"module {type(thing).__name__}"
-                )
-                place = "a class attribute" if holder is thing else f"a {type(holder).__name__}"
-                raise TypeError(
-                    f"{type(self).__name__}: {path + '.' if path else ''}{name} holds a {kind} in {place}, where it is neither "
-                    f"trained nor saved: keep it in an attribute, a list, a tuple or a dict with string keys"
-                )
+        if isinstance(value, (Parameter, Module)) and name in vars(self) or _plain(value):
+            return
+        hidden = _out_of_reach(value, reached)
+        if hidden is not None:
+            thing, holder = hidden
+            kind = (
+                "Parameter" if isinstance(thing, Parameter) else f"module {type(thing).__name__}"
+            )
+            place = "a class attribute" if holder is thing else f"a {type(holder).__name__}"
+            raise TypeError(
+                f"{type(self).__name__}: {path + '.' if path else ''}{name} holds a {kind} in {place}, where it is neither "
+                f"trained nor saved: keep it in an attribute, a list, a tuple or a dict with string keys"
+            )
 
     def _check_reach(self) -> None:
         """Before the first call, and after attributes were set: look for what is out of reach, here and inside."""
@@ -325,19 +368,20 @@ class Module:
 
     def parameters(self) -> Iterator[Parameter]:
         """All parameters, each once."""
-        for _, parameter in self.named_parameters():
-            yield parameter
+        return iter([member for _, member in self._walk() if isinstance(member, Parameter)])
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
-        for parameter in self.parameters():
-            parameter.grad = None
+        for _, member in self._walk(again=False):
+            if isinstance(member, Parameter):
+                member.grad = None
 
     def train(self, mode: bool = True) -> "Module":
         """Switch dropout on (or off) here and in all modules inside; return the module."""
         mode = flag("train", "mode", mode)
-        for module in self.modules():
-            module.training = mode
+        for _, member in self._walk(again=False):
+            if isinstance(member, Module):
+                member.training = mode
         return self
 
     def eval(self) -> "Module":

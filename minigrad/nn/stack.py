@@ -155,11 +155,13 @@ class _Recurrent(Module):
         states = None if state is None else self._check_state(state, B)
         lengths = None if lengths is None else checked_lengths(self.op, lengths, T, B)
         reset = None if reset is None else checked_reset(self.op, reset, T, B)
-        checked_clip(self.op, "clip_state_grad", self.clip_state_grad)
-        self.telemetry, finals, traces = [], [], []
+        if self.clip_state_grad is not None:
+            checked_clip(self.op, "clip_state_grad", self.clip_state_grad)
+        finals, traces = [], []
+        vars(self)["telemetry"] = []  # as an attribute it would be checked like one that a user sets
         for layer in range(self.num_layers):
             last, outputs = layer == self.num_layers - 1, []
-            merge = self._merge_of(last)
+            merge = self._merge_of(last) if self.bidirectional else None
             concatenated = self.bidirectional and merge == "concat"
             room, halves = room_for_directions(x, self.hidden_size) if concatenated else (None, [None] * 2)
             for d, direction in enumerate(self.directions):
@@ -196,7 +198,8 @@ class _Recurrent(Module):
         mask = None
         if self.recurrent_dropout and self.training:
             mask = dropout_mask((x.shape[1], self.hidden_size), self.recurrent_dropout, x.dtype)
-        self.telemetry.append(Telemetry(layer, "backward" if reverse else "forward"))
+        telemetry = Telemetry(layer, "backward" if reverse else "forward")
+        self.telemetry.append(telemetry)
 
         def composed(x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None) -> tuple:
             state = None if h0 is None else (h0, c0) if len(self.State._fields) == 2 else h0
@@ -204,9 +207,10 @@ class _Recurrent(Module):
                 cell, x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask, weights=Weights(*weights)
             )
             return (out, *(state if isinstance(state, tuple) else (state,)))
-        return sequence(cell.kind, x, h0, c0, *cell.weights(), mask=mask, lengths=lengths, reset=reset, reverse=reverse,
+        return sequence(cell.kind, x, h0, c0, cell.W, cell.U, cell.b, cell.p, mask=mask,
+                        lengths=lengths, reset=reset, reverse=reverse,
                         checkpoint=self.checkpoint == "sqrt", clip=self.clip_state_grad,
-                        telemetry=self.telemetry[-1], composed=composed, trace=trace, out=out)
+                        telemetry=telemetry, composed=composed, trace=trace, out=out)
 
     def first_nonfinite(self) -> dict | None:
         """Where the first value that is not finite arose in the last forward pass, also one within

@@ -57,9 +57,16 @@ cdef extern from "Python.h":
         PyObject *start
         PyObject *stop
         PyObject *step
-    int PySlice_Unpack(object slice, Py_ssize_t *start, Py_ssize_t *stop, Py_ssize_t *step) except -1
+    PyObject *Py_None
+    bint PyLong_CheckExact(PyObject *x) noexcept
+    Py_ssize_t PyTuple_GET_SIZE(object x) noexcept
+    PyObject *PyTuple_GET_ITEM(object x, Py_ssize_t i) noexcept
+    int PySlice_Unpack(object slice, Py_ssize_t *start, Py_ssize_t *stop, Py_ssize_t *step) noexcept
     Py_ssize_t PySlice_AdjustIndices(Py_ssize_t length, Py_ssize_t *start, Py_ssize_t *stop, Py_ssize_t step) noexcept
-    Py_ssize_t PyNumber_AsSsize_t(object number, object error) except? -1
+    Py_ssize_t PyNumber_AsSsize_t(object number, object error) noexcept
+    PyObject *PyErr_Occurred() noexcept
+    bint PyErr_ExceptionMatches(object error) noexcept
+    void PyErr_Clear() noexcept
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_EMPTY(int nd, cnp.npy_intp *dims, int typenum, int fortran)
@@ -90,23 +97,30 @@ cdef cnp.ndarray view_of(cnp.ndarray x, int nd, cnp.npy_intp *shape, cnp.npy_int
 
 cdef inline bint is_plain(object part) noexcept:
     """Is this an int, or a slice made of ints, that nobody can change?"""
+    if PyLong_CheckExact(<PyObject *>part):
+        return True
     if type(part) is slice:
         return (is_bound((<PySliceObject *>part).start) and is_bound((<PySliceObject *>part).stop)
                 and is_bound((<PySliceObject *>part).step))
-    return type(part) is int or part is None or part is Ellipsis
+    return part is None or part is Ellipsis
 
 cdef inline bint is_bound(PyObject *bound) noexcept:
-    return <object>bound is None or type(<object>bound) is int
+    return bound == Py_None or PyLong_CheckExact(bound)
 
-cdef inline object plain(object index, str op):
+cdef inline bint all_plain(object index) noexcept:
+    cdef Py_ssize_t i
+    if type(index) is not tuple:
+        return is_plain(index)
+    for i in range(PyTuple_GET_SIZE(index)):
+        if not is_plain(<object>PyTuple_GET_ITEM(index, i)):
+            return False
+    return True
+
+cdef object plain(object index, str op):
     """`index` with Python's own ints for all that counts as one: an array in a slice may change later, or be another number next time."""
-    cdef object part
     if type(index) is tuple:
-        for part in <tuple>index:
-            if not is_plain(part):
-                return tuple([plain_part(part, op) for part in <tuple>index])
-        return index
-    return index if is_plain(index) else plain_part(index, op)
+        return tuple([plain_part(part, op) for part in <tuple>index])
+    return plain_part(index, op)
 
 cdef object plain_part(object part, str op):
     if is_plain(part):
@@ -134,6 +148,17 @@ cdef object plain_bound(object bound, str op):
 
 cdef inline bint is_int(object part) noexcept:
     return type(part) is int or isinstance(part, np_integer) or (isinstance(part, int) and not isinstance(part, bool))
+
+
+cdef int raise_pending() except -1:
+    """Raise the exception that a function of C has set."""
+    return -1
+
+cdef int slice_error(str op) except -1:
+    try:
+        return raise_pending()
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{op}: {error}") from None
 
 
 cdef cnp.ndarray region(cnp.ndarray x, object index, str op):
@@ -171,10 +196,8 @@ cdef cnp.ndarray region(cnp.ndarray x, object index, str op):
                 axis += 1
                 to += 1
         elif type(part) is slice:
-            try:
-                PySlice_Unpack(part, &start, &stop, &step)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{op}: {error}") from None
+            if PySlice_Unpack(part, &start, &stop, &step) < 0:
+                slice_error(op)
             shape[to] = PySlice_AdjustIndices(cnp.PyArray_DIM(x, axis), &start, &stop, step)
             strides[to] = cnp.PyArray_STRIDE(x, axis) * step
             if shape[to] > 0:
@@ -182,9 +205,11 @@ cdef cnp.ndarray region(cnp.ndarray x, object index, str op):
             axis += 1
             to += 1
         else:
-            try:
-                i = PyNumber_AsSsize_t(part, IndexError)
-            except IndexError:
+            i = PyNumber_AsSsize_t(part, IndexError)
+            if i == -1 and PyErr_Occurred() != NULL:
+                if not PyErr_ExceptionMatches(IndexError):
+                    raise_pending()
+                PyErr_Clear()
                 i = cnp.PyArray_DIM(x, axis)
             if i < 0:
                 i += cnp.PyArray_DIM(x, axis)
@@ -398,7 +423,8 @@ cdef int put_rule(Node node, Tensor dy) except -1:
 cdef Tensor getitem(object x, object index):
     """x[index]: what Tensor.__getitem__ calls."""
     cdef Tensor t = <Tensor>x
-    index = plain(index, "index")
+    if not all_plain(index):
+        index = plain(index, "index")
     cdef cnp.ndarray view = region(t._array, index, "index")
     return picked(t, index) if view is None else slice_view(t, view, index, "index")
 
@@ -460,7 +486,8 @@ cdef int check_broadcast(cnp.ndarray value, cnp.ndarray place, str op) except -1
 cdef int setitem(Tensor x, object index, object value) except -1:
     """What Tensor.__setitem__ calls. The history of x goes on: from here on x is the output of the assignment."""
     cdef Tensor v = as_operand(value, x, "assignment"), part
-    index = plain(index, "assignment")
+    if not all_plain(index):
+        index = plain(index, "assignment")
     cdef cnp.ndarray place = region(x._array, index, "assignment")
     cdef bint basic = place is not None, recorded
     if not basic:
