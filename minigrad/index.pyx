@@ -80,8 +80,13 @@ cdef inline object plain(object index, str op):
     if type(index) is tuple:
         for part in <tuple>index:
             if not is_plain(part):
-                return tuple([plain_part(part, op) for part in <tuple>index])
-        return index
+                break
+        else:
+            return index
+        parts = []
+        for part in <tuple>index:
+            parts.append(plain_part(part, op))
+        return tuple(parts)
     return index if is_plain(index) else plain_part(index, op)
 
 cdef object plain_part(object part, str op):
@@ -199,7 +204,10 @@ cdef int slice_rule(Node node, Tensor dy) except -1:
 cdef object owned(object index, str op):
     """An index that is not basic, with lists made arrays and arrays copied."""
     if type(index) is tuple:
-        return tuple([owned_part(part, op) for part in <tuple>index])
+        parts = []
+        for part in <tuple>index:
+            parts.append(owned_part(part, op))
+        return tuple(parts)
     return owned_part(index, op)
 
 cdef object owned_part(object part, str op):
@@ -239,7 +247,7 @@ cdef cnp.ndarray row_numbers(cnp.ndarray index, Py_ssize_t rows, bint negative, 
             row += rows
             data[i] = row
         if row < 0 or row >= rows:
-            place = tuple([int(k) for k in np.unravel_index(i, (<object>index).shape)])
+            place = tuple(map(int, np.unravel_index(i, (<object>index).shape)))
             if op == "embedding":
                 raise IndexError(f"embedding: indices must be from 0 to {rows - 1}, got {index[place]} at position {place}")
             raise IndexError(f"{op}: index {index[place]} is out of bounds for axis 0 with size {rows}, "
@@ -548,8 +556,15 @@ cdef Tensor assigned(Tensor dv, object index, bint basic, tuple shape):
 cdef tuple place_in(cnp.ndarray part, cnp.ndarray whole):
     cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(whole)
     cdef Py_ssize_t offset = <char *>cnp.PyArray_DATA(part) - <char *>cnp.PyArray_DATA(whole)
-    return (offset // item, (<object>part).shape, tuple([step // item for step in (<object>part).strides]),
-            (<object>whole).shape, tuple([step // item for step in (<object>whole).strides]))
+    return (offset // item, (<object>part).shape, steps_of(part, item),
+            (<object>whole).shape, steps_of(whole, item))
+
+cdef tuple steps_of(cnp.ndarray array, Py_ssize_t item):
+    """The strides in elements."""
+    steps = []
+    for d in range(cnp.PyArray_NDIM(array)):
+        steps.append(cnp.PyArray_STRIDE(array, d) // item)
+    return tuple(steps)
 
 cdef cnp.ndarray part_of(cnp.ndarray dy, tuple place):
     """The place in a gradient of the owner, as a view; None if no strides express it: gradients are in C order, the owner may not be."""
@@ -579,7 +594,9 @@ cdef cnp.ndarray numbers_of(tuple place):
     number = np.zeros(shape, np.int64)
     size = int(np.prod(whole_shape))
     axes = sorted(range(len(whole_shape)), key=lambda axis: -abs_of(whole_strides[axis]))
-    weights = [int(np.prod(whole_shape[axis + 1:])) for axis in range(len(whole_shape))]
+    weights = []
+    for axis in range(len(whole_shape)):
+        weights.append(int(np.prod(whole_shape[axis + 1:])))
     for axis in axes:                                   # memory is counted from its lowest address
         if whole_strides[axis] < 0:
             left -= whole_strides[axis] * (whole_shape[axis] - 1)

@@ -77,7 +77,7 @@ cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, Py_
             t[i] = -1
             ignored[0] += 1
         elif t[i] < 0 or t[i] >= count:
-            place = [int(k) for k in np.unravel_index(i, array.shape)]
+            place = list(map(int, np.unravel_index(i, array.shape)))
             raise IndexError(f"{op}: target{place if place else ''} must be from 0 to {count - 1} = C - 1, "
                              f"or ignore_index {index}, got {array[tuple(place)]}")
     return classes

@@ -122,7 +122,9 @@ cdef class Sequence:
     cdef list chunks(self, Py_ssize_t size):
         """(first, last) of the chunks of `size` steps in the order of processing."""
         T = self.x.shape[0]
-        spans = [(first, min(first + size, T)) for first in range(0, T, size)]
+        spans = []
+        for first in range(0, T, size):
+            spans.append((first, min(first + size, T)))
         return spans[::-1] if self.call.reverse else spans
 
     cdef Sequence part(self, object span, object h0, object c0, bint saving):
@@ -544,9 +546,14 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
         raise TypeError(f"{op}: composed must be a function or None, got {type(composed).__name__}")
     T, B, H = x.shape[0], x.shape[1], wh.shape[0]
     inputs = (x, h0, c0, wx, wh, bias, peephole)
-    saving = recording() and any([t is not None and t.requires_grad for t in inputs])
+    saving = False
+    for t in inputs if recording() else ():
+        saving |= t is not None and t.requires_grad
     if saving:
-        inputs = tuple([None if t is None else savable(<Tensor>t) for t in inputs])
+        savable_inputs = []
+        for t in inputs:
+            savable_inputs.append(None if t is None else savable(<Tensor>t))
+        inputs = tuple(savable_inputs)
         x, h0, c0, wx, wh, bias, peephole = inputs
     s.cell, s.dtype, s.call.reverse, s.clip = cell, x.dtype, reverse, checked_clip(op, "clip", clip)
     s.x, s.wx, s.wh, s.bias, s.peephole = array_of(x), array_of(wx), array_of(wh), array_of(bias), array_of(peephole)
@@ -611,9 +618,10 @@ cdef int sequence_rule(Node node, Tensor _) except -1:
         raise no_second_order(node.name)
     if s.composed is None:
         raise RuntimeError(f"{node.name}: cannot be differentiated twice, since sequence was called without composed=")
-    wanted = [i for i in range(len(inputs)) if node.wants(i)]
-    aliases, ys, dys = [], [], []
+    wanted, aliases, ys, dys = [], [], [], []
     for i, t in enumerate(inputs):
+        if node.wants(i):
+            wanted.append(i)
         aliases.append(t.reshape(t.shape) if i in wanted else t)
     for y, dy in zip(s.composed(*aliases), node.outputs):
         if dy is not None and y.requires_grad:

@@ -57,7 +57,10 @@ cdef object plain_axis(object axis, object given, str op):
     if axis is None or type(axis) is int:
         return axis
     if type(axis) is tuple:
-        return tuple([plain_axis(one, given, op) for one in <tuple>axis])
+        axes = []
+        for one in <tuple>axis:
+            axes.append(plain_axis(one, given, op))
+        return tuple(axes)
     try:
         return operator.index(None if isinstance(axis, bool) else axis)
     except MemoryError:
@@ -124,7 +127,11 @@ cdef int plan(Plan *p, cnp.ndarray x, object axis, bint rows, str op) except -1:
 
 cdef tuple order(Plan *p, int nd):
     """The dimensions, kept ones first."""
-    return tuple([d for d in range(nd) if not p.reduced[d]] + [d for d in range(nd) if p.reduced[d]])
+    cdef int d
+    kept, reduced = [], []
+    for d in range(nd):
+        (reduced if p.reduced[d] else kept).append(d)
+    return tuple(kept + reduced)
 
 
 cdef cnp.ndarray arranged(cnp.ndarray x, Plan *p):

@@ -44,7 +44,13 @@ class Memory:
 
 def of_complex(z, recording):
     z = np.ascontiguousarray(z).reshape(np.shape(z))
-    return Dual(z.real.copy(), z.imag / H if recording else np.zeros(z.shape), Memory(), "own")
+    derivative = np.array(z.imag / H) if recording else np.zeros(z.shape)       # an array also for one number
+    return Dual(z.real.copy(), derivative, Memory(), "own")
+
+
+def flipped(x):
+    """np.flip, which gives a copy of an array without dimensions."""
+    return x[(*[slice(None, None, -1)] * x.ndim, ...)]
 
 
 VIEWS = [
@@ -63,7 +69,7 @@ VIEWS = [
     lambda rng, s: (lambda x: x[None]),
     lambda rng, s: (lambda x: x[..., ::-1]),
     lambda rng, s: (lambda x: x.squeeze()),
-    lambda rng, s: (lambda x: x.flip() if isinstance(x, mg.Tensor) else np.flip(x)),
+    lambda rng, s: (lambda x: x.flip() if isinstance(x, mg.Tensor) else flipped(x)),
     lambda rng, s: (lambda x: x.broadcast_to((2, *s)) if isinstance(x, mg.Tensor) else np.broadcast_to(x, (2, *s))),
     lambda rng, s: (lambda x: x.unsqueeze(-1) if isinstance(x, mg.Tensor) else x[..., None]),
 ]
