@@ -468,7 +468,8 @@ cdef int setitem(Tensor x, object index, object value) except -1:
         if basic:
             copy_into(place, v._array)
         else:
-            x._array[index] = v._array
+            # For a mask NumPy reads and writes the same memory in one pass.
+            x._array[index] = v._array.copy() if np.may_share_memory(x._array, v._array) else v._array
         bump(x)
         if recorded:
             record2(x, setitem_rule, "assignment", x, v).extra = (index, v.shape, basic)
