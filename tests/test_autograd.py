@@ -1684,7 +1684,7 @@ def forward_ops():
     """Functions of one tensor of shape (2, 3) whose forward, or checks, make lists as they go."""
     w = mg.Tensor(np.arange(3.0) + 1, requires_grad=True)
     layers = {}
-    for checkpoint in (False, "sqrt"):
+    for checkpoint in (None, "sqrt"):
         layers[checkpoint] = mg.nn.LSTM(3, 2, num_layers=2, bidirectional=True, checkpoint=checkpoint, dtype=np.float64)
     target, rows = np.array([0, 2]), np.array([1, 0, 1])
 
@@ -1704,7 +1704,7 @@ def forward_ops():
         "sum": lambda x: mg.sum(x, axis=(np.int64(0),)), "mean": lambda x: mg.mean(x.T, axis=(0, 1)),
         "softmax": lambda x: mg.softmax(x, axis=0), "max": lambda x: mg.max(x, axis=0),
         "cross entropy": lambda x: mg.cross_entropy(x, target), "product of views": lambda x: (x.T @ x)[::-1],
-        "layer": lambda x: layers[False](x.reshape((2, 1, 3)))[0], "checkpointed": lambda x: layers["sqrt"](x.reshape((2, 1, 3)))[0],
+        "layer": lambda x: layers[None](x.reshape((2, 1, 3)))[0], "checkpointed": lambda x: layers["sqrt"](x.reshape((2, 1, 3)))[0],
         "record": lambda x: mg.record("twice", 2 * x.numpy(), (x, w), lambda dy: (2 * dy, None)),
         "data": lambda x: x + mg.Tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=np.float64),
     }
