@@ -141,7 +141,21 @@ cdef cnp.ndarray arranged(cnp.ndarray x, Plan *p):
 
 cdef Tensor restored(cnp.ndarray y, Plan *p):
     """A result of the shape that `arranged` made, with the dimensions where they were."""
-    return wrap(contiguous(wrap(y.transpose(np.argsort(order(p, cnp.PyArray_NDIM(y))))))) if p.moved else wrap(y)
+    cdef int d, kept = 0, reduced
+    if not p.moved:
+        return wrap(y)
+    places = []
+    for d in range(cnp.PyArray_NDIM(y)):
+        kept += not p.reduced[d]
+    reduced, kept = kept, 0
+    for d in range(cnp.PyArray_NDIM(y)):
+        if p.reduced[d]:
+            places.append(reduced)
+            reduced += 1
+        else:
+            places.append(kept)
+            kept += 1
+    return wrap(contiguous(wrap(y.transpose(tuple(places)))))
 
 
 cdef cnp.ndarray without_reduced(cnp.ndarray x, Plan *p, bint keepdims, int typenum):

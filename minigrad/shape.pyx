@@ -444,9 +444,10 @@ def adjoin(Tensor whole not None, parts) -> Tensor:
     if columns != shape[at]:
         raise ValueError(f"adjoin: the parts must have {shape[at]} columns together, got {columns}")
     if wanted(pieces):
-        ends = [0]
+        end, ends = 0, [0]
         for part in pieces:
-            ends.append(ends[-1] + part.shape[at])
+            end += part.shape[at]
+            ends.append(end)
         recordn(whole, concatenate_rule, "concatenate", pieces).extra = (at, ends)
     return whole
 

@@ -1740,7 +1740,7 @@ def test_forward_out_of_memory(name):
                 break
     finally:
         gc.enable()
-    assert failed >= 5
+    assert failed > 2
     assert n < 2999
 
 
