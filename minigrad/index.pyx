@@ -201,20 +201,22 @@ cdef int slice_rule(Node node, Tensor dy) except -1:
 
 # ---------------------------------------------------------------- other indices
 
-# Where memory runs out NumPy may fail without an exception, which Cython makes a SystemError.
-
-cdef cnp.ndarray taken(cnp.ndarray array, object index):
-    try:
-        return np.asarray(array[index])
-    except SystemError:
-        raise MemoryError("index: no memory left") from None
-
-cdef int overwrite(cnp.ndarray array, object index, object value) except -1:
-    try:
-        array[index] = value
-    except SystemError:
-        raise MemoryError("assignment: no memory left") from None
-    return 0
+cdef extern from *:
+    """
+    /* Where memory runs out NumPy may fail without an exception. */
+    static PyObject *mg_get_item(PyObject *x, PyObject *index) {
+        PyObject *found = PyObject_GetItem(x, index);
+        if (!found && !PyErr_Occurred()) PyErr_NoMemory();
+        return found;
+    }
+    static int mg_set_item(PyObject *x, PyObject *index, PyObject *value) {
+        int status = PyObject_SetItem(x, index, value);
+        if (status < 0 && !PyErr_Occurred()) PyErr_NoMemory();
+        return status;
+    }
+    """
+    object get_item "mg_get_item"(object x, object index)
+    int set_item "mg_set_item"(object x, object index, object value) except -1
 
 
 cdef object owned(object index, str op):
@@ -315,7 +317,7 @@ cdef Tensor picked(Tensor x, object index):
             return gathered(x, row_numbers(<cnp.ndarray>index, cnp.PyArray_DIM(x._array, 0), True, "index"), "index")
         index = index.copy()
     try:
-        value = taken(x._array, index)
+        value = np.asarray(get_item(x._array, index))
     except IndexError as error:
         raise IndexError(f"index: {error}, in a tensor of shape {x.shape}") from None
     y = wrap(value.copy() if np.may_share_memory(value, x._array) else value)
@@ -466,7 +468,7 @@ cdef int setitem(Tensor x, object index, object value) except -1:
     if not basic:
         index = owned(index, "assignment")
         try:
-            place = taken(x._array, index)
+            place = np.asarray(get_item(x._array, index))
         except IndexError as error:
             raise IndexError(f"assignment: {error}, in a tensor of shape {x.shape}") from None
     check_writable(x, "assignment")
@@ -485,7 +487,7 @@ cdef int setitem(Tensor x, object index, object value) except -1:
             copy_into(place, v._array)
         else:
             # For a mask NumPy reads and writes the same memory in one pass.
-            overwrite(x._array, index, v._array.copy() if np.may_share_memory(x._array, v._array) else v._array)
+            set_item(x._array, index, v._array.copy() if np.may_share_memory(x._array, v._array) else v._array)
         bump(x)
         if recorded:
             record2(x, setitem_rule, "assignment", x, v).extra = (index, v.shape, basic)
@@ -551,7 +553,7 @@ cdef int setitem_rule(Node node, Tensor dy) except -1:
             else:
                 place.fill(0)
         else:
-            overwrite(dy._array, index, 0)
+            set_item(dy._array, index, 0)
         node.give(0, dy, True)
     return 0
 

@@ -77,6 +77,11 @@ OPS1 = {"tanh": (mg.tanh, np.tanh), "sin": (mg.sin, np.sin), "half": (lambda x: 
 OPS2 = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}
 
 
+def by_zero(y):
+    """A complex step is no derivative there: (0 + ih) / (0 + ih) = 1."""
+    return (np.abs(np.real(y)) < 1e-6).any()
+
+
 def operate(name, x, y):
     return {"+": lambda: x + y, "-": lambda: x - y, "*": lambda: x * y, "/": lambda: x / y}[name]()
 
@@ -220,6 +225,8 @@ class Program:
         elif what == "op1":
             new = of_complex(OPS1[rest[0]][1](x.complex()), rest[1])
         elif what == "op2":
+            if rest[0] == "/" and by_zero(self.value_of(rest[1])):
+                return
             with np.errstate(all="ignore"):
                 new = of_complex(OPS2[rest[0]](x.complex(), self.value_of(rest[1])), rest[2])
         elif what == "forget":
@@ -255,6 +262,8 @@ class Program:
                     if not square and (a.real <= 0.1).any():
                         return False
                     z = a * a if square else a ** b
+                elif name == "/" and by_zero(b):
+                    return False
                 else:
                     z = OPS2[name](a, b)
             elif what == "set":
