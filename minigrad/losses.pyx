@@ -93,7 +93,9 @@ cdef Tensor class_weights(object weight, Tensor x, cnp.ndarray target, Py_ssize_
         raise ValueError(f"{op}: weight must have shape {x.shape[-1:]} = (C,), got {w.shape}")
     if w._array.size == 0:                          # no classes: every target is ignored
         return wrap(np.zeros(x.shape[:-1], x._array.dtype))
-    return wrap(np.asarray(np.where(target < 0, 0, w._array.take(target, mode="wrap")), x._array.dtype))
+    weights = np.asarray(w._array.take(target, mode="wrap"), x._array.dtype)
+    np.copyto(weights, 0, where=target < 0)
+    return wrap(weights)
 
 
 cdef Tensor constant(Tensor weight, str op, str argument):
