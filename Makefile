@@ -42,16 +42,33 @@ gemm_tsan:
 	$(CC) -fsanitize=thread -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) -O1 tests/csrc/gemm_check.c $(KERNELS) -o build/gemm_tsan -lpthread -lm
 	build/gemm_tsan 40
 
-# The recurrent kernels against their specification, under the thread sanitizer, then under those of addresses and undefined
-# behaviour.
-.PHONY: recurrent_sanitized
-recurrent_sanitized:
+# The recurrent kernels against their specification, under the thread sanitizer.
+.PHONY: recurrent_tsan
+recurrent_tsan:
 	mkdir -p build
 	$(CC) -fsanitize=thread $(C_FLAGS) -O1 -Icsrc tests/csrc/recurrent_check.c $(KERNELS) -o build/recurrent_tsan -lpthread -lm
 	build/recurrent_tsan
-	$(CC) -fsanitize=address,undefined -fno-sanitize-recover=undefined $(C_FLAGS) -O1 -Icsrc tests/csrc/recurrent_check.c $(KERNELS) \
-	    -o build/recurrent_asan -lpthread -lm
-	build/recurrent_asan
+
+# The three checks of the kernels, by gcc and by clang, under the sanitizers of addresses and undefined behaviour. Needs
+# clang-14 and libclang-rt-14-dev.
+SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined
+SANITIZING_COMPILERS = gcc clang-14
+.PHONY: sanitized
+sanitized:
+	set -e; for compiler in $(SANITIZING_COMPILERS); do \
+	    folder=build/sanitized-$$compiler; \
+	    mkdir -p $$folder; \
+	    for file in $(KERNELS); do \
+	        $$compiler $(SANITIZERS) $(C_FLAGS) -O1 -g -c $$file -o $$folder/$$(basename $$file .c).o; \
+	    done; \
+	    objects=$$(echo $(notdir $(KERNELS:.c=.o)) | sed "s|[^ ]*|$$folder/&|g"); \
+	    for check in isa gemm recurrent; do \
+	        $$compiler $(SANITIZERS) $(C_FLAGS) -O1 -g -Icsrc tests/csrc/$${check}_check.c $$objects \
+	            -o $$folder/$$check -lpthread -lm; \
+	        $$folder/$$check; \
+	    done; \
+	done
+	@echo "sanitized: three checks by each of $(SANITIZING_COMPILERS), no report"
 
 # The whole extension, built by gcc and by clang with the sanitizers of addresses and undefined behaviour: the suite and 100,000
 # calls of the public names with hostile arguments. Needs clang-14 and libclang-rt-14-dev; hours on two cores.

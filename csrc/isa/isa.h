@@ -120,7 +120,7 @@ INLINE int vany(vmask m) {
 }
 #endif
 
-/* The first n <= W lanes; the others load as zero and are not stored. Nothing outside p[0..n) is touched. */
+/* The first n lanes, 1 <= n <= W; the others load as zero and are not stored. Nothing outside p[0..n) is touched. */
 #if defined(MG_ISA_AVX512) && MG_REAL == 32
 INLINE vreal vload_part(const real *p, size_t n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 INLINE void vstore_part(real *p, vreal v, size_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v); }

@@ -54,8 +54,13 @@ static int is_empty(int nd, const ptrdiff_t *shape) {
     return 0;
 }
 
+/* Without dimensions shape and stride may be NULL, which memcpy may not be given. */
+static void set_shape(walk *w, const ptrdiff_t *shape) {
+    if (w->nd > 0) memcpy(w->shape, shape, (size_t)w->nd * sizeof *shape);
+}
+
 static void set_operand(walk *w, int o, const ptrdiff_t *stride) {
-    memcpy(w->stride[o], stride, (size_t)w->nd * sizeof *stride);
+    if (w->nd > 0) memcpy(w->stride[o], stride, (size_t)w->nd * sizeof *stride);
 }
 
 
@@ -87,7 +92,7 @@ void mg_map_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape,
                     const void *x, const ptrdiff_t *sx, void *y) {
     if (is_empty(nd, shape)) return;
     walk w = {.nd = nd};
-    memcpy(w.shape, shape, (size_t)nd * sizeof *shape);
+    set_shape(&w, shape);
     set_operand(&w, 0, sx);
     simplify(&w, 1);
     int outer = w.nd - 1;
@@ -104,7 +109,7 @@ void mg_map2_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape
                      const void *a, const ptrdiff_t *sa, const void *b, const ptrdiff_t *sb, void *y) {
     if (is_empty(nd, shape)) return;
     walk w = {.nd = nd};
-    memcpy(w.shape, shape, (size_t)nd * sizeof *shape);
+    set_shape(&w, shape);
     set_operand(&w, 0, sa);
     set_operand(&w, 1, sb);
     simplify(&w, 2);
@@ -126,7 +131,7 @@ void mg_accumulate_strided(const mg_kernels *K, int nd, const ptrdiff_t *shape,
                            const void *x, const ptrdiff_t *sx_, void *y, const ptrdiff_t *sy_) {
     if (is_empty(nd, shape)) return;
     walk w = {.nd = nd};
-    memcpy(w.shape, shape, (size_t)nd * sizeof *shape);
+    set_shape(&w, shape);
     set_operand(&w, 0, sx_);
     set_operand(&w, 1, sy_);
     simplify(&w, 2);
@@ -160,7 +165,7 @@ void mg_copy_strided(size_t itemsize, int nd, const ptrdiff_t *shape,
                      const void *x, const ptrdiff_t *sx_, void *y, const ptrdiff_t *sy_) {
     if (is_empty(nd, shape)) return;
     walk w = {.nd = nd};
-    memcpy(w.shape, shape, (size_t)nd * sizeof *shape);
+    set_shape(&w, shape);
     set_operand(&w, 0, sx_);
     set_operand(&w, 1, sy_);
     simplify(&w, 2);

@@ -275,9 +275,11 @@ cdef cnp.ndarray rows_first(cnp.ndarray x, tuple shape):
     cdef int lead = len(from_shape) - len(shape)
     if from_shape[lead:] == shape:
         return np.ascontiguousarray(x)
-    keep = tuple([d for d in range(lead, len(from_shape)) if shape[d - lead] != 1 or from_shape[d] == 1])
-    summed = tuple([d for d in range(len(from_shape)) if d not in keep])
-    return np.ascontiguousarray(x.transpose(summed + keep))
+    keep, summed = [], []
+    for d in range(len(from_shape)):
+        kept = d >= lead and (shape[d - lead] != 1 or from_shape[d] == 1)
+        (keep if kept else summed).append(d)
+    return np.ascontiguousarray(x.transpose(tuple(summed + keep)))
 
 
 cdef int rows_into(cnp.ndarray y, cnp.ndarray low, cnp.ndarray x) except -1:
@@ -306,13 +308,14 @@ cdef Tensor sum_of_rows(Tensor start, list parts, tuple shape):
     for part in parts:
         rows_into(y, low, rows_first(part._array, shape))
     round_sums(y, low)
-    shapes = [part.shape for part in parts]
-
+    shapes = []
+    for part in parts:
+        shapes.append(part.shape)
     if start is not None:
         parts, shapes = [start, *parts], [shape, *shapes]
 
     def backward(g):
-        return tuple([g.broadcast_to(wide) for wide in shapes])
+        return tuple(map(g.broadcast_to, shapes))
     return record("sum", y, tuple(parts), backward)
 
 
@@ -668,7 +671,10 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
                 break
         outputs.append(y)
     made = tuple(outputs)
-    if any([x is not None and tracked(x) for x in inputs]):
+    recorded = False
+    for x in inputs:
+        recorded |= x is not None and tracked(x)
+    if recorded:
         y = <Tensor>made[0]
         node = recordn(y, python_rule, name, inputs)
         saves, shapes = [], []
@@ -729,12 +735,17 @@ cdef bint finite_so_far(Sweep run, Slot slot) except -1:
     if pending is None:
         arrays = []
     elif run.create_graph:
-        arrays = [(<Tensor>part)._array for part in pending[1]]
+        arrays = []
+        for part in pending[1]:
+            arrays.append((<Tensor>part)._array)
     else:
         arrays = [pending]
     if slot.inflight is not None:
         arrays.append(slot.inflight._array)
-    return all([np.isfinite(array).all() for array in arrays])
+    for array in arrays:
+        if not np.isfinite(array).all():
+            return False
+    return True
 
 
 # ---------------------------------------------------------------- modes of a thread
@@ -1431,6 +1442,13 @@ def check_data(data, str op not None, str name not None) -> None:
     look_through(data, op, name, 0)
 
 
+cdef bint has_protocol(object data) except -1:
+    for way in array_protocols:
+        if hasattr(data, way):
+            return True
+    return False
+
+
 cdef int look_through(object data, str op, str name, int depth) except -1:
     if type(data) is float or type(data) is int or type(data) is range or isinstance(data, (np.generic, str, bytes)):
         return 0
@@ -1449,9 +1467,11 @@ cdef int look_through(object data, str op, str name, int depth) except -1:
         parts = data
     elif isinstance(data, dict):
         parts = data.values()
-    elif PySequence_Check(data) and not PyObject_CheckBuffer(data) and not any([hasattr(data, way) for way in array_protocols]):
+    elif PySequence_Check(data) and not PyObject_CheckBuffer(data) and not has_protocol(data):
         try:
-            parts = [data[i] for i in range(len(data))]
+            parts = []
+            for i in range(len(data)):
+                parts.append(data[i])
         except MemoryError:
             raise
         except Exception:               # no sequence after all: NumPy says what it is
@@ -1500,7 +1520,7 @@ cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
         while isinstance(first, (list, tuple)) and len(first):
             first = first[0]
         typed = isinstance(first, (np.ndarray, np.generic)) and not isinstance(first, (list, tuple))
-    if not typed and array.dtype.kind == "O" and all([isinstance(number, int) for number in array.ravel().tolist()]):
+    if not typed and array.dtype.kind == "O" and all_ints(array.ravel().tolist()):
         try:
             array = array.astype(np.float64)
         except OverflowError:
@@ -1521,9 +1541,17 @@ cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
         dtype = float32
     with np.errstate(all="ignore"):
         result = np.array(array, dtype=dtype, order="K", copy=True if copy else None, subok=False)
-    if not result.flags.aligned or any([stride % result.itemsize for stride in result.strides]):
-        result = result.copy()
-    return result
+    cdef bint usable = result.flags.aligned
+    for stride in result.strides:
+        usable &= stride % result.itemsize == 0
+    return result if usable else result.copy()
+
+
+cdef bint all_ints(list numbers):
+    for number in numbers:
+        if not isinstance(number, int):
+            return False
+    return True
 
 
 cdef Tensor as_constant(object data, object dtype, str op):
@@ -1607,7 +1635,7 @@ cdef tuple ints_of(object numbers):
     except Exception:                   # it may be several; and __index__ may raise what it likes
         pass
     try:
-        return tuple([operator.index(number) for number in numbers])
+        return tuple(map(operator.index, numbers))
     except MemoryError:
         raise
     except Exception:

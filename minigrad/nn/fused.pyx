@@ -163,7 +163,9 @@ cdef class Sequence:
     cdef list chunks(self, Py_ssize_t size):
         """(first, last) of the chunks of `size` steps in the order of processing."""
         T = self.x.shape[0]
-        spans = [(first, min(first + size, T)) for first in range(0, T, size)]
+        spans = []
+        for first in range(0, T, size):
+            spans.append((first, min(first + size, T)))
         return spans[::-1] if self.call.reverse else spans
 
     cdef Sequence part(self, object span, object h0, object c0, bint saving):
@@ -646,9 +648,10 @@ cdef int sequence_rule(Node node, Tensor _) except -1:
         raise no_second_order(node.name)
     if s.composed is None:
         raise RuntimeError(f"{node.name}: cannot be differentiated twice, since sequence was called without composed=")
-    wanted = [i for i in range(len(inputs)) if node.wants(i)]
-    aliases, ys, dys = [], [], []
+    wanted, aliases, ys, dys = [], [], [], []
     for i, t in enumerate(inputs):
+        if node.wants(i):
+            wanted.append(i)
         aliases.append(t.reshape(t.shape) if i in wanted else t)
     for y, dy in zip(s.composed(*aliases), node.outputs):
         if dy is not None and y.requires_grad:

@@ -119,7 +119,10 @@ cdef inline bint all_plain(object index) noexcept:
 cdef object plain(object index, str op):
     """`index` with Python's own ints for all that counts as one: an array in a slice may change later, or be another number next time."""
     if type(index) is tuple:
-        return tuple([plain_part(part, op) for part in <tuple>index])
+        parts = []
+        for part in <tuple>index:
+            parts.append(plain_part(part, op))
+        return tuple(parts)
     return plain_part(index, op)
 
 cdef object plain_part(object part, str op):
@@ -245,10 +248,31 @@ cdef int slice_rule(Node node, Tensor dy) except -1:
 
 # ---------------------------------------------------------------- other indices
 
+cdef extern from *:
+    """
+    /* Where memory runs out NumPy may fail without an exception. */
+    static PyObject *mg_get_item(PyObject *x, PyObject *index) {
+        PyObject *found = PyObject_GetItem(x, index);
+        if (!found && !PyErr_Occurred()) PyErr_NoMemory();
+        return found;
+    }
+    static int mg_set_item(PyObject *x, PyObject *index, PyObject *value) {
+        int status = PyObject_SetItem(x, index, value);
+        if (status < 0 && !PyErr_Occurred()) PyErr_NoMemory();
+        return status;
+    }
+    """
+    object get_item "mg_get_item"(object x, object index)
+    int set_item "mg_set_item"(object x, object index, object value) except -1
+
+
 cdef object owned(object index, str op):
     """An index that is not basic, with lists made arrays and arrays copied."""
     if type(index) is tuple:
-        return tuple([owned_part(part, op) for part in <tuple>index])
+        parts = []
+        for part in <tuple>index:
+            parts.append(owned_part(part, op))
+        return tuple(parts)
     return owned_part(index, op)
 
 cdef object owned_part(object part, str op):
@@ -288,7 +312,7 @@ cdef cnp.ndarray row_numbers(cnp.ndarray index, Py_ssize_t rows, bint negative, 
             row += rows
             data[i] = row
         if row < 0 or row >= rows:
-            place = tuple([int(k) for k in np.unravel_index(i, (<object>index).shape)])
+            place = tuple(map(int, np.unravel_index(i, (<object>index).shape)))
             if op == "embedding":
                 raise IndexError(f"embedding: indices must be from 0 to {rows - 1}, got {index[place]} at position {place}")
             raise IndexError(f"{op}: index {index[place]} is out of bounds for axis 0 with size {rows}, "
@@ -340,7 +364,7 @@ cdef Tensor picked(Tensor x, object index):
             return gathered(x, row_numbers(<cnp.ndarray>index, cnp.PyArray_DIM(x._array, 0), True, "index"), "index")
         index = index.copy()
     try:
-        value = np.asarray(x._array[index])
+        value = np.asarray(get_item(x._array, index))
     except (IndexError, OverflowError) as error:
         raise IndexError(f"index: {error}, in a tensor of shape {x.shape}") from None
     y = wrap(value.copy() if np.may_share_memory(value, x._array) else value)
@@ -493,7 +517,7 @@ cdef int setitem(Tensor x, object index, object value) except -1:
     if not basic:
         index = owned(index, "assignment")
         try:
-            place = np.asarray(x._array[index])
+            place = np.asarray(get_item(x._array, index))
         except (IndexError, OverflowError) as error:
             raise IndexError(f"assignment: {error}, in a tensor of shape {x.shape}") from None
     check_writable(x, "assignment")
@@ -511,7 +535,8 @@ cdef int setitem(Tensor x, object index, object value) except -1:
         if basic:
             copy_into(place, v._array)
         else:
-            x._array[index] = v._array
+            # For a mask NumPy reads and writes the same memory in one pass.
+            set_item(x._array, index, v._array.copy() if np.may_share_memory(x._array, v._array) else v._array)
         bump(x)
         if recorded:
             record2(x, setitem_rule, "assignment", x, v).extra = (index, v.shape, basic)
@@ -577,7 +602,7 @@ cdef int setitem_rule(Node node, Tensor dy) except -1:
             else:
                 place.fill(0)
         else:
-            dy._array[index] = 0
+            set_item(dy._array, index, 0)
         node.give(0, dy, True)
     return 0
 
@@ -599,8 +624,15 @@ cdef Tensor assigned(Tensor dv, object index, bint basic, tuple shape):
 cdef tuple place_in(cnp.ndarray part, cnp.ndarray whole):
     cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(whole)
     cdef Py_ssize_t offset = <char *>cnp.PyArray_DATA(part) - <char *>cnp.PyArray_DATA(whole)
-    return (offset // item, (<object>part).shape, tuple([step // item for step in (<object>part).strides]),
-            (<object>whole).shape, tuple([step // item for step in (<object>whole).strides]))
+    return (offset // item, (<object>part).shape, steps_of(part, item),
+            (<object>whole).shape, steps_of(whole, item))
+
+cdef tuple steps_of(cnp.ndarray array, Py_ssize_t item):
+    """The strides in elements."""
+    steps = []
+    for d in range(cnp.PyArray_NDIM(array)):
+        steps.append(cnp.PyArray_STRIDE(array, d) // item)
+    return tuple(steps)
 
 cdef cnp.ndarray part_of(cnp.ndarray dy, tuple place):
     """The place in a gradient of the owner, as a view; None if no strides express it: gradients are in C order, the owner may not be."""
@@ -630,7 +662,9 @@ cdef cnp.ndarray numbers_of(tuple place):
     number = np.zeros(shape, np.int64)
     size = int(np.prod(whole_shape))
     axes = sorted(range(len(whole_shape)), key=lambda axis: -abs_of(whole_strides[axis]))
-    weights = [int(np.prod(whole_shape[axis + 1:])) for axis in range(len(whole_shape))]
+    weights = []
+    for axis in range(len(whole_shape)):
+        weights.append(int(np.prod(whole_shape[axis + 1:])))
     for axis in axes:                                   # memory is counted from its lowest address
         if whole_strides[axis] < 0:
             left -= whole_strides[axis] * (whole_shape[axis] - 1)

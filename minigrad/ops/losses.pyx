@@ -91,7 +91,7 @@ cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, Py_
             t[i] = -1
             ignored[0] += 1
         elif t[i] < 0 or t[i] >= count:
-            place = [int(k) for k in np.unravel_index(i, array.shape)]
+            place = list(map(int, np.unravel_index(i, array.shape)))
             raise IndexError(f"{op}: target{place if place else ''} must be from 0 to {count - 1} = C - 1, "
                              f"or ignore_index {index}, got {array[tuple(place)]}")
     return classes
@@ -107,7 +107,9 @@ cdef Tensor class_weights(object weight, Tensor x, cnp.ndarray target, Py_ssize_
         raise ValueError(f"{op}: weight must have shape {x.shape[-1:]} = (C,), got {w.shape}")
     if w._array.size == 0:                          # no classes: every target is ignored
         return wrap(np.zeros(x.shape[:-1], x._array.dtype))
-    return wrap(np.asarray(np.where(target < 0, 0, w._array[target]), x._array.dtype))
+    weights = np.asarray(w._array.take(target, mode="wrap"), x._array.dtype)
+    np.copyto(weights, 0, where=target < 0)
+    return wrap(weights)
 
 
 cdef Tensor constant(Tensor weight, str op, str argument):

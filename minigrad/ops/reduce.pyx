@@ -73,7 +73,10 @@ cdef object plain_axis(object axis, object given, str op):
     if axis is None or type(axis) is int:
         return axis
     if type(axis) is tuple:
-        return tuple([plain_axis(one, given, op) for one in <tuple>axis])
+        axes = []
+        for one in <tuple>axis:
+            axes.append(plain_axis(one, given, op))
+        return tuple(axes)
     try:
         return operator.index(None if isinstance(axis, bool) else axis)
     except MemoryError:
@@ -140,7 +143,11 @@ cdef int plan(Plan *p, cnp.ndarray x, object axis, bint rows, str op) except -1:
 
 cdef tuple order(Plan *p, int nd):
     """The dimensions, kept ones first."""
-    return tuple([d for d in range(nd) if not p.reduced[d]] + [d for d in range(nd) if p.reduced[d]])
+    cdef int d
+    kept, reduced = [], []
+    for d in range(nd):
+        (reduced if p.reduced[d] else kept).append(d)
+    return tuple(kept + reduced)
 
 
 cdef cnp.ndarray arranged(cnp.ndarray x, Plan *p):
@@ -150,7 +157,21 @@ cdef cnp.ndarray arranged(cnp.ndarray x, Plan *p):
 
 cdef Tensor restored(cnp.ndarray y, Plan *p):
     """A result of the shape that `arranged` made, with the dimensions where they were."""
-    return wrap(contiguous(wrap(y.transpose(np.argsort(order(p, cnp.PyArray_NDIM(y))))))) if p.moved else wrap(y)
+    cdef int d, kept = 0, reduced
+    if not p.moved:
+        return wrap(y)
+    places = []
+    for d in range(cnp.PyArray_NDIM(y)):
+        kept += not p.reduced[d]
+    reduced, kept = kept, 0
+    for d in range(cnp.PyArray_NDIM(y)):
+        if p.reduced[d]:
+            places.append(reduced)
+            reduced += 1
+        else:
+            places.append(kept)
+            kept += 1
+    return wrap(contiguous(wrap(y.transpose(tuple(places)))))
 
 
 cdef cnp.ndarray without_reduced(cnp.ndarray x, Plan *p, bint keepdims, int typenum):

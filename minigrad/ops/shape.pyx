@@ -27,7 +27,6 @@ from minigrad.core.tensor cimport (
 
 import operator
 import reprlib
-from itertools import accumulate
 
 import numpy as np
 
@@ -83,6 +82,14 @@ cdef int mark_axes(bint *marked, object axes, int nd, str op) except -1:
         marked[d] = True
         count += 1
     return count
+
+
+cdef tuple axes_of(object axes, int nd, str op):
+    """One axis, or a tuple or list of several, as numbers from 0 to nd - 1."""
+    found = []
+    for axis in axes if isinstance(axes, (tuple, list)) else (axes,):
+        found.append(axis_of(axis, nd, op))
+    return tuple(found)
 
 
 # ---------------------------------------------------------------- another shape
@@ -253,7 +260,7 @@ def transpose(x, axes=None) -> Tensor:
     if axes is None:
         order = tuple(range(nd - 1, -1, -1))
     else:
-        order = tuple([axis_of(axis, nd, "transpose") for axis in (axes if isinstance(axes, (tuple, list)) else (axes,))])
+        order = axes_of(axes, nd, "transpose")
         if mark_axes(named, order, nd, "transpose") != nd:
             raise ValueError(f"transpose: axes must name each of the {nd} dimensions once, got {axes}")
     return permuted(t, order, False)
@@ -313,7 +320,7 @@ cpdef Tensor flip(x, axis=None):
     if axis is None:
         axes = tuple(range(nd))
     else:
-        axes = tuple([axis_of(one, nd, "flip") for one in (axis if isinstance(axis, (tuple, list)) else (axis,))])
+        axes = axes_of(axis, nd, "flip")
     mark_axes(flipped, axes, nd, "flip")
     for d in range(nd):
         strides[d] = cnp.PyArray_STRIDE(t._array, d)
@@ -349,7 +356,10 @@ cdef tuple several(object tensors, str op):
         return found
     if first is None:
         first = as_input(found[0], op)
-    return tuple([as_operand(part, first, op) for part in found])
+    operands = []
+    for part in found:
+        operands.append(as_operand(part, first, op))
+    return tuple(operands)
 
 
 cdef bint too_large(cnp.ndarray x, double times) noexcept:
@@ -449,7 +459,10 @@ def adjoin(Tensor whole not None, parts) -> Tensor:
     if columns != shape[at]:
         raise ValueError(f"adjoin: the parts must have {shape[at]} columns together, got {columns}")
     if wanted(pieces):
-        ends = list(accumulate([part.shape[at] for part in pieces], initial=0))
+        end, ends = 0, [0]
+        for part in pieces:
+            end += part.shape[at]
+            ends.append(end)
         recordn(whole, concatenate_rule, "concatenate", pieces).extra = (at, ends)
     return whole
 
@@ -521,13 +534,13 @@ cpdef list split(x, parts, axis=0):
     cdef tuple lead = (slice(None),) * at
     several_lengths = isinstance(parts, (list, tuple))
     try:
-        sizes = [operator.index(size) for size in parts] if several_lengths else operator.index(parts)
+        sizes = list(map(operator.index, parts)) if several_lengths else operator.index(parts)
     except MemoryError:
         raise
     except Exception:
         raise TypeError(f"split: parts must be an int or a list of ints, got {parts!r}") from None
     if several_lengths:
-        if any([size < 0 for size in sizes]) or sum(sizes) != length:
+        if min(sizes, default=0) < 0 or sum(sizes) != length:
             raise ValueError(f"split: parts must be lengths that add up to {length}, the length of axis {at}, got {parts}")
     elif sizes < 1 or length % sizes or sizes > MOST_PARTS:
         raise ValueError(f"split: axis {at} of length {length} cannot be cut into {parts} equal parts")
@@ -550,22 +563,28 @@ def pad(x, widths, value=0.0) -> Tensor:
     Tensor([0., 1., 2., 0., 0.])
     """
     cdef Tensor t = as_input(x, "pad"), y
+    cdef bint negative = False
+    pairs, inside, shape = [], [], []
     try:
-        pairs = [(operator.index(before), operator.index(after)) for before, after in widths]
+        for before, after in widths:
+            pair = operator.index(before), operator.index(after)
+            negative |= min(pair) < 0
+            pairs.append(pair)
     except MemoryError:
         raise
     except Exception:
         raise TypeError(f"pad: widths must be a pair (before, after) of ints for each dimension, got {widths!r}") from None
-    if len(pairs) != t.ndim or any([min(pair) < 0 for pair in pairs]):
+    if len(pairs) != t.ndim or negative:
         raise ValueError(f"pad: widths must be {t.ndim} pairs of ints that are not negative, got {widths}")
     if isinstance(value, complex) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"pad: value must be a number, got {type(value).__name__}")
-    cdef tuple inside = tuple([slice(before, before + n) for (before, _), n in zip(pairs, t.shape)])
-    shape = checked_shape([before + n + after for (before, after), n in zip(pairs, t.shape)], "pad")
-    y = wrap(np.full(shape, as_operand(value, t, "pad")._array))
-    y._array[inside] = t._array
+    for (before, after), n in zip(pairs, t.shape):
+        inside.append(slice(before, before + n))
+        shape.append(before + n + after)
+    y = wrap(np.full(checked_shape(shape, "pad"), as_operand(value, t, "pad")._array))
+    y._array[tuple(inside)] = t._array
     if tracked(t):
-        record1(y, pad_rule, "pad", t).extra = inside
+        record1(y, pad_rule, "pad", t).extra = tuple(inside)
     return y
 
 cdef int pad_rule(Node node, Tensor dy) except -1:

@@ -1680,6 +1680,71 @@ def test_out_of_memory(make, run):
     assert failed > 20
 
 
+def forward_ops():
+    """Functions of one tensor of shape (2, 3) whose forward, or checks, make lists as they go."""
+    w = mg.Tensor(np.arange(3.0) + 1, requires_grad=True)
+    layers = {}
+    for checkpoint in (None, "sqrt"):
+        layers[checkpoint] = mg.nn.LSTM(3, 2, num_layers=2, bidirectional=True, checkpoint=checkpoint, dtype=np.float64)
+    target, rows = np.array([0, 2]), np.array([1, 0, 1])
+
+    def put(index):
+        def function(x):
+            y = x * 1.0
+            y[index] = 2.0 * w.sum()
+            return y
+        return function
+
+    return {
+        "transpose": lambda x: mg.transpose(x, [1, 0]), "flip": lambda x: mg.flip(x, (0, 1)),
+        "stack": lambda x: mg.stack([x, np.ones((2, 3)), x]), "concatenate": lambda x: mg.concatenate([x, np.ones((2, 3))], 1),
+        "split": lambda x: mg.stack(mg.split(x, [1, 1])), "pad": lambda x: mg.pad(x, [(1, 0), (2, 3)], 0.5),
+        "slices": lambda x: x[np.int64(1):, (np.array(0)):2], "rows": lambda x: x[rows], "several": lambda x: x[[0, 1], [2, 0]],
+        "mask": lambda x: x[np.array([True, False])], "put rows": put([1, 0]), "put slice": put((slice(np.int64(0), 1), Ellipsis)),
+        "sum": lambda x: mg.sum(x, axis=(np.int64(0),)), "mean": lambda x: mg.mean(x.T, axis=(0, 1)),
+        "softmax": lambda x: mg.softmax(x, axis=0), "max": lambda x: mg.max(x, axis=0),
+        "cross entropy": lambda x: mg.cross_entropy(x, target),
+        "weighted": lambda x: mg.cross_entropy(x, target, weight=np.array([1.0, 2.0, 3.0])), "product of views": lambda x: (x.T @ x)[::-1],
+        "layer": lambda x: layers[None](x.reshape((2, 1, 3)))[0], "checkpointed": lambda x: layers["sqrt"](x.reshape((2, 1, 3)))[0],
+        "record": lambda x: mg.record("twice", 2 * x.numpy(), (x, w), lambda dy: (2 * dy, None)),
+        "data": lambda x: x + mg.Tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=np.float64),
+    }
+
+
+@pytest.mark.parametrize("name", forward_ops())
+def test_forward_out_of_memory(name):
+    """Each allocation of a forward fails once: a MemoryError, no crash, and the same bits when it is done again."""
+    testcapi = pytest.importorskip("_testcapi")
+    mg.manual_seed(0)
+    function = forward_ops()[name]
+    values = np.random.default_rng(0).standard_normal((2, 3))
+    expected = function(mg.Tensor(values, requires_grad=True)).numpy().tobytes()
+    failed = 0
+    gc.disable()                        # or it is the collector that runs out of memory, and says so on stderr
+    try:
+        for n in range(3000):
+            x = mg.Tensor(values, requires_grad=True)
+            failure = y = None
+            testcapi.set_nomemory(n, n + 1)
+            try:
+                y = function(x)
+            except BaseException as error:
+                failure = error
+            testcapi.remove_mem_hooks()
+            if failure is not None:
+                assert type(failure) is MemoryError, n
+                assert mg.is_grad_enabled()
+                failed += 1
+                y = function(x)
+            assert y.numpy().tobytes() == expected, n
+            if failure is None and n > failed + 20:
+                break
+    finally:
+        gc.enable()
+    assert failed > 2
+    assert n < 2999
+
+
 # ---------------------------------------------------------------- depth
 
 def chain(n):

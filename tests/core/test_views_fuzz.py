@@ -44,7 +44,13 @@ class Memory:
 
 def of_complex(z, recording):
     z = np.ascontiguousarray(z).reshape(np.shape(z))
-    return Dual(z.real.copy(), z.imag / H if recording else np.zeros(z.shape), Memory(), "own")
+    derivative = np.array(z.imag / H) if recording else np.zeros(z.shape)       # an array also for one number
+    return Dual(z.real.copy(), derivative, Memory(), "own")
+
+
+def flipped(x):
+    """np.flip, which gives a copy of an array without dimensions."""
+    return x[(*[slice(None, None, -1)] * x.ndim, ...)]
 
 
 VIEWS = [
@@ -63,12 +69,17 @@ VIEWS = [
     lambda rng, s: (lambda x: x[None]),
     lambda rng, s: (lambda x: x[..., ::-1]),
     lambda rng, s: (lambda x: x.squeeze()),
-    lambda rng, s: (lambda x: x.flip() if isinstance(x, mg.Tensor) else np.flip(x)),
+    lambda rng, s: (lambda x: x.flip() if isinstance(x, mg.Tensor) else flipped(x)),
     lambda rng, s: (lambda x: x.broadcast_to((2, *s)) if isinstance(x, mg.Tensor) else np.broadcast_to(x, (2, *s))),
     lambda rng, s: (lambda x: x.unsqueeze(-1) if isinstance(x, mg.Tensor) else x[..., None]),
 ]
 OPS1 = {"tanh": (mg.tanh, np.tanh), "sin": (mg.sin, np.sin), "half": (lambda x: x * 0.5, lambda x: x * 0.5)}
 OPS2 = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}
+
+
+def by_zero(y):
+    """A complex step is no derivative there: (0 + ih) / (0 + ih) = 1."""
+    return (np.abs(np.real(y)) < 1e-6).any()
 
 
 def operate(name, x, y):
@@ -214,6 +225,8 @@ class Program:
         elif what == "op1":
             new = of_complex(OPS1[rest[0]][1](x.complex()), rest[1])
         elif what == "op2":
+            if rest[0] == "/" and by_zero(self.value_of(rest[1])):
+                return
             with np.errstate(all="ignore"):
                 new = of_complex(OPS2[rest[0]](x.complex(), self.value_of(rest[1])), rest[2])
         elif what == "forget":
@@ -249,6 +262,8 @@ class Program:
                     if not square and (a.real <= 0.1).any():
                         return False
                     z = a * a if square else a ** b
+                elif name == "/" and by_zero(b):
+                    return False
                 else:
                     z = OPS2[name](a, b)
             elif what == "set":

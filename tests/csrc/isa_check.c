@@ -1,10 +1,12 @@
 /* Compares every instruction set of this CPU with the scalar one, to the bit: all elementwise functions, products, sums,
- * steps of optimisers, for both float types.
+ * steps of optimisers, for both float types. Then every kernel and every strided loop with arrays without elements, which are
+ * NULL: that is for the sanitizers (make sanitized).
  *
  *     make isa        on this machine          make neon       the NEON kernels, under qemu (aarch64-linux-gnu-gcc, qemu-user)
  */
 #include "kernels.h"
 #include "optim.h"
+#include "runtime/strided.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,6 +79,84 @@ static int differ_in_scatter(const char *isa, int len, const mg_kernels *k, cons
     return differ("scatter_add", isa, len, x, y, 3 * len);
 }
 
+/* All kernels with sizes of 0, one after the other; what has no elements is NULL. Returns how many wrote where they should not. */
+static int wrong_when_empty(const char *isa, const mg_kernels *k) {
+    static const int64_t index[2] = {0, 0}, order[2] = {0, 1};
+    double y[2] = {7, 7}, sums[2] = {0};
+    float single[2] = {7, 7};
+    void *kept = itemsize == 4 ? (void *)single : (void *)y;
+    for (int id = 0; id < mg_map_count; id++)
+        for (ptrdiff_t s = -1; s < 3; s++) k->map[id](0, NULL, s, NULL);
+    for (int id = 0; id < mg_map2_count; id++)
+        for (ptrdiff_t s = -1; s < 3; s++)
+            for (ptrdiff_t t = -1; t < 3; t++) k->map2[id](0, NULL, s, NULL, t, NULL);
+    for (int id = 0; id < mg_step_count; id++)
+        for (int all = 0; all < 2; all++) {
+            mg_update u = {.beta1 = 0.9, .beta2 = 0.999, .weight_decay = all, .maximize = all, .nesterov = all, .momentum = all};
+            k->step[id](&u, 0, 0);
+        }
+    k->accumulate(0, NULL, 1, NULL);
+    k->add_rows(0, 0, NULL, 0, NULL, NULL);
+    k->add_rows(2, 0, NULL, 0, NULL, NULL);
+    k->add_rows(0, 1, NULL, 1, kept, sums);
+    k->round_sums(0, NULL, NULL);
+    for (size_t outer = 0; outer < 2; outer++)
+        for (size_t n = 0; n < 3; n++)
+            for (size_t inner = 0; inner < 3; inner++) {
+                if (outer * inner) continue;
+                k->sum(outer, n, inner, NULL, NULL);
+                k->prod(outer, n, inner, NULL, NULL);
+                if (n == 0) continue;
+                k->max(outer, n, inner, NULL, NULL);
+                k->min(outer, n, inner, NULL, NULL);
+                k->argmax(outer, n, inner, NULL, NULL);
+            }
+    for (size_t rows = 0; rows < 3; rows += 2)
+        for (size_t n = 0; n < 3; n++) {
+            if (rows * n) continue;
+            k->softmax(rows, n, NULL, NULL);
+            k->softmax_grad(rows, n, NULL, NULL, NULL);
+            k->log_softmax(rows, n, NULL, NULL);
+            k->log_softmax_grad(rows, n, NULL, NULL, NULL);
+            if (rows == 0) {
+                k->logsumexp(rows, n, NULL, NULL);
+                k->cross_entropy(rows, n, NULL, NULL, NULL, NULL);
+                k->cross_entropy_grad(rows, n, NULL, NULL, NULL, NULL, NULL);
+            }
+        }
+    k->gather(0, NULL, 3, NULL, NULL);
+    k->gather(2, index, 0, NULL, NULL);
+    k->scatter_add(0, NULL, NULL, 3, NULL, NULL);
+    k->scatter_add(1, index, order, 0, NULL, NULL);
+    k->scatter_add(2, index, order, 0, NULL, NULL);
+    for (size_t m = 0; m < 3; m++)
+        for (size_t n = 0; n < 3; n++) {
+            ptrdiff_t columns = (ptrdiff_t)n;
+            if (m * n == 0) k->gemm(m, n, 3, NULL, 3, 1, NULL, columns, 1, NULL, columns, 1);
+            if (m * n < 3) k->gemm(m, n, 0, NULL, 0, 1, NULL, columns, 1, kept, columns, 1);
+        }
+    k->nonfinite(0, NULL);
+    k->sum_squares(0, 0.3, NULL);
+    k->scale(0, 0.3, NULL);
+    k->clamp(0, 0.3, NULL);
+    /* Without dimensions: one element, and neither shape nor strides. With a dimension of length 0: no memory. */
+    static const ptrdiff_t none[3] = {2, 0, 3}, stride[3] = {3, 3, 1};
+    double x[1] = {0}, copy[1] = {1};
+    mg_map_strided(k, mg_map_neg, 0, NULL, x, NULL, copy);
+    mg_map2_strided(k, mg_map2_add, 0, NULL, x, NULL, copy, NULL, x);
+    mg_accumulate_strided(k, 0, NULL, x, NULL, copy, NULL);
+    mg_copy_strided(itemsize, 0, NULL, x, NULL, copy, NULL);
+    mg_map_strided(k, mg_map_neg, 3, none, NULL, stride, NULL);
+    mg_map2_strided(k, mg_map2_add, 3, none, NULL, stride, NULL, stride, NULL);
+    mg_accumulate_strided(k, 3, none, NULL, stride, NULL, stride);
+    mg_copy_strided(itemsize, 3, none, NULL, stride, NULL, stride);
+    int bad = 0;
+    for (int i = 0; i < 2; i++) bad += single[i] != 7 || y[i] != 7;
+    bad += x[0] != 0 || copy[0] != 0;
+    if (bad) printf("%s float%d: a kernel wrote something where there are no elements\n", isa, (int)itemsize * 8);
+    return bad;
+}
+
 int main(void) {
     static double a[N], b[N], x[N], y[N];
     int bad = 0;
@@ -142,6 +222,7 @@ int main(void) {
                     printf("%s float%d sum_squares of %d elements differs from scalar\n", *isa, (int)itemsize * 8, n);
                     bad++;
                 }
+            bad += wrong_when_empty(*isa, k);
             printf("%s float%d compared\n", *isa, (int)itemsize * 8);
         }
     printf(bad ? "DIFFERENT BITS\n" : "the same bits\n");

@@ -127,6 +127,24 @@ def test_assigning_a_part_of_the_tensor_itself():
     assert x.grad.tolist() == [3, 3, 4, 0]
 
 
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("index", [np.ones(4, bool), np.array([True, True, True, False]), [0, 1, 2, 3], [3, 1], slice(None),
+                                   (Ellipsis, np.ones(4, bool))], ids=str)
+def test_assigning_a_view_of_the_memory_that_is_changed(index, tracked):
+    """The values are those from before, also where NumPy itself reads what it has just written: a mask."""
+    start, dy = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.5, -1.0, 2.0, 7.0])
+    w = mg.Tensor(start, requires_grad=tracked)
+    x = w * 1.0
+    places = np.arange(4)[index]
+    x[index] = x[::-1][:len(places)]
+    source = np.arange(4)
+    source[places] = np.arange(4)[::-1][:len(places)]
+    assert x.tolist() == start[source].tolist()
+    if tracked:
+        x.backward(dy)
+        assert w.grad.tolist() == [dy[source == i].sum() for i in range(4)]
+
+
 def test_a_stale_view_is_refused_before_anything_changes():
     x = leaf(3)
     out = x * 1.0
