@@ -2,8 +2,7 @@
 
 One extension, `core.kernels`, holds the C files of csrc/; the other Cython modules reach them through it. No flag depends on the
 machine: which instruction set runs is decided at import. C files are compiled side by side, and only those that are older than
-something they include. MINIGRAD_DEBUG=1 builds for gdb: -O0 -g, not stripped; MINIGRAD_DEBUG=sanitize the
-same with -O1, for tests/sanitized.py.
+something they include. MINIGRAD_DEBUG=1 builds for debuggers and sanitizers: -O0 -g, not stripped.
 """
 import os
 import re
@@ -16,10 +15,10 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-DEBUG = os.environ.get("MINIGRAD_DEBUG", "")
+DEBUG = os.environ.get("MINIGRAD_DEBUG") == "1"
 WARN = ["-Wall", "-Wextra"]
 ALWAYS = ["-ffp-contract=off", "-fvisibility=hidden"]
-DEBUGGABLE = ["-O1" if DEBUG == "sanitize" else "-O0", "-g", "-fno-omit-frame-pointer"]
+DEBUGGABLE = ["-O0", "-g", "-fno-omit-frame-pointer"]
 C_FLAGS = ["-std=c11", "-fno-math-errno", "-fno-trapping-math", *(DEBUGGABLE if DEBUG else ["-O3", "-g0"])]
 # Cython's own code is generated: its warnings are not ours, and -O2 compiles it in half the time.
 CYTHON_FLAGS = ["-Wno-unused-function", "-Wno-unused-parameter", *(DEBUGGABLE if DEBUG else ["-O2", "-g0"])]

@@ -61,7 +61,7 @@ class Build:
     def build(self):
         environment = os.environ | {"CC": self.compiler, "LDSHARED": f"{self.compiler} -shared",
                                     "CFLAGS": FLAGS, "LDFLAGS": self.link,
-                                    "MINIGRAD_DEBUG": "sanitize"}
+                                    "MINIGRAD_DEBUG": "1"}
         command = [sys.executable, "setup.py", "-q", "build", "--build-base", str(self.folder),
                    "--build-lib", str(self.library)]
         subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
