@@ -1,9 +1,13 @@
-"""Builds minigrad: plain setuptools and Cython. pyproject.toml holds everything that is not compiled.
+"""Builds minigrad: plain setuptools and Cython. pyproject.toml holds everything that is not
+compiled.
 
-One extension, `core.kernels`, holds the C files of csrc/; the other Cython modules reach them through it. No flag depends on the
-machine: which instruction set runs is decided at import. C files are compiled side by side, and only those that are older than
-something they include. MINIGRAD_DEBUG=1 builds for debuggers and sanitizers: -O0 -g, not stripped.
+One extension, `core.kernels`, holds the C files of csrc/; the other Cython modules reach them
+through it. No flag depends on the
+machine: which instruction set runs is decided at import. C files are compiled side by side, and
+only those that are older than something they include. MINIGRAD_DEBUG=1 builds for debuggers and
+sanitizers: -O0 -g, not stripped.
 """
+
 import os
 import re
 import subprocess
@@ -19,9 +23,18 @@ DEBUG = os.environ.get("MINIGRAD_DEBUG") == "1"
 WARN = ["-Wall", "-Wextra"]
 ALWAYS = ["-ffp-contract=off", "-fvisibility=hidden"]
 DEBUGGABLE = ["-O0", "-g", "-fno-omit-frame-pointer"]
-C_FLAGS = ["-std=c11", "-fno-math-errno", "-fno-trapping-math", *(DEBUGGABLE if DEBUG else ["-O3", "-g0"])]
+C_FLAGS = [
+    "-std=c11",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    *(DEBUGGABLE if DEBUG else ["-O3", "-g0"]),
+]
 # Cython's own code is generated: its warnings are not ours, and -O2 compiles it in half the time.
-CYTHON_FLAGS = ["-Wno-unused-function", "-Wno-unused-parameter", *(DEBUGGABLE if DEBUG else ["-O2", "-g0"])]
+CYTHON_FLAGS = [
+    "-Wno-unused-function",
+    "-Wno-unused-parameter",
+    *(DEBUGGABLE if DEBUG else ["-O2", "-g0"]),
+]
 
 ADVICE = """minigrad builds from source and needs {what}. Tried: {tried}.
 Debian/Ubuntu: apt-get install build-essential python3-dev
@@ -36,7 +49,15 @@ def probe(compiler: list[str], source: str, include: list[str]) -> str | None:
         path = Path(folder, "probe.c")
         path.write_text(source)
         folders = [f"-I{folder}" for folder in include]
-        command = [*compiler, "-std=c11", *folders, "-c", str(path), "-o", str(path.with_suffix(".o"))]
+        command = [
+            *compiler,
+            "-std=c11",
+            *folders,
+            "-c",
+            str(path),
+            "-o",
+            str(path.with_suffix(".o")),
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True)
         except FileNotFoundError:
@@ -49,7 +70,8 @@ def probe(compiler: list[str], source: str, include: list[str]) -> str | None:
 
 
 def require_compiler(compiler: str, origin: str, include: list[str]) -> None:
-    """Leave with ADVICE, as the build's last words, if there is no working compiler or no Python.h."""
+    """Leave with ADVICE, as the build's last words, if there is no working compiler or no
+    Python.h."""
     failure = probe([compiler], "int main(void) { return 0; }\n", [])
     if failure:
         tried = f"{compiler!r} (from {origin}): {failure}"
@@ -84,7 +106,8 @@ def is_older(target: Path, sources: set[Path]) -> bool:
 
 
 class BuildExt(build_ext):
-    """Checks first that there is a compiler and Python's headers, then compiles several files at a time, and only what changed."""
+    """Checks first that there is a compiler and Python's headers, then compiles several files at a
+    time, and only what changed."""
 
     def build_extensions(self):
         origin = "CC" if os.environ.get("CC") else "Python's default"
@@ -104,7 +127,9 @@ class BuildExt(build_ext):
         for source, target in zip(sources, objects, strict=True):
             needs = {Path(__file__), *with_includes(Path(source))}
             if self.force or is_older(Path(target), needs):
-                waiting.append(self.pool.submit(self.compile_one, [source], output_dir=output_dir, **options))
+                waiting.append(
+                    self.pool.submit(self.compile_one, [source], output_dir=output_dir, **options)
+                )
         for compiled in waiting:
             compiled.result()
         return objects
@@ -137,7 +162,8 @@ def extensions():
     return cythonize(
         [module(path) for path in sorted(Path("minigrad").rglob("*.pyx"))],
         nthreads=0 if sys.platform == "darwin" else os.cpu_count(),
-        # Without auto_pickle: the __setstate__ that Cython would write lets anybody set C attributes.
+        # Without auto_pickle: the __setstate__ that Cython would write lets anybody set C
+        # attributes.
         compiler_directives={"language_level": 3, "annotation_typing": False, "auto_pickle": False},
     )
 

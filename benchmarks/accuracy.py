@@ -106,7 +106,8 @@ def layers():
 
 
 def step_errors(name, scale, seed, steps=60):
-    """The largest error of h' after one step, from the state that float32 has there, in units of 2^-24 and of 2^-24 (1 + S)."""
+    """The largest error of h' after one step, from the state that float32 has there, in units of
+    2^-24 and of 2^-24 (1 + S)."""
     rng = np.random.default_rng(seed)
     single, double, weights = pair(name, scale, rng)
     x = rng.standard_normal((steps, B, I)).astype(np.float32)

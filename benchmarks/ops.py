@@ -1,10 +1,13 @@
-"""Overhead of an op, throughput of the elementwise kernels and of the matrix product, beside NumPy and (when installed) PyTorch.
+"""Overhead of an op, throughput of the elementwise kernels and of the matrix product, beside NumPy
+and (when installed) PyTorch.
 
     python benchmarks/ops.py                      all of it, about a minute
     python benchmarks/ops.py --threads 2          products on two threads
 
-Every line is measured in one interleaved run. For a fair NumPy leave its OpenBLAS settings alone (unset OPENBLAS_CORETYPE).
+Every line is measured in one interleaved run. For a fair NumPy leave its OpenBLAS settings alone
+(unset OPENBLAS_CORETYPE).
 """
+
 from timing import begin, interleave, table
 
 options, torch = begin(__doc__, seconds=1.0, threads=" in the products")
@@ -36,19 +39,33 @@ def overhead() -> None:
     def silent():
         with mg.no_grad():
             chain(mg.tanh, *leaves)
-    contestants = {"forward": lambda: chain(mg.tanh, *leaves), "forward and backward": both, "forward, no recording": silent,
-                   "numpy forward": lambda: chain(np.tanh, *arrays)}
+
+    contestants = {
+        "forward": lambda: chain(mg.tanh, *leaves),
+        "forward and backward": both,
+        "forward, no recording": silent,
+        "numpy forward": lambda: chain(np.tanh, *arrays),
+    }
     if torch:
         their_leaves = [torch.tensor(a, requires_grad=True) for a in arrays]
         their_seed = torch.ones(32)
         contestants["torch forward"] = lambda: chain(torch.tanh, *their_leaves)
-        contestants["torch forward and backward"] = lambda: chain(torch.tanh, *their_leaves).backward(their_seed)
+        contestants["torch forward and backward"] = lambda: chain(
+            torch.tanh, *their_leaves
+        ).backward(their_seed)
     times = interleave(contestants, options.seconds * 4)
     print("Chain of 999 ops on shape (32,)")
-    print(table(["", "us an op"], [[name, f"{seconds / 999 * 1e6:.3f}"] for name, seconds in times.items()]))
+    print(
+        table(
+            ["", "us an op"],
+            [[name, f"{seconds / 999 * 1e6:.3f}"] for name, seconds in times.items()],
+        )
+    )
     print(f"no recording / numpy: {times['forward, no recording'] / times['numpy forward']:.2f}")
     if torch:
-        print(f"forward and backward / torch: {times['forward and backward'] / times['torch forward and backward']:.2f}")
+        print(
+            f"forward and backward / torch: {times['forward and backward'] / times['torch forward and backward']:.2f}"
+        )
     print()
 
 
@@ -73,8 +90,13 @@ def elementwise() -> None:
                 theirs_too, a = getattr(torch, name), torch.tensor(argument.numpy().copy())
                 contestants["torch"] = lambda f=theirs_too, a=a: f(a)
             times = interleave(contestants, options.seconds)
-            rows.append([f"{name} {np.dtype(dtype).name}", *(f"{times[c] / n * 1e9:.3f}" for c in contestants),
-                         f"{times['numpy'] / times['minigrad']:.2f}"])
+            rows.append(
+                [
+                    f"{name} {np.dtype(dtype).name}",
+                    *(f"{times[c] / n * 1e9:.3f}" for c in contestants),
+                    f"{times['numpy'] / times['minigrad']:.2f}",
+                ]
+            )
     print("Functions on 10^4 elements, ns an element")
     print(table(["", *contestants, "numpy / minigrad"], rows), end="\n\n")
 
@@ -83,7 +105,9 @@ def products() -> None:
     """Matrix products in float32: GFLOP/s."""
     peak = measure_peak(np.float32) * options.threads
     rows = []
-    for m, n, k in [(s, s, s) for s in (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)] + [(64, 512, 128)]:
+    for m, n, k in [(s, s, s) for s in (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)] + [
+        (64, 512, 128)
+    ]:
         a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (k, n)))
         x, y = mg.Tensor(a), mg.Tensor(b)
         packed = PackedProduct(b)
@@ -105,7 +129,9 @@ def products() -> None:
                 f"{flops / times['packed'] / peak:.0%}",
             ]
         )
-    print(f"Products m x k x n in float32, GFLOP/s, {options.threads} thread(s); measured FMA peak {peak:.0f} GFLOP/s")
+    print(
+        f"Products m x k x n in float32, GFLOP/s, {options.threads} thread(s); measured FMA peak {peak:.0f} GFLOP/s"
+    )
     print(table(["", *contestants, "numpy / minigrad", "packed / peak"], rows))
 
 

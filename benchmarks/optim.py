@@ -3,8 +3,10 @@
     python benchmarks/optim.py                      about a minute
     python benchmarks/optim.py --threads 2
 
-Every line is measured in one interleaved run, with parameters in float32: those of a character LSTM, many small ones, one large.
+Every line is measured in one interleaved run, with parameters in float32: those of a character
+LSTM, many small ones, one large.
 """
+
 from timing import begin, interleave, table
 
 options, torch = begin(__doc__, seconds=2.0, threads="")
@@ -38,7 +40,11 @@ def line(name, contestants):
     found = interleave(contestants, options.seconds)
     row = [name, f"{found['minigrad'] * 1e6:,.1f}"]
     for form in FORMS if torch else ():
-        row += [f"{found[form] * 1e6:,.1f} ({found[form] / found['minigrad']:.2f})" if form in found else "-"]
+        row += [
+            f"{found[form] * 1e6:,.1f} ({found[form] / found['minigrad']:.2f})"
+            if form in found
+            else "-"
+        ]
     return row
 
 
@@ -55,8 +61,10 @@ def main() -> None:
                 theirs = [torch.tensor(a, requires_grad=True) for a in data]
                 for p, g in zip(theirs, gradients, strict=True):
                     p.grad = torch.tensor(g)
-                if not (form == "fused" and kind == "RMSprop"):         # PyTorch has none
-                    contestants[form] = getattr(torch.optim, kind)(theirs, **arguments, **choice).step
+                if not (form == "fused" and kind == "RMSprop"):  # PyTorch has none
+                    contestants[form] = getattr(torch.optim, kind)(
+                        theirs, **arguments, **choice
+                    ).step
             rows.append(line(name, contestants))
         ours = [mg.zeros(shape, requires_grad=True) for shape in shapes]
         for p, g in zip(ours, gradients, strict=True):
@@ -66,9 +74,13 @@ def main() -> None:
             theirs = [torch.zeros(shape, requires_grad=True) for shape in shapes]
             for p, g in zip(theirs, gradients, strict=True):
                 p.grad = torch.tensor(g)
-            contestants[form] = lambda p=theirs, f=foreach: torch.nn.utils.clip_grad_norm_(p, 1e-3, foreach=f)
+            contestants[form] = lambda p=theirs, f=foreach: torch.nn.utils.clip_grad_norm_(
+                p, 1e-3, foreach=f
+            )
         rows.append(line("clip_grad_norm_", contestants))
-        print(f"\n{size}: {len(shapes)} parameters, {sum(a.size for a in data):,} numbers; in brackets: times minigrad's")
+        print(
+            f"\n{size}: {len(shapes)} parameters, {sum(a.size for a in data):,} numbers; in brackets: times minigrad's"
+        )
         print(table(header, rows))
 
 

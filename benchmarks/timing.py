@@ -1,5 +1,6 @@
-"""How the benchmarks measure: interleaved runs, so that a noisy machine disturbs every contestant alike, and ratios of
-medians."""
+"""How the benchmarks measure: interleaved runs, so that a noisy machine disturbs every contestant
+alike, and ratios of medians."""
+
 import argparse
 import os
 import sys
@@ -9,15 +10,28 @@ from statistics import median
 
 
 def begin(description: str, seconds: float, threads: str):
-    """The options of a benchmark in one process, --threads and --seconds, and PyTorch, or None where it is not installed.
+    """The options of a benchmark in one process, --threads and --seconds, and PyTorch, or None
+    where it is not installed.
 
-    It sets the numbers of threads that libraries read when they are imported: call it before NumPy is imported.
+    It sets the numbers of threads that libraries read when they are imported: call it before NumPy
+    is imported.
     """
-    arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--threads", type=int, default=1, help=f"threads of every contestant{threads} (default 1)")
-    arguments.add_argument("--seconds", type=float, default=seconds, help=f"time for each line (default {seconds:g})")
+    arguments = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument(
+        "--threads", type=int, default=1, help=f"threads of every contestant{threads} (default 1)"
+    )
+    arguments.add_argument(
+        "--seconds", type=float, default=seconds, help=f"time for each line (default {seconds:g})"
+    )
     options = arguments.parse_args()
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MINIGRAD_NUM_THREADS"):
+    for variable in (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "MINIGRAD_NUM_THREADS",
+    ):
         os.environ[variable] = str(options.threads)
     try:
         import torch
@@ -28,11 +42,14 @@ def begin(description: str, seconds: float, threads: str):
     return options, torch
 
 
-def interleave(contestants: dict[str, Callable[[], object]], seconds: float = 1.0, least: int = 5) -> dict[str, float]:
-    """Run the contestants in turn for about `seconds` in all, at least `least` rounds; return the median seconds of a call of
-    each.
+def interleave(
+    contestants: dict[str, Callable[[], object]], seconds: float = 1.0, least: int = 5
+) -> dict[str, float]:
+    """Run the contestants in turn for about `seconds` in all, at least `least` rounds; return the
+    median seconds of a call of each.
 
-    Calls shorter than a millisecond are repeated within a round, so that the clock's resolution does not matter.
+    Calls shorter than a millisecond are repeated within a round, so that the clock's resolution
+    does not matter.
     """
     repeats = {}
     for name, call in contestants.items():
@@ -57,6 +74,9 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     lines = []
     for row in [header, *rows]:
         lines.append(
-            "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+            "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
         )
     return "\n".join(lines)

@@ -1,12 +1,14 @@
-/* The step of an optimiser over many parameters at once, and what clipping needs: sums of squares, scaling, bounds. All are cut into pieces
- * of a fixed size, which the threads share; the formulas are in optim.inc. */
+/* The step of an optimiser over many parameters at once, and what clipping needs: sums of squares,
+ * scaling, bounds. All are cut into pieces of a fixed size, which the threads share; the formulas
+ * are in optim.inc. */
 #ifndef MG_OPTIM_H
 #define MG_OPTIM_H
 #include "kernels.h"
 
 enum { MG_PIECE = 16384 /* elements */ };
 
-/* One step of one parameter: its arrays, contiguous, and the numbers of the formula. Each kernel reads those that it names. */
+/* One step of one parameter: its arrays, contiguous, and the numbers of the formula. Each kernel
+ * reads those that it names. */
 typedef struct mg_update {
     mg_step *step;          /* an entry of the table mg_kernels.step */
     size_t n, itemsize;
@@ -25,7 +27,8 @@ typedef struct mg_update {
 
 void mg_step_all(size_t count, mg_update *updates);
 
-/* parts[i] = the sum of (scale x)^2 over piece i, in double. n elements are (n + MG_PIECE - 1) / MG_PIECE pieces. */
+/* parts[i] = the sum of (scale x)^2 over piece i, in double. n elements are (n + MG_PIECE - 1) /
+ * MG_PIECE pieces. */
 void mg_sum_squares(const mg_kernels *K, size_t n, double scale, const void *x, double *parts);
 
 /* x *= scale, in double; and x held within [-bound, bound], NaN stays. */

@@ -1,7 +1,10 @@
-"""What the example scripts share: refusals, options, reading text files, pictures, and how a script ends.
+"""What the example scripts share: refusals, options, reading text files, pictures, and how a script
+ends.
 
-A script makes one Script, `script = Script("forecast", __doc__)`, and hands its main function to `script.run`.
+A script makes one Script, `script = Script("forecast", __doc__)`, and hands its main function to
+`script.run`.
 """
+
 import argparse
 import errno
 import math
@@ -10,11 +13,11 @@ import re
 import sys
 import warnings
 
-LARGEST_TEXT = 2**30                # bytes of a text file that are read at most
-LARGEST_NUMBER = 1e30               # its square is far from the end of float64's range, itself from float32's
+LARGEST_TEXT = 2**30  # bytes of a text file that are read at most
+LARGEST_NUMBER = 1e30  # its square is far from the end of float64's range, itself from float32's
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
-NOT_TEXT = {                        # how files begin that are taken for UTF-8 text by mistake
+NOT_TEXT = {  # how files begin that are taken for UTF-8 text by mistake
     b"\xff\xfe\0\0": "UTF-32 text: convert it to UTF-8 (iconv -f utf-32 -t utf-8)",
     b"\0\0\xfe\xff": "UTF-32 text: convert it to UTF-8 (iconv -f utf-32 -t utf-8)",
     b"\xff\xfe": "UTF-16 text: convert it to UTF-8 (iconv -f utf-16 -t utf-8)",
@@ -32,7 +35,8 @@ def shown(text: str, limit: int = 40) -> str:
 
 
 def number(text: str) -> float:
-    """The number that a file's text stands for; a ValueError if it is none, is missing, or is too large."""
+    """The number that a file's text stands for; a ValueError if it is none, is missing, or is too
+    large."""
     text = text.strip(" \t")
     if not text or text.lower() in ("?", "na", "n/a", "#n/a", "nan", "null", "none", "-", "."):
         raise ValueError(f"a missing value ({shown(text)}): fill the gaps first")
@@ -46,8 +50,10 @@ def number(text: str) -> float:
 
 # ---------------------------------------------------------------- types of options, for argparse
 
+
 def whole(low: int, below: int = 10**10):
     """A whole number of at least `low` and below `below`."""
+
     def convert(text: str) -> int:
         try:
             value = int(text)
@@ -57,26 +63,32 @@ def whole(low: int, below: int = 10**10):
             limit = f"at least {low}" if value < low else f"below {below}"
             raise argparse.ArgumentTypeError(f"must be {limit}, got {text}")
         return value
+
     return convert
 
 
 def real(low: float, below: float = math.inf):
     """A number of at least `low` and below `below`; so it is finite."""
+
     def convert(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"invalid float value: {text!r}") from None
         if not low <= value < below:
-            raise argparse.ArgumentTypeError(f"must be at least {low:g} and below {below:g}, got {text}")
+            raise argparse.ArgumentTypeError(
+                f"must be at least {low:g} and below {below:g}, got {text}"
+            )
         return value
+
     return convert
 
 
-# A learning rate or a clipping threshold of 0 would train nothing; the least value keeps steps that float32 can take.
+# A learning rate or a clipping threshold of 0 would train nothing; the least value keeps steps that
+# float32 can take.
 positive = real(1e-8)
-size = whole(1, 10**6)              # of layers, batches, sequences
-count = whole(1)                    # of steps, epochs
+size = whole(1, 10**6)  # of layers, batches, sequences
+count = whole(1)  # of steps, epochs
 seed_number = whole(0, 2**128)
 
 
@@ -98,14 +110,18 @@ def place(path: str) -> str:
 def picture(path: str) -> str:
     """A picture that can be written; "" for none."""
     if path and not path.lower().endswith(PICTURES):
-        raise argparse.ArgumentTypeError(f"cannot write {path}: its name must end in one of {' '.join(PICTURES)}")
+        raise argparse.ArgumentTypeError(
+            f"cannot write {path}: its name must end in one of {' '.join(PICTURES)}"
+        )
     return path and place(path)
 
 
 # ---------------------------------------------------------------- a script
 
+
 class Script:
-    """An example by its name, which stands before each refusal, and its docstring, which `--help` prints."""
+    """An example by its name, which stands before each refusal, and its docstring, which `--help`
+    prints."""
 
     def __init__(self, name: str, doc: str) -> None:
         self.name = name
@@ -119,20 +135,22 @@ class Script:
 
     def parser(self) -> argparse.ArgumentParser:
         """A parser of options whose help is the docstring, and whose errors are one line."""
-        parser = argparse.ArgumentParser(description=self.doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser = argparse.ArgumentParser(
+            description=self.doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         parser.error = self.fail
         return parser
 
     def read_text(self, path) -> str:
         """The text of a UTF-8 file, without a byte order mark, each line ended by "\\n" alone.
 
-        Lines of a text are `text.split("\\n")`: str.splitlines would also split at U+2028, U+0085 and other characters that
-        stand within lines.
+        Lines of a text are `text.split("\\n")`: str.splitlines would also split at U+2028, U+0085
+        and other characters that stand within lines.
         """
         try:
             with open(path, "rb") as file:
                 data = file.read(LARGEST_TEXT + 1)
-        except (OSError, ValueError) as error:              # ValueError: a null character in the name
+        except (OSError, ValueError) as error:  # ValueError: a null character in the name
             self.fail(f"cannot read {path}: {error}")
         if len(data) > LARGEST_TEXT:
             self.fail(f"cannot read {path}: it is larger than {LARGEST_TEXT:,} bytes")
@@ -141,19 +159,24 @@ class Script:
                 self.fail(f"cannot read {path}: it is {what}")
         if b"\0" in data:
             line = data.count(b"\n", 0, data.index(b"\0")) + 1
-            self.fail(f"cannot read {path}, line {line}: it holds a zero byte, so it is not UTF-8 text")
+            self.fail(
+                f"cannot read {path}, line {line}: it holds a zero byte, so it is not UTF-8 text"
+            )
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             # error.start counts from behind a byte order mark, which holds no line's end
             mark = 3 if data.startswith(b"\xef\xbb\xbf") else 0
-            before = data[:error.start + mark].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-            self.fail(f"cannot read {path}, line {before.count(10) + 1}, as UTF-8 text: {error}; "
-                      "convert it (iconv -f latin1 -t utf-8)")
+            before = data[: error.start + mark].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            self.fail(
+                f"cannot read {path}, line {before.count(10) + 1}, as UTF-8 text: {error}; "
+                "convert it (iconv -f latin1 -t utf-8)"
+            )
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
     def draw(self, path: str, drawing, width: float, height: float, dpi: int = 120) -> bool:
-        """Save at `path` ("" for nowhere) what drawing(figure) draws on a matplotlib Figure; whether that was done."""
+        """Save at `path` ("" for nowhere) what drawing(figure) draws on a matplotlib Figure;
+        whether that was done."""
         if not path:
             return False
         try:
@@ -163,17 +186,22 @@ class Script:
             return False
         figure = Figure(figsize=(width, height), layout="constrained")
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")      # a letter that the font lacks is drawn as a box
+            warnings.filterwarnings(
+                "ignore", message="Glyph"
+            )  # a letter that the font lacks is drawn as a box
             drawing(figure)
             try:
                 figure.savefig(path, dpi=dpi)
-            except OSError as error:                                # no space left
+            except OSError as error:  # no space left
                 self.fail(f"cannot write {path}: {error}")
         return True
 
     def run(self, main) -> None:
-        """Run main(); end in a line instead of a traceback where the user, the system or a reader of the output ends it."""
-        if hasattr(sys.stdout, "reconfigure"):      # a notebook's stdout has no such method, and can show all characters
+        """Run main(); end in a line instead of a traceback where the user, the system or a reader
+        of the output ends it."""
+        if hasattr(
+            sys.stdout, "reconfigure"
+        ):  # a notebook's stdout has no such method, and can show all characters
             sys.stdout.reconfigure(errors="replace")
         try:
             main()
@@ -184,7 +212,8 @@ class Script:
         except MemoryError as error:
             self.fail(f"out of memory: {error}")
         except BrokenPipeError:
-            # Nobody reads what is printed, as in `... | head`. Python flushes stdout once more at its end: to nowhere.
+            # Nobody reads what is printed, as in `... | head`. Python flushes stdout once more at
+            # its end: to nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
 

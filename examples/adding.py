@@ -1,22 +1,27 @@
-"""The adding problem of Hochreiter and Schmidhuber (1997): remember two numbers over a long sequence. The RNN does not learn it.
+"""The adding problem of Hochreiter and Schmidhuber (1997): remember two numbers over a long
+sequence. The RNN does not learn it.
 
     python examples/adding.py                               T = 100, 200 and 400, all three networks; some minutes
     python examples/adding.py --length 100 --cells GRU      one of them, some seconds
     python examples/adding.py --length 30 --steps 300       a short look
 
-Every step has a number, uniform in [0, 1], and a mark, 0 or 1. Two steps are marked, one in each half. After the last step the
-network must say the sum of the two marked numbers. (In 1997 numbers were in [-1, 1] and one of the first ten steps was marked;
-this is the form of Le, Jaitly and Hinton 2015.) Who always says 1 has a mean square error of 1/6 = 0.167: chance.
-All networks have one layer of --hidden units, Adam, and the norm of the gradient clipped at 1. A network has solved the task when
-its mean square error on 1000 sequences it never saw is below 0.001; its training then ends. The others train for --steps steps.
+Every step has a number, uniform in [0, 1], and a mark, 0 or 1. Two steps are marked, one in each
+half. After the last step the network must say the sum of the two marked numbers. (In 1997 numbers
+were in [-1, 1] and one of the first ten steps was marked; this is the form of Le, Jaitly and Hinton
+2015.) Who always says 1 has a mean square error of 1/6 = 0.167: chance. All networks have one layer
+of --hidden units, Adam, and the norm of the gradient clipped at 1. A network has solved the task
+when its mean square error on 1000 sequences it never saw is below 0.001; its training then ends.
+The others train for --steps steps.
 
-For each length and network it prints the error as training goes on, and at the end a table. It draws adding.png where matplotlib
-is installed. The full run (140 s on one core of an AMD EPYC with AVX-512), error and steps:
+For each length and network it prints the error as training goes on, and at the end a table. It
+draws adding.png where matplotlib is installed. The full run (140 s on one core of an AMD EPYC with
+AVX-512), error and steps:
 
     T = 100    RNN 0.174 after 4000     LSTM 0.00061 at 1800     GRU 0.000997 at 1000
     T = 200    RNN 0.166 after 4000     LSTM 0.00099 at 2000     GRU 0.00096 at 1400
     T = 400    RNN 0.180 after 4000     LSTM 0.00097 at 2900     GRU 0.00089 at 1200
 """
+
 import argparse
 import time
 
@@ -55,7 +60,9 @@ class Adder(mg.nn.Module):
 def error_of(model: Adder, x: np.ndarray, y: np.ndarray) -> float:
     """Mean square error, without recording, 100 sequences at a time."""
     with mg.no_grad():
-        parts = [model(np.ascontiguousarray(x[:, k:k + 100])).numpy() for k in range(0, len(y), 100)]
+        parts = [
+            model(np.ascontiguousarray(x[:, k : k + 100])).numpy() for k in range(0, len(y), 100)
+        ]
     return float(np.mean((np.concatenate(parts) - y) ** 2, dtype=np.float64))
 
 
@@ -78,7 +85,10 @@ def train(kind: str, T: int, o: argparse.Namespace) -> tuple[list[int], list[flo
             errors.append(error_of(model, *held_out))
             if step % 500 == 0 or step == o.steps or errors[-1] < SOLVED:
                 seconds = time.perf_counter() - start
-                print(f"T = {T}  {kind:4}  step {step:5}  error {errors[-1]:.6f}  {seconds:.0f} s", flush=True)
+                print(
+                    f"T = {T}  {kind:4}  step {step:5}  error {errors[-1]:.6f}  {seconds:.0f} s",
+                    flush=True,
+                )
             if errors[-1] < SOLVED:
                 break
     return steps, errors
@@ -99,15 +109,34 @@ def draw(figure, o: argparse.Namespace, curves: dict) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = script.parser()
-    parser.add_argument("--length", type=whole(2, 10**6), nargs="+", default=[100, 200, 400], metavar="T",
-                        help="default 100 200 400")
-    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="default: all three")
-    parser.add_argument("--steps", type=count, default=4000, help="the most training steps of a network (default 4000)")
+    parser.add_argument(
+        "--length",
+        type=whole(2, 10**6),
+        nargs="+",
+        default=[100, 200, 400],
+        metavar="T",
+        help="default 100 200 400",
+    )
+    parser.add_argument(
+        "--cells", nargs="+", choices=CELLS, default=list(CELLS), help="default: all three"
+    )
+    parser.add_argument(
+        "--steps",
+        type=count,
+        default=4000,
+        help="the most training steps of a network (default 4000)",
+    )
     parser.add_argument("--hidden", type=size, default=64, help="hidden units (default 64)")
-    parser.add_argument("--batch", type=size, default=64, help="sequences of a training step (default 64)")
-    parser.add_argument("--lr", type=positive, default=3e-3, help="Adam's learning rate (default 0.003)")
+    parser.add_argument(
+        "--batch", type=size, default=64, help="sequences of a training step (default 64)"
+    )
+    parser.add_argument(
+        "--lr", type=positive, default=3e-3, help="Adam's learning rate (default 0.003)"
+    )
     parser.add_argument("--seed", type=seed_number, default=0)
-    parser.add_argument("--plot", metavar="FILE", type=picture, default="adding.png", help="default adding.png")
+    parser.add_argument(
+        "--plot", metavar="FILE", type=picture, default="adding.png", help="default adding.png"
+    )
     o = parser.parse_args(arguments)
     curves = {(T, kind): train(kind, T, o) for T in o.length for kind in o.cells}
     print(f"\nchance is {1 / 6:.3f}   " + "".join(f"{kind:>24}" for kind in o.cells))
@@ -115,7 +144,10 @@ def main(arguments: list[str] | None = None) -> None:
         cells = []
         for kind in o.cells:
             steps, errors = curves[T, kind]
-            cells.append(f"{errors[-1]:.6f} " + (f"solved at {steps[-1]}" if errors[-1] < SOLVED else "not solved"))
+            cells.append(
+                f"{errors[-1]:.6f} "
+                + (f"solved at {steps[-1]}" if errors[-1] < SOLVED else "not solved")
+            )
         print(f"T = {T:<12}" + "".join(f"{cell:>24}" for cell in cells))
     if script.draw(o.plot, lambda figure: draw(figure, o, curves), 4 * len(o.length), 3.4, dpi=80):
         print(f"picture: {o.plot}")

@@ -1,20 +1,26 @@
-"""Polyphonic music: three recurrent networks of about equal size learn to go on with a piece, and the best one composes.
+"""Polyphonic music: three recurrent networks of about equal size learn to go on with a piece, and
+the best one composes.
 
     python examples/music.py                  on Bach's chorales out of music21 if that is installed, else on a set made here
     python examples/music.py --data DATA      on piano rolls, .npz or .mat (needs scipy), or a folder of MIDI files (needs mido)
     python examples/music.py --data synthetic --epochs 5            a short look
 
-After Chung et al. 2014 (arXiv:1412.3555): tanh, GRU and LSTM see which of 88 keys sound in each frame, a quarter long, and tell
-how likely each is in the next. Printed: negative log-likelihoods in nats, summed over keys, as a mean over all predicted frames,
-at last by the weights best in validation. The best network's music.mid needs mido, the picture music.png matplotlib. Full run on
-Boulanger-Lewandowski's JSB chorales: test 8.48, 8.43, 8.57 in 5, 3, 4 s, one core of an AMD EPYC (Zen 5); 4 seeds: at most 8.57.
+After Chung et al. 2014 (arXiv:1412.3555): tanh, GRU and LSTM see which of 88 keys sound in each
+frame, a quarter long, and tell how likely each is in the next. Printed: negative log-likelihoods in
+nats, summed over keys, as a mean over all predicted frames, at last by the weights best in
+validation. The best network's music.mid needs mido, the picture music.png matplotlib. Full run on
+Boulanger-Lewandowski's JSB chorales: test 8.48, 8.43, 8.57 in 5, 3, 4 s, one core of an AMD EPYC
+(Zen 5); 4 seeds: at most 8.57.
 
-Of a MIDI file each note begins and ends at the nearest quarter (from halfway between two at the earlier one), and lasts one
-frame at least; tempo does not matter. The sustain pedal is honoured. Drums (channel 10) and notes that a piano does not have
-are left out, and files in which no two frames are left; it is printed how many. Folders named train, valid (or validation, val,
-dev) and test within DATA are the split; without them three of five pieces in the order of their names are learnt, the fourth is
-for validation, the fifth for the test. Pickled rolls are not read: a pickle runs code.
+Of a MIDI file each note begins and ends at the nearest quarter (from halfway between two at the
+earlier one), and lasts one frame at least; tempo does not matter. The sustain pedal is honoured.
+Drums (channel 10) and notes that a piano does not have are left out, and files in which no two
+frames are left; it is printed how many. Folders named train, valid (or validation, val, dev) and
+test within DATA are the split; without them three of five pieces in the order of their names are
+learnt, the fourth is for validation, the fifth for the test. Pickled rolls are not read: a pickle
+runs code.
 """
+
 import zipfile
 import zlib
 from collections import Counter, defaultdict
@@ -28,17 +34,26 @@ import minigrad as mg
 
 script = Script("music", __doc__)
 
-SPLITS, LOW, KEYS = ("train", "valid", "test"), 21, 88          # a piano's lowest key is pitch 21 of MIDI
-FOLDERS = {"train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",
-           "test": "test", "testing": "test"}                  # names of folders, and the part of the data they hold
+SPLITS, LOW, KEYS = ("train", "valid", "test"), 21, 88  # a piano's lowest key is pitch 21 of MIDI
+FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}  # names of folders, and the part of the data they hold
 NETWORKS = {"tanh-100": (mg.nn.RNN, 100), "GRU-46": (mg.nn.GRU, 46), "LSTM-36": (mg.nn.LSTM, 36)}
-DRUMS, PEDAL = 9, 64                                            # MIDI's channel 10, counted from 0; the pedal's controller
-LONGEST = 10**5                                                 # frames of a MIDI file
-LARGEST = 2**26                                                 # numbers of all rolls of a file: 760,000 frames
+DRUMS, PEDAL = 9, 64  # MIDI's channel 10, counted from 0; the pedal's controller
+LONGEST = 10**5  # frames of a MIDI file
+LARGEST = 2**26  # numbers of all rolls of a file: 760,000 frames
 
 
 class Composer(mg.nn.Module):
-    """Called with frames (T, B, 88) and the following ones: nats per frame, a sum over keys, a mean over all but the padding."""
+    """Called with frames (T, B, 88) and the following ones: nats per frame, a sum over keys, a mean
+    over all but the padding."""
 
     def __init__(self, layer: type, units: int) -> None:
         self.rnn, self.head = layer(KEYS, units, recurrent_dropout=0.3), mg.nn.Linear(units, KEYS)
@@ -50,13 +65,21 @@ class Composer(mg.nn.Module):
 
 
 def synthetic(rng: np.random.Generator) -> np.ndarray:
-    """A piece in a major key: chords that mostly go down a fifth; each voice goes to a near note of the next chord."""
-    tonic, degree, voices, roll = rng.integers(-3, 4), 0, np.array([48, 55, 64, 72]), np.zeros((8 * rng.integers(4, 9), KEYS))
+    """A piece in a major key: chords that mostly go down a fifth; each voice goes to a near note of
+    the next chord."""
+    tonic, degree, voices, roll = (
+        rng.integers(-3, 4),
+        0,
+        np.array([48, 55, 64, 72]),
+        np.zeros((8 * rng.integers(4, 9), KEYS)),
+    )
     for t, frame in enumerate(roll):
-        degree = (degree + rng.choice((3, 3, 3, 4, 1, 5))) % 7 if t % 8 % 7 else 0      # phrases of eight, from tonic to tonic
+        degree = (
+            (degree + rng.choice((3, 3, 3, 4, 1, 5))) % 7 if t % 8 % 7 else 0
+        )  # phrases of eight, from tonic to tonic
         chord = [(tonic + (0, 2, 4, 5, 7, 9, 11)[(degree + third) % 7]) % 12 for third in (0, 2, 4)]
-        for v, low in enumerate((40, 48, 55, 60)):                                      # v = 0: the bass has the root
-            near = [pitch for pitch in range(low, low + 20) if pitch % 12 in chord[:3 if v else 1]]
+        for v, low in enumerate((40, 48, 55, 60)):  # v = 0: the bass has the root
+            near = [pitch for pitch in range(low, low + 20) if pitch % 12 in chord[: 3 if v else 1]]
             voices[v] = min(near, key=lambda pitch: abs(pitch - voices[v]) + 3 * rng.random())
         frame[voices - LOW] = 1
     return roll
@@ -68,8 +91,12 @@ def nearest(time: float) -> int:
 
 
 def roll_of(notes: list[tuple[float, float, int]], length: float) -> tuple[np.ndarray, int]:
-    """The roll of notes (start, end, pitch), times in quarters, that is `length` long or longer; how many it has no key for."""
-    frames = [(nearest(start), max(nearest(end), nearest(start) + 1), pitch - LOW) for start, end, pitch in notes]
+    """The roll of notes (start, end, pitch), times in quarters, that is `length` long or longer;
+    how many it has no key for."""
+    frames = [
+        (nearest(start), max(nearest(end), nearest(start) + 1), pitch - LOW)
+        for start, end, pitch in notes
+    ]
     on_keys = [note for note in frames if 0 <= note[2] < KEYS]
     roll = np.zeros((max([nearest(length), *(end for _, end, _ in on_keys)]), KEYS), bool)
     for start, end, key in on_keys:
@@ -78,26 +105,34 @@ def roll_of(notes: list[tuple[float, float, int]], length: float) -> tuple[np.nd
 
 
 def midi_notes(file: Path) -> tuple[list[tuple[float, float, int]], float, int]:
-    """The notes (start, end, pitch) of a MIDI file, when it ends, both in quarters, and how many notes of drums it has."""
+    """The notes (start, end, pitch) of a MIDI file, when it ends, both in quarters, and how many
+    notes of drums it has."""
     import mido
+
     midi = mido.MidiFile(file)
     if midi.type == 2:
-        raise ValueError("its format is 2, pieces that are independent of each other: save each as a file of its own")
+        raise ValueError(
+            "its format is 2, pieces that are independent of each other: save each as a file of its own"
+        )
     if midi.ticks_per_beat <= 0:
-        raise ValueError("its times are not counted in parts of a quarter (SMPTE division, or none)")
-    events = []                                     # (tick, track, message); sorted is stable: a track keeps its order
+        raise ValueError(
+            "its times are not counted in parts of a quarter (SMPTE division, or none)"
+        )
+    events = []  # (tick, track, message); sorted is stable: a track keeps its order
     for k, track in enumerate(midi.tracks):
         tick = 0
         for message in track:
             tick += message.time
             if not 0 <= tick <= LONGEST * midi.ticks_per_beat:
-                raise ValueError(f"{message} at tick {tick}: times must be from 0 to {LONGEST:,} quarters")
+                raise ValueError(
+                    f"{message} at tick {tick}: times must be from 0 to {LONGEST:,} quarters"
+                )
             events.append((tick, k, message))
     notes, drums, end = [], 0, 0
-    begun = defaultdict(list)                       # (channel, track, pitch) -> when the notes began whose key is down
-    held = defaultdict(list)                        # channel -> (start, pitch) of notes that the pedal holds
-    last_off = {}                                   # (channel, track, pitch) -> when the key last went up
-    pedals = set()                                  # channels whose pedal is down
+    begun = defaultdict(list)  # (channel, track, pitch) -> when the notes began whose key is down
+    held = defaultdict(list)  # channel -> (start, pitch) of notes that the pedal holds
+    last_off = {}  # (channel, track, pitch) -> when the key last went up
+    pedals = set()  # channels whose pedal is down
     for tick, track, message in sorted(events, key=lambda event: event[0]):
         end = tick
         if message.type in ("note_on", "note_off"):
@@ -131,23 +166,39 @@ def midi_notes(file: Path) -> tuple[list[tuple[float, float, int]], float, int]:
         off = last_off.get(key, -1)
         notes += [(start, off if off > start else end, key[2]) for start in starts]
     quarter = midi.ticks_per_beat
-    return [(start / quarter, stop / quarter, pitch) for start, stop, pitch in notes], end / quarter, drums
+    return (
+        [(start / quarter, stop / quarter, pitch) for start, stop, pitch in notes],
+        end / quarter,
+        drums,
+    )
 
 
 def midi_files(folder: Path) -> list[Path]:
-    """The MIDI files in a folder and its folders, without the hidden ones (macOS writes ._x.mid beside x.mid)."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in (".mid", ".midi") and file.is_file()
-                  and not any(part.startswith((".", "__MACOSX")) for part in file.relative_to(folder).parts))
+    """The MIDI files in a folder and its folders, without the hidden ones (macOS writes ._x.mid
+    beside x.mid)."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in (".mid", ".midi")
+        and file.is_file()
+        and not any(part.startswith((".", "__MACOSX")) for part in file.relative_to(folder).parts)
+    )
 
 
 def midi_pieces(folder: Path, files: list[Path]):
     """(split or None, name, roll) of each file; at the end is printed what was left out."""
     splits = []
     for file in files:
-        named = [FOLDERS[part.lower()] for part in file.relative_to(folder).parts[:-1] if part.lower() in FOLDERS]
+        named = [
+            FOLDERS[part.lower()]
+            for part in file.relative_to(folder).parts[:-1]
+            if part.lower() in FOLDERS
+        ]
         splits.append(named[0] if named else None)
     if any(splits) and None in splits:
-        script.fail(f"{files[splits.index(None)]} is in none of the folders train, valid and test, others are")
+        script.fail(
+            f"{files[splits.index(None)]} is in none of the folders train, valid and test, others are"
+        )
     if any(splits):
         counts = ", ".join(f"{splits.count(split)} {split}" for split in SPLITS)
         print(f"MIDI files by their folders: {counts}")
@@ -157,7 +208,7 @@ def midi_pieces(folder: Path, files: list[Path]):
             notes, length, drums = midi_notes(file)
         except ImportError:
             raise
-        except Exception as error:                  # mido raises many kinds where a file is malformed
+        except Exception as error:  # mido raises many kinds where a file is malformed
             script.fail(f"cannot read {file}: {type(error).__name__}: {error}")
         roll, outside = roll_of(notes, length)
         left_out.update({"notes of drums": drums, "notes outside of the 88 keys": outside})
@@ -171,9 +222,11 @@ def midi_pieces(folder: Path, files: list[Path]):
 
 
 def npz_pieces(source: str):
-    """The pieces of a .npz file: the rolls of a split end to end, and the offsets where they begin and end.
+    """The pieces of a .npz file: the rolls of a split end to end, and the offsets where they begin
+    and end.
 
-    A small file may unpack to gigabytes, so the sizes that it declares are checked before anything is read.
+    A small file may unpack to gigabytes, so the sizes that it declares are checked before anything
+    is read.
     """
     with zipfile.ZipFile(source) as archive:
         names = [f"{split}_{part}" for split in SPLITS for part in ("roll", "offset")]
@@ -183,18 +236,28 @@ def npz_pieces(source: str):
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{name} is compressed in another way than NumPy does")
             with archive.open(info) as member:
-                if np.lib.format.read_magic(member) != (1, 0):      # 2.0 may have a header of gigabytes
-                    raise ValueError(f"{name} must be of version 1.0 of the .npy format, as NumPy writes arrays of numbers")
+                if np.lib.format.read_magic(member) != (1, 0):  # 2.0 may have a header of gigabytes
+                    raise ValueError(
+                        f"{name} must be of version 1.0 of the .npy format, as NumPy writes arrays of numbers"
+                    )
                 shape, _, dtype = np.lib.format.read_array_header_1_0(member)
             if dtype.kind not in "biuf":
-                what = "Object arrays cannot be loaded" if dtype.hasobject else "numbers are expected"
+                what = (
+                    "Object arrays cannot be loaded" if dtype.hasobject else "numbers are expected"
+                )
                 raise ValueError(f"{name} has the dtype {dtype}: {what}")
             numbers = 1
-            for length in shape:                    # Python's integers: a product that does not overflow
+            for length in shape:  # Python's integers: a product that does not overflow
                 numbers *= length
             total += numbers
-            if min(shape, default=0) < 0 or total > LARGEST or info.file_size > numbers * dtype.itemsize + 2**16:
-                raise ValueError(f"{name} has the shape {shape}: a file may hold {LARGEST:,} numbers, and no other data")
+            if (
+                min(shape, default=0) < 0
+                or total > LARGEST
+                or info.file_size > numbers * dtype.itemsize + 2**16
+            ):
+                raise ValueError(
+                    f"{name} has the shape {shape}: a file may hold {LARGEST:,} numbers, and no other data"
+                )
         arrays = {}
         for name in names:
             with archive.open(f"{name}.npy") as member:
@@ -205,14 +268,17 @@ def npz_pieces(source: str):
             raise ValueError(f"{split}_offset must be a row of whole numbers, {split}_roll frames")
         ends = offset.tolist()
         if ends[:1] != [0] or ends[-1:] != [len(roll)]:
-            raise ValueError(f"{split}_offset must go from 0 to {len(roll)}, the frames of {split}_roll")
+            raise ValueError(
+                f"{split}_offset must go from 0 to {len(roll)}, the frames of {split}_roll"
+            )
         for k in range(len(ends) - 1):
-            yield split, f"{source}: {split} piece {k}", roll[ends[k]:ends[k + 1]]
+            yield split, f"{source}: {split} piece {k}", roll[ends[k] : ends[k + 1]]
 
 
 def mat_pieces(source: str):
     """The pieces of a .mat file: cells traindata, validdata and testdata."""
     from scipy.io import loadmat, whosmat
+
     check_mat_size(source)
     for name, shape, _ in whosmat(source):
         if np.prod(shape, dtype=float) > LARGEST:
@@ -227,16 +293,17 @@ def mat_pieces(source: str):
 
 
 def check_mat_size(source: str) -> None:
-    """Refuse a file whose compressed variables unpack to more than LARGEST bytes; nothing of it is kept meanwhile."""
+    """Refuse a file whose compressed variables unpack to more than LARGEST bytes; nothing of it is
+    kept meanwhile."""
     with open(source, "rb") as file:
         order = {b"IM": "little", b"MI": "big"}.get(file.read(128)[126:])
         if order is None:
-            return                                  # no MATLAB 5 file, so nothing is compressed: loadmat reads or refuses it
+            return  # no MATLAB 5 file, so nothing is compressed: loadmat reads or refuses it
         total = 0
         while len(tag := file.read(8)) == 8:
             kind, stored = int.from_bytes(tag[:4], order), int.from_bytes(tag[4:], order)
             total += stored
-            if kind == 15 and total <= LARGEST:     # miCOMPRESSED
+            if kind == 15 and total <= LARGEST:  # miCOMPRESSED
                 unpacker, data = zlib.decompressobj(), file.read(stored)
                 while data and total <= LARGEST:
                     total += len(unpacker.decompress(data, 2**20))
@@ -250,9 +317,13 @@ def check_mat_size(source: str) -> None:
 def chorales():
     """The pieces of music21's corpus of Bach's chorales."""
     from music21 import corpus
+
     for k, score in enumerate(corpus.chorales.Iterator()):
-        notes = [(float(note.offset), float(note.offset + note.quarterLength), pitch.midi)
-                 for note in score.flatten().notes for pitch in note.pitches]
+        notes = [
+            (float(note.offset), float(note.offset + note.quarterLength), pitch.midi)
+            for note in score.flatten().notes
+            for pitch in note.pitches
+        ]
         yield None, f"music21: chorale {k}", roll_of(notes, float(score.highestTime))[0]
 
 
@@ -261,7 +332,9 @@ def pieces(source: str):
     if source == "music21":
         return chorales()
     if source == "synthetic":
-        return ((None, f"synthetic piece {k}", synthetic(np.random.default_rng(k))) for k in range(150))
+        return (
+            (None, f"synthetic piece {k}", synthetic(np.random.default_rng(k))) for k in range(150)
+        )
     if files := midi_files(Path(source)):
         return midi_pieces(Path(source), files)
     if source.endswith(".mat"):
@@ -272,10 +345,17 @@ def pieces(source: str):
 
 
 def batches(data: dict[str, list[np.ndarray]]) -> list[mg.data.Batches]:
-    """Of each split: frames, and the frames that follow them; the training's shuffled and 8 at a time, the others in one."""
-    return [mg.data.Batches([roll[:-1] for roll in data[split]], [roll[1:] for roll in data[split]],
-                            shuffle=split == "train", batch_size=8 if split == "train" else len(data[split]) or 1)
-            for split in SPLITS]
+    """Of each split: frames, and the frames that follow them; the training's shuffled and 8 at a
+    time, the others in one."""
+    return [
+        mg.data.Batches(
+            [roll[:-1] for roll in data[split]],
+            [roll[1:] for roll in data[split]],
+            shuffle=split == "train",
+            batch_size=8 if split == "train" else len(data[split]) or 1,
+        )
+        for split in SPLITS
+    ]
 
 
 def read(source: str) -> list[mg.data.Batches]:
@@ -285,18 +365,24 @@ def read(source: str) -> list[mg.data.Batches]:
         for k, (split, piece, roll) in enumerate(list(pieces(source))):
             name = piece
             if roll.shape[1:] != (KEYS,) or len(roll) < 2 or not np.isin(roll, (0, 1)).all():
-                raise ValueError(f"its shape is {roll.shape}, it should be 2 frames or more of {KEYS} zeros and ones")
-            data[split or SPLITS[max(k % 5 - 2, 0)]].append(roll.astype(np.float32))        # no split: 3 of 5 train
+                raise ValueError(
+                    f"its shape is {roll.shape}, it should be 2 frames or more of {KEYS} zeros and ones"
+                )
+            data[split or SPLITS[max(k % 5 - 2, 0)]].append(
+                roll.astype(np.float32)
+            )  # no split: 3 of 5 train
         name = source
         empty = [split for split in SPLITS if not data[split]]
         if empty:
-            raise ValueError(f"no piece for {' and '.join(empty)}: each of {', '.join(SPLITS)} needs at least one sequence")
+            raise ValueError(
+                f"no piece for {' and '.join(empty)}: each of {', '.join(SPLITS)} needs at least one sequence"
+            )
         return batches(data)
     except ImportError as error:
         script.fail(f"{source} needs {error.name}: pip install {error.name}")
     except (MemoryError, BrokenPipeError):
         raise
-    except Exception as error:                  # NumPy and SciPy raise many kinds where a file is malformed
+    except Exception as error:  # NumPy and SciPy raise many kinds where a file is malformed
         script.fail(f"cannot read {name}: {type(error).__name__}: {error}")
 
 
@@ -306,7 +392,9 @@ def compose(model: Composer, begin: np.ndarray, rng: np.random.Generator) -> lis
     with mg.no_grad():
         for _ in range(56):
             out, _ = model.rnn(np.stack(frames)[:, None])
-            frames.append((rng.random(KEYS) < mg.sigmoid(model.head(out[-1, 0])).numpy()).astype(np.float32))
+            frames.append(
+                (rng.random(KEYS) < mg.sigmoid(model.head(out[-1, 0])).numpy()).astype(np.float32)
+            )
     return frames
 
 
@@ -332,33 +420,68 @@ def write_midi(frames: list[np.ndarray], path: str) -> bool:
 
 def draw(figure, frames: list[np.ndarray]) -> None:
     axes = figure.add_subplot(xlabel="quarter", ylabel="MIDI pitch")
-    axes.imshow(np.transpose(frames), origin="lower", aspect="auto", cmap="Greys", extent=(0, len(frames), LOW, LOW + KEYS))
+    axes.imshow(
+        np.transpose(frames),
+        origin="lower",
+        aspect="auto",
+        cmap="Greys",
+        extent=(0, len(frames), LOW, LOW + KEYS),
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = script.parser()
-    parser.add_argument("--data", default="music21" if find_spec("music21") else "synthetic", help="see above")
+    parser.add_argument(
+        "--data", default="music21" if find_spec("music21") else "synthetic", help="see above"
+    )
     parser.add_argument("--epochs", type=count, default=100, help="at most (default 100)")
     parser.add_argument("--seed", type=seed_number, default=0)
-    parser.add_argument("--out", metavar="NAME", type=place, default="music", help="write NAME.mid and NAME.png (default music)")
+    parser.add_argument(
+        "--out",
+        metavar="NAME",
+        type=place,
+        default="music",
+        help="write NAME.mid and NAME.png (default music)",
+    )
     o = parser.parse_args(arguments)
-    print(f"reading {o.data}", flush=True)              # the first time, music21 needs minutes
+    print(f"reading {o.data}", flush=True)  # the first time, music21 needs minutes
     train, (valid,), (test,) = read(o.data)
     results = []
     for name, (layer, units) in NETWORKS.items():
         mg.manual_seed(o.seed)
         model = Composer(layer, units)
         print(f"\n{name}: {model}")
-        history = mg.training.fit(model, mg.optim.Adam(model.parameters(), lr=5e-3), model, train, epochs=o.epochs, clip=1.0,
-                                  validate=lambda model=model: model(*valid).item(), patience=12)
+        history = mg.training.fit(
+            model,
+            mg.optim.Adam(model.parameters(), lr=5e-3),
+            model,
+            train,
+            epochs=o.epochs,
+            clip=1.0,
+            validate=lambda model=model: model(*valid).item(),
+            patience=12,
+        )
         if history.interrupted:
             raise KeyboardInterrupt
-        results.append((min(history.validation), model.eval()(*test).item(), name, sum(p.size for p in model.parameters()),
-                        history.epoch, history.step / history.speed, model))
+        results.append(
+            (
+                min(history.validation),
+                model.eval()(*test).item(),
+                name,
+                sum(p.size for p in model.parameters()),
+                history.epoch,
+                history.step / history.speed,
+                model,
+            )
+        )
     for row in results:
-        print("validation {:.3f}  test {:.3f} nats per frame  {}  {:,} parameters  {} epochs  {:.0f} s".format(*row))
+        print(
+            "validation {:.3f}  test {:.3f} nats per frame  {}  {:,} parameters  {} epochs  {:.0f} s".format(
+                *row
+            )
+        )
     best = min(results)[-1]
-    frames = compose(best, test[0][:8, 0], np.random.default_rng(o.seed))       # begins as a test piece
+    frames = compose(best, test[0][:8, 0], np.random.default_rng(o.seed))  # begins as a test piece
     if write_midi(frames, f"{o.out}.mid"):
         print(f"wrote {o.out}.mid")
     if script.draw(f"{o.out}.png", lambda figure: draw(figure, frames), 10, 4):

@@ -1,4 +1,5 @@
 """minigrad: a tape-based autograd micro-framework for recurrent networks on a CPU."""
+
 from minigrad.core.kernels import get_num_threads, set_num_threads, show_config
 from minigrad.core.tensor import (
     Tensor,

@@ -1,9 +1,12 @@
-"""How good a model is, as plain floats: accuracy, nats, bits and perplexity, music's frame likelihood, RMSE and MASE.
+"""How good a model is, as plain floats: accuracy, nats, bits and perplexity, music's frame
+likelihood, RMSE and MASE.
 
-Logits are time first, (T, B, ...), with the lengths of the sequences beside them: only steps within them count, whatever stands
-behind, even NaN. Without lengths all steps count, but those whose target is -100, which cross_entropy leaves out too. Nothing
-here is differentiated; sums are taken in float64.
+Logits are time first, (T, B, ...), with the lengths of the sequences beside them: only steps within
+them count, whatever stands behind, even NaN. Without lengths all steps count, but those whose
+target is -100, which cross_entropy leaves out too. Nothing here is differentiated; sums are taken
+in float64.
 """
+
 import math
 from typing import Any
 
@@ -17,18 +20,23 @@ from minigrad.ops.losses import binary_cross_entropy_with_logits, cross_entropy
 
 
 def _array(value: Any, op: str, name: str, kinds: str = "f") -> np.ndarray:
-    """`value` as an array whose dtype is of one of the kinds: "f" for real numbers, "iu" for whole ones."""
+    """`value` as an array whose dtype is of one of the kinds: "f" for real numbers, "iu" for whole
+    ones."""
     array = plain_array(op, name, value)
     if array.dtype.kind not in kinds:
         expected = "whole numbers" if "f" not in kinds else "real numbers"
-        raise TypeError(f"{op}: {name} must be made of {expected}, got {type(value).__name__} of dtype {array.dtype}")
+        raise TypeError(
+            f"{op}: {name} must be made of {expected}, got {type(value).__name__} of dtype {array.dtype}"
+        )
     return array
 
 
 def _within(op: str, lengths: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Which of the steps (T, B) are within the lengths."""
     if len(shape) != 2:
-        raise ValueError(f"{op}: with lengths, the steps must be (T, B) = (time, batch), got {shape}")
+        raise ValueError(
+            f"{op}: with lengths, the steps must be (T, B) = (time, batch), got {shape}"
+        )
     (T, B), lengths = shape, _array(lengths, op, "lengths", "iu")
     if lengths.shape != (B,):
         raise ValueError(f"{op}: lengths must have shape ({B},) = (batch,), got {lengths.shape}")
@@ -41,13 +49,17 @@ def _classified(op: str, logits: Any, targets: Any, lengths: Any) -> tuple[np.nd
     """The logits (n, C) and the targets (n,) that count."""
     logits, targets = _array(logits, op, "logits"), _array(targets, op, "targets", "iu")
     if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
-        raise ValueError(f"{op}: targets must have the shape {logits.shape[:-1]} of logits {logits.shape} without the classes, "
-                         f"got {targets.shape}")
+        raise ValueError(
+            f"{op}: targets must have the shape {logits.shape[:-1]} of logits {logits.shape} without the classes, "
+            f"got {targets.shape}"
+        )
     counts = targets != NO_CLASS if lengths is None else _within(op, lengths, targets.shape)
     C, wrong = logits.shape[-1], counts & ((targets < 0) | (targets >= logits.shape[-1]))
     if wrong.any():
         place = tuple(np.argwhere(wrong)[0].tolist())
-        raise IndexError(f"{op}: targets must be from 0 to {C - 1}, got {targets[place]} at {place}")
+        raise IndexError(
+            f"{op}: targets must be from 0 to {C - 1}, got {targets[place]} at {place}"
+        )
     if not counts.any():
         raise ValueError(f"{op}: there is no step to count")
     return logits[counts], targets[counts]
@@ -66,7 +78,8 @@ def accuracy(logits: Any, targets: Any, lengths: Any = None) -> float:
 
 
 def nats_per_symbol(logits: Any, targets: Any, lengths: Any = None) -> float:
-    """The mean negative log-likelihood of the targets, in nats. logits (..., C), targets (...) from 0 to C - 1.
+    """The mean negative log-likelihood of the targets, in nats. logits (..., C), targets (...) from
+    0 to C - 1.
 
     >>> import minigrad as mg
     >>> mg.metrics.nats_per_symbol([[[0.0, 0.0]], [[9.0, 0.0]]], [[1], [1]], lengths=[1])
@@ -74,7 +87,9 @@ def nats_per_symbol(logits: Any, targets: Any, lengths: Any = None) -> float:
     """
     rows, classes = _classified("nats_per_symbol", logits, targets, lengths)
     with no_grad():
-        return cross_entropy(Tensor(rows.astype(np.float64), copy=False), classes.astype(np.int64)).item()
+        return cross_entropy(
+            Tensor(rows.astype(np.float64), copy=False), classes.astype(np.int64)
+        ).item()
 
 
 def _nats(op: str, nats: Any) -> float:
@@ -94,7 +109,8 @@ def bits(nats: float) -> float:
 
 
 def perplexity(nats: float) -> float:
-    """exp(nats): among how many equally likely symbols the model hesitates on average; inf where that is too large for a float.
+    """exp(nats): among how many equally likely symbols the model hesitates on average; inf where
+    that is too large for a float.
 
     >>> import minigrad as mg
     >>> mg.metrics.perplexity(0.0)
@@ -107,9 +123,11 @@ def perplexity(nats: float) -> float:
 
 
 def frame_nll(logits: Any, roll: Any, lengths: Any = None) -> float:
-    """Music: the negative log-likelihood of a frame in nats, a sum over its keys, as a mean over the frames.
+    """Music: the negative log-likelihood of a frame in nats, a sum over its keys, as a mean over
+    the frames.
 
-    logits and roll: (..., keys); roll is 1 where a key sounds and else 0 (Boulanger-Lewandowski et al. 2012).
+    logits and roll: (..., keys); roll is 1 where a key sounds and else 0 (Boulanger-Lewandowski et
+    al. 2012).
 
     >>> import minigrad as mg
     >>> mg.metrics.frame_nll([[0.0, 0.0, 0.0]], [[1, 0, 1]])        # 3 ln 2
@@ -118,21 +136,31 @@ def frame_nll(logits: Any, roll: Any, lengths: Any = None) -> float:
     op = "frame_nll"
     logits, roll = _array(logits, op, "logits"), _array(roll, op, "roll", "biuf")
     if logits.ndim == 0 or roll.shape != logits.shape:
-        raise ValueError(f"{op}: roll must have the shape {logits.shape} of logits, (..., keys), got {roll.shape}")
-    counts = np.ones(logits.shape[:-1], bool) if lengths is None else _within(op, lengths, logits.shape[:-1])
+        raise ValueError(
+            f"{op}: roll must have the shape {logits.shape} of logits, (..., keys), got {roll.shape}"
+        )
+    counts = (
+        np.ones(logits.shape[:-1], bool)
+        if lengths is None
+        else _within(op, lengths, logits.shape[:-1])
+    )
     if not counts.any():
         raise ValueError(f"{op}: there is no frame to count")
     rows, keys = logits[counts].astype(np.float64), roll[counts].astype(np.float64)
     if not ((keys == 0) | (keys == 1)).all():
-        raise ValueError(f"{op}: roll must be made of zeros and ones, got {keys[(keys != 0) & (keys != 1)][0]}")
+        raise ValueError(
+            f"{op}: roll must be made of zeros and ones, got {keys[(keys != 0) & (keys != 1)][0]}"
+        )
     with no_grad():
-        return binary_cross_entropy_with_logits(Tensor(rows), Tensor(keys), reduction="sum").item() / len(rows)
+        return binary_cross_entropy_with_logits(
+            Tensor(rows), Tensor(keys), reduction="sum"
+        ).item() / len(rows)
 
 
 def _errors(op: str, y: Any, forecast: Any) -> np.ndarray:
     """y - forecast in float64."""
     y, forecast = _array(y, op, "y", "iuf"), _array(forecast, op, "forecast", "iuf")
-    if forecast.shape != y.shape:       # no broadcasting, which would hide a mistake
+    if forecast.shape != y.shape:  # no broadcasting, which would hide a mistake
         raise ValueError(f"{op}: forecast must have the shape {y.shape} of y, got {forecast.shape}")
     if y.size == 0:
         raise ValueError(f"{op}: y must hold at least one value, got shape {y.shape}")
@@ -150,10 +178,11 @@ def rmse(y: Any, forecast: Any) -> float:
 
 
 def mase(y: Any, forecast: Any, history: Any, season: int = 1) -> float:
-    """The mean absolute error of a forecast, in units of the error that "as one season ago" makes, one step at a time, on the
-    history that was known (Hyndman and Koehler 2006).
+    """The mean absolute error of a forecast, in units of the error that "as one season ago" makes,
+    one step at a time, on the history that was known (Hyndman and Koehler 2006).
 
-    mean |y - forecast| / mean |history[t] - history[t - season]|; below 1 is better than that. history: (T,) or (T, ...).
+    mean |y - forecast| / mean |history[t] - history[t - season]|; below 1 is better than that.
+    history: (T,) or (T, ...).
 
     >>> import minigrad as mg
     >>> mg.metrics.mase([5.0, 6.0], [5.0, 5.0], history=[1.0, 2.0, 3.0, 4.0])
@@ -165,8 +194,12 @@ def mase(y: Any, forecast: Any, history: Any, season: int = 1) -> float:
     if season < 1:
         raise ValueError(f"mase: season must be greater than zero, got {season}")
     if history.ndim == 0 or len(history) <= season:
-        raise ValueError(f"mase: history must be longer than the season {season}, got shape {history.shape}")
+        raise ValueError(
+            f"mase: history must be longer than the season {season}, got shape {history.shape}"
+        )
     scale = np.mean(np.abs(_difference(history[season:], history[:-season])))
     if scale == 0:
-        raise ValueError("mase: history must change within a season, it repeats itself exactly: the error has no unit")
+        raise ValueError(
+            "mase: history must change within a season, it repeats itself exactly: the error has no unit"
+        )
     return float(np.mean(np.abs(errors)) / scale)

@@ -1,12 +1,15 @@
-"""Prints one line for each result of minigrad that must not change by a bit: a name and a hash of values and gradients.
+"""Prints one line for each result of minigrad that must not change by a bit: a name and a hash of
+values and gradients.
 
     python tests/print_bits.py > before.txt        (on one commit; then the same on the other)
     diff before.txt after.txt
 
-Values, gradients and second derivatives of every row of the table of ops, layers and loops over many options, optimisers,
-modules, and short runs of the examples (their printed numbers without the times). --rows DIR takes the rows of another checkout's
-tests, so that both runs compute the same. MINIGRAD_ISA and MINIGRAD_NUM_THREADS work as everywhere.
+Values, gradients and second derivatives of every row of the table of ops, layers and loops over
+many options, optimisers, modules, and short runs of the examples (their printed numbers without the
+times). --rows DIR takes the rows of another checkout's tests, so that both runs compute the same.
+MINIGRAD_ISA and MINIGRAD_NUM_THREADS work as everywhere.
 """
+
 import argparse
 import hashlib
 import itertools
@@ -36,7 +39,9 @@ def show(name, *arrays):
 
 
 def arrays_of(values):
-    return [np.asarray(v.numpy() if isinstance(v, mg.Tensor) else v) for v in values if v is not None]
+    return [
+        np.asarray(v.numpy() if isinstance(v, mg.Tensor) else v) for v in values if v is not None
+    ]
 
 
 def listed(y):
@@ -46,6 +51,7 @@ def listed(y):
 def op_bits(op, dtype):
     """Values, gradients and second derivatives of one row of the table."""
     from op_table import split
+
     for number, sample in enumerate(op.samples(np.random.default_rng(7), dtype)):
         arrays, options = split(sample)
         name = f"op {op.name} {np.dtype(dtype).name} {number}"
@@ -55,7 +61,9 @@ def op_bits(op, dtype):
             show(name, *arrays_of(outputs))
             continue
         rng = np.random.default_rng(11)
-        seeds = [mg.Tensor(rng.normal(size=y.shape).astype(y.dtype), requires_grad=True) for y in outputs]
+        seeds = [
+            mg.Tensor(rng.normal(size=y.shape).astype(y.dtype), requires_grad=True) for y in outputs
+        ]
         first = mg.grad(outputs, inputs, seeds, create_graph=True, allow_unused=True)
         show(name, *arrays_of(outputs), *arrays_of(first))
         plain = mg.grad(listed(op.fn(*inputs, **options)), inputs, seeds, allow_unused=True)
@@ -84,16 +92,29 @@ def layer_bits(kind, dtype, layers, both, bias, varied, masked, checkpoint, clip
     rng = np.random.default_rng(5)
     T, B, I, H = 7, 5, 3, 6
     try:
-        layer = make(I, H, num_layers=layers, bidirectional=both, bias=bias, dtype=dtype, rng=np.random.default_rng(2),
-                     dropout=0.3 if masked else 0.0, recurrent_dropout=0.2 if masked else 0.0,
-                     checkpoint="sqrt" if checkpoint else None, clip_state_grad=0.05 if clipped else None, **options)
+        layer = make(
+            I,
+            H,
+            num_layers=layers,
+            bidirectional=both,
+            bias=bias,
+            dtype=dtype,
+            rng=np.random.default_rng(2),
+            dropout=0.3 if masked else 0.0,
+            recurrent_dropout=0.2 if masked else 0.0,
+            checkpoint="sqrt" if checkpoint else None,
+            clip_state_grad=0.05 if clipped else None,
+            **options,
+        )
     except TypeError as error:
         print("no such option", kind, error)
         return
     x = mg.Tensor(rng.normal(size=(T, B, I)).astype(dtype), requires_grad=True)
     rows = layers * (2 if both else 1)
-    state = tuple(mg.Tensor(rng.normal(size=(rows, B, H)).astype(dtype), requires_grad=True)
-                  for _ in range(2 if "lstm" in kind else 1))
+    state = tuple(
+        mg.Tensor(rng.normal(size=(rows, B, H)).astype(dtype), requires_grad=True)
+        for _ in range(2 if "lstm" in kind else 1)
+    )
     call = {}
     if varied:
         call = {"lengths": np.array([7, 3, 0, 5, 1]), "reset": rng.random((T, B)) < 0.2}
@@ -126,9 +147,19 @@ def loop_bits(kind, dtype, reverse):
 
 
 OPTIMISERS = {
-    "SGD": [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.5, "dampening": 0.3, "weight_decay": 0.1}],
+    "SGD": [
+        {},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "nesterov": True},
+        {"momentum": 0.5, "dampening": 0.3, "weight_decay": 0.1},
+    ],
     "RMSprop": [{}, {"centered": True}, {"momentum": 0.9, "weight_decay": 0.1}],
-    "Adam": [{}, {"amsgrad": True}, {"weight_decay": 0.1, "betas": (0.5, 0.7)}, {"betas": (0.0, 0.9)}],
+    "Adam": [
+        {},
+        {"amsgrad": True},
+        {"weight_decay": 0.1, "betas": (0.5, 0.7)},
+        {"betas": (0.0, 0.9)},
+    ],
     "AdamW": [{}, {"weight_decay": 0.2}],
     "Adagrad": [{}, {"lr_decay": 0.1}],
 }
@@ -136,13 +167,22 @@ OPTIMISERS = {
 
 def optimiser_bits(kind, number, options, dtype):
     rng = np.random.default_rng(1)
-    parameters = [mg.Tensor(rng.normal(size=shape).astype(dtype), requires_grad=True) for shape in ((3, 4), (17,), (300, 70))]
+    parameters = [
+        mg.Tensor(rng.normal(size=shape).astype(dtype), requires_grad=True)
+        for shape in ((3, 4), (17,), (300, 70))
+    ]
     optimiser = getattr(mg.optim, kind)(parameters, lr=0.03, **options)
     schedules = mg.schedule if hasattr(mg, "schedule") else mg.optim.schedule
     schedule = schedules.CosineAnnealingLR(optimiser, 9)
     for _ in range(12):
         optimiser.zero_grad()
-        loss = sum(((p * p).sum() * 0.5 + (p * mg.Tensor(rng.normal(size=p.shape).astype(dtype))).sum() for p in parameters), 0)
+        loss = sum(
+            (
+                (p * p).sum() * 0.5 + (p * mg.Tensor(rng.normal(size=p.shape).astype(dtype))).sum()
+                for p in parameters
+            ),
+            0,
+        )
         loss.backward()
         mg.optim.clip_grad_norm_(parameters, 3.0)
         optimiser.step()
@@ -160,17 +200,41 @@ def large_bits(dtype):
         gradients = mg.grad([y], [a, b], [mg.Tensor(rng.normal(size=y.shape).astype(dtype))])
         show(f"matmul {np.dtype(dtype).name} {m} {k} {n}", *arrays_of([y, *gradients]))
     x = mg.Tensor(rng.normal(size=(500, 300)).astype(dtype), requires_grad=True)
-    for name in ("exp", "tanh", "sigmoid", "sin", "cos", "softplus", "relu", "sum", "mean", "var", "softmax", "log_softmax", "logsumexp"):
+    for name in (
+        "exp",
+        "tanh",
+        "sigmoid",
+        "sin",
+        "cos",
+        "softplus",
+        "relu",
+        "sum",
+        "mean",
+        "var",
+        "softmax",
+        "log_softmax",
+        "logsumexp",
+    ):
         fn = getattr(mg, name)
-        for axis in ((None,) if name in ("exp", "tanh", "sigmoid", "sin", "cos", "softplus", "relu") else (0, 1)):
+        for axis in (
+            (None,)
+            if name in ("exp", "tanh", "sigmoid", "sin", "cos", "softplus", "relu")
+            else (0, 1)
+        ):
             y = fn(x) if axis is None else fn(x, axis=axis)
             gradients = mg.grad([y], [x], [mg.Tensor(rng.normal(size=y.shape).astype(dtype))])
             show(f"large {name} {axis} {np.dtype(dtype).name}", *arrays_of([y, *gradients]))
     for kind in ("lstm", "gru", "rnn"):
-        layer = LAYERS[kind][0](40, 96, num_layers=2, bidirectional=True, dtype=dtype, rng=np.random.default_rng(2))
+        layer = LAYERS[kind][0](
+            40, 96, num_layers=2, bidirectional=True, dtype=dtype, rng=np.random.default_rng(2)
+        )
         y, last = layer(mg.Tensor(rng.normal(size=(20, 33, 40)).astype(dtype)))
         y.backward(mg.Tensor(rng.normal(size=y.shape).astype(dtype)))
-        show(f"large layer {kind} {np.dtype(dtype).name}", *arrays_of([y, *last]), *arrays_of([p.grad for p in layer.parameters()]))
+        show(
+            f"large layer {kind} {np.dtype(dtype).name}",
+            *arrays_of([y, *last]),
+            *arrays_of([p.grad for p in layer.parameters()]),
+        )
 
 
 EXAMPLES = {
@@ -189,22 +253,42 @@ def example_bits(name, options, folder):
     """What a short run of an example prints, without what differs from run to run."""
     path = [str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     with tempfile.TemporaryDirectory() as place:
-        done = subprocess.run([sys.executable, str(folder / f"{name}.py"), *options], cwd=place, capture_output=True, text=True,
-                              env=os.environ | {"PYTHONPATH": os.pathsep.join(path)})
-    numbers = re.findall(r"\d+\.\d{2,}", re.sub(r"[\d.,]+ ?(s|ms|min|seconds|/s)\b", "", done.stdout))
-    print("example", name, done.returncode, hashlib.sha256(" ".join(numbers).encode()).hexdigest()[:16], len(numbers), flush=True)
+        done = subprocess.run(
+            [sys.executable, str(folder / f"{name}.py"), *options],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
+        )
+    numbers = re.findall(
+        r"\d+\.\d{2,}", re.sub(r"[\d.,]+ ?(s|ms|min|seconds|/s)\b", "", done.stdout)
+    )
+    print(
+        "example",
+        name,
+        done.returncode,
+        hashlib.sha256(" ".join(numbers).encode()).hexdigest()[:16],
+        len(numbers),
+        flush=True,
+    )
     if done.returncode:
         print(done.stderr[-2000:], file=sys.stderr)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=Path, default=HERE, help="folder of op_table.py and the rows (default: this one)")
+    parser.add_argument(
+        "--rows",
+        type=Path,
+        default=HERE,
+        help="folder of op_table.py and the rows (default: this one)",
+    )
     parser.add_argument("--examples", type=Path, help="also run the examples of this folder")
     args = parser.parse_args()
     sys.path.insert(0, str(args.rows))
     warnings.simplefilter("ignore")
     from op_table import rows
+
     for op in rows():
         for dtype in (np.float32, np.float64):
             op_bits(op, dtype)

@@ -1,4 +1,6 @@
-"""How tests run what must not run beside them: the example scripts in processes of their own, a function in a small stack."""
+"""How tests run what must not run beside them: the example scripts in processes of their own, a
+function in a small stack."""
+
 import importlib.util
 import os
 import subprocess
@@ -19,20 +21,26 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 
 
 class Script:
-    """An example by its name, as a user runs it, in at most `timeout` seconds; every warning is an error."""
+    """An example by its name, as a user runs it, in at most `timeout` seconds; every warning is an
+    error."""
 
     def __init__(self, name, timeout=120):
         self.timeout = timeout
         self.path = Path(__file__).parents[1] / "examples" / f"{name}.py"
 
     def start(self, *arguments, folder=None, without=(), encoding="utf-8"):
-        """A running process, started in a folder. without: packages that are not installed. encoding: of the terminal."""
+        """A running process, started in a folder. without: packages that are not installed.
+        encoding: of the terminal."""
         path = [str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         if without:
             (folder / "hide").mkdir(exist_ok=True)
             (folder / "hide" / "sitecustomize.py").write_text(HIDE.format(hidden=without))
             path.insert(0, str(folder / "hide"))
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": encoding, "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path),
+            "PYTHONIOENCODING": encoding,
+            "PYTHONUNBUFFERED": "1",
+        }
         command = [sys.executable, "-X", "dev", "-W", "error", str(self.path), *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": encoding}
         return subprocess.Popen(command, env=environment, cwd=folder, **pipes)

@@ -1,12 +1,16 @@
-"""The whole extension, the suite and the fuzz of the public names under the sanitizers of addresses and undefined behaviour.
+"""The whole extension, the suite and the fuzz of the public names under the sanitizers of addresses
+and undefined behaviour.
 
     python tests/sanitized.py [gcc clang-14] [--calls 100000] [--no-suite]
 
-For each compiler: builds minigrad into build/asan-<compiler>, makes sure that the build sees faults that were planted
-(asan_check.c), runs the tests in processes into which the sanitizer's runtime is loaded, then the fuzz, once with Python's memory
-from malloc and once from Python's debugging allocator. Reports go to files, so that those of the tests' own subprocesses count
-too. The last line is the sum; the exit status is 0 only without reports, failing tests and faults. Leaks are not looked for.
+For each compiler: builds minigrad into build/asan-<compiler>, makes sure that the build sees faults
+that were planted (asan_check.c), runs the tests in processes into which the sanitizer's runtime is
+loaded, then the fuzz, once with Python's memory from malloc and once from Python's debugging
+allocator. Reports go to files, so that those of the tests' own subprocesses count too. The last
+line is the sum; the exit status is 0 only without reports, failing tests and faults. Leaks are not
+looked for.
 """
+
 import argparse
 import concurrent.futures
 import json
@@ -18,8 +22,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Of undefined behaviour all but the checks of every pointer's arithmetic, with which each file of kernels compiles for minutes;
-# what such a pointer then reads or writes is seen by the sanitizer of addresses.
+# Of undefined behaviour all but the checks of every pointer's arithmetic, with which each file of
+# kernels compiles for minutes; what such a pointer then reads or writes is seen by the sanitizer of
+# addresses.
 FLAGS = "-fsanitize=address,undefined -fno-sanitize=null,pointer-overflow,object-size -fno-sanitize-recover=undefined"
 
 # Tests that cannot run here, each with its reason.
@@ -48,9 +53,11 @@ class Build:
         rules = "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=6000:handle_segv=1:abort_on_error=0"
         paths = f"log_path={self.reports}/report"
         self.environment = os.environ | {
-            "LD_PRELOAD": " ".join(self.runtime), "ASAN_OPTIONS": f"{rules}:{paths}",
+            "LD_PRELOAD": " ".join(self.runtime),
+            "ASAN_OPTIONS": f"{rules}:{paths}",
             "PYTHONPATH": str(self.library),
-            "UBSAN_OPTIONS": f"print_stacktrace=1:{paths}", "PYTHONMALLOC": "malloc",
+            "UBSAN_OPTIONS": f"print_stacktrace=1:{paths}",
+            "PYTHONMALLOC": "malloc",
             "MINIGRAD_SANITIZED": "1",
         }
 
@@ -59,35 +66,63 @@ class Build:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def build(self):
-        environment = os.environ | {"CC": self.compiler, "LDSHARED": f"{self.compiler} -shared",
-                                    "CFLAGS": FLAGS, "LDFLAGS": self.link,
-                                    "MINIGRAD_DEBUG": "1"}
-        command = [sys.executable, "setup.py", "-q", "build", "--build-base", str(self.folder),
-                   "--build-lib", str(self.library)]
+        environment = os.environ | {
+            "CC": self.compiler,
+            "LDSHARED": f"{self.compiler} -shared",
+            "CFLAGS": FLAGS,
+            "LDFLAGS": self.link,
+            "MINIGRAD_DEBUG": "1",
+        }
+        command = [
+            sys.executable,
+            "setup.py",
+            "-q",
+            "build",
+            "--build-base",
+            str(self.folder),
+            "--build-lib",
+            str(self.library),
+        ]
         subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         for path in self.library.rglob("*.so"):
             if b"__asan_report" not in path.read_bytes():
                 sys.exit(f"asan: {path} was built without the sanitizer")
         self.reports.mkdir(exist_ok=True)
         self.planted = self.folder / "planted.so"
-        command = [self.compiler, "-shared", "-fPIC", "-O1", "-g", *self.link.split(),
-                   str(ROOT / "tests" / "csrc" / "asan_check.c"), "-o",
-                   str(self.planted)]
+        command = [
+            self.compiler,
+            "-shared",
+            "-fPIC",
+            "-O1",
+            "-g",
+            *self.link.split(),
+            str(ROOT / "tests" / "csrc" / "asan_check.c"),
+            "-o",
+            str(self.planted),
+        ]
         subprocess.run(command, check=True)
 
     def found(self):
-        """The files that hold a report; a warning that an absurd size was refused, as some calls want, is none."""
+        """The files that hold a report; a warning that an absurd size was refused, as some calls
+        want, is none."""
         files = sorted(self.reports.glob("report*"))
-        return [path for path in files if re.search(r"ERROR: |runtime error: ", path.read_text(errors="replace"))]
+        return [
+            path
+            for path in files
+            if re.search(r"ERROR: |runtime error: ", path.read_text(errors="replace"))
+        ]
 
     def clear(self):
         for path in self.reports.glob("report*"):
             path.unlink()
 
     def prove(self):
-        """Each planted fault is seen in a process of its own, and without one there is no report."""
-        preface = (f"import ctypes, numpy as np, minigrad as mg\nc = ctypes.CDLL({str(self.planted)!r})\n"
-                   "a = mg.ones(1000).numpy()\nc.read_beyond.argtypes = [ctypes.c_void_p, ctypes.c_size_t]\n")
+        """Each planted fault is seen in a process of its own, and without one there is no
+        report."""
+        preface = (
+            f"import ctypes, numpy as np, minigrad as mg\nc = ctypes.CDLL({str(self.planted)!r})\n"
+            "a = mg.ones(1000).numpy()\nc.read_beyond.argtypes = [ctypes.c_void_p, ctypes.c_size_t]\n"
+        )
         faults = {
             "c.read_beyond(a.ctypes.data, 999)": None,
             "c.read_beyond(a.ctypes.data, 1000)": "heap-buffer-overflow",
@@ -97,8 +132,12 @@ class Build:
         }
         for fault, words in faults.items():
             self.clear()
-            done = subprocess.run([sys.executable, "-c", preface + fault], env=self.environment,
-                                  capture_output=True, text=True)
+            done = subprocess.run(
+                [sys.executable, "-c", preface + fault],
+                env=self.environment,
+                capture_output=True,
+                text=True,
+            )
             text = done.stderr + "".join(path.read_text(errors="replace") for path in self.found())
             if words is None and (done.returncode or self.found()):
                 sys.exit(f"asan: {self.compiler}: a report without a fault\n{text}")
@@ -107,20 +146,42 @@ class Build:
         self.clear()
 
     def suite(self):
-        """Number of tests that passed, of failures. Each file in a process of its own: an abort hides only what is behind it."""
-        files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if not any(name in path.name for name in LEFT_OUT)]
+        """Number of tests that passed, of failures. Each file in a process of its own: an abort
+        hides only what is behind it."""
+        files = [
+            path
+            for path in sorted((ROOT / "tests").rglob("test_*.py"))
+            if not any(name in path.name for name in LEFT_OUT)
+        ]
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             counts = list(pool.map(self.test, files))
         return sum(passed for passed, _ in counts), sum(wrong for _, wrong in counts)
 
     def test(self, path):
         deselect = " and ".join(f"not {name}" for name in LEFT_OUT_BY_NAME)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", deselect,
-                   str(path)]
-        done = subprocess.run(command, env=self.environment, cwd=ROOT, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        count = {word: int(number) for number,
-                 word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-k",
+            deselect,
+            str(path),
+        ]
+        done = subprocess.run(
+            command,
+            env=self.environment,
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        count = {
+            word: int(number)
+            for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)
+        }
         wrong = count.get("failed", 0) + count.get("error", 0) + (done.returncode not in (0, 1, 5))
         if wrong:
             print(f"{self.compiler}: {path.name}:\n{done.stdout[-6000:]}", flush=True)
@@ -132,15 +193,26 @@ class Build:
         for allocator in ("malloc", "debug"):
             report = self.folder / "fuzz.json"
             report.unlink(missing_ok=True)
-            environment = self.environment | {"PYTHONMALLOC": allocator,
-                                              "MINIGRAD_FUZZ_CALLS": str(calls // 2),
-                                              "MINIGRAD_FUZZ_SEED": {"malloc": "20000",
-                                                                     "debug": "40000"}[allocator],
-                                              "MINIGRAD_FUZZ_REPORT": str(report)}
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "slow",
-                       "tests/core/test_public_fuzz.py"]
-            done = subprocess.run(command, env=environment, cwd=ROOT, text=True,
-                                  stdout=subprocess.PIPE)
+            environment = self.environment | {
+                "PYTHONMALLOC": allocator,
+                "MINIGRAD_FUZZ_CALLS": str(calls // 2),
+                "MINIGRAD_FUZZ_SEED": {"malloc": "20000", "debug": "40000"}[allocator],
+                "MINIGRAD_FUZZ_REPORT": str(report),
+            }
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "-m",
+                "slow",
+                "tests/core/test_public_fuzz.py",
+            ]
+            done = subprocess.run(
+                command, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE
+            )
             if done.returncode:
                 print(done.stdout[-20000:], flush=True)
             told = json.loads(report.read_text()) if report.exists() else {"calls": 0, "faults": 1}
@@ -171,7 +243,9 @@ def main():
         for path in build.found():
             print(f"---- {path}\n{path.read_text(errors='replace')[:4000]}", flush=True)
         reports += len(build.found())
-    print(f"asan: {' and '.join(options.compilers)}, {tests} tests, {calls} calls, {failed} failures, {reports} reports")
+    print(
+        f"asan: {' and '.join(options.compilers)}, {tests} tests, {calls} calls, {failed} failures, {reports} reports"
+    )
     return 1 if failed or reports else 0
 
 

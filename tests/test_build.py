@@ -1,4 +1,6 @@
-"""The build's last words when something is missing, and what the environment variables do at import."""
+"""The build's last words when something is missing, and what the environment variables do at
+import."""
+
 import os
 import runpy
 import subprocess
@@ -40,7 +42,12 @@ def test_no_headers(tmp_path):
 def start(**environment):
     """Import minigrad in a new interpreter with these variables set."""
     code = "import minigrad; minigrad.show_config()"
-    return subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize("isa", minigrad.core.kernels._usable())
@@ -52,7 +59,9 @@ def test_isa_is_chosen_by_the_environment(isa):
 def test_unknown_isa_is_an_import_error():
     done = start(MINIGRAD_ISA="foo")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("ImportError: MINIGRAD_ISA: 'foo' is not one of ")
+    assert done.stderr.splitlines()[-1].startswith(
+        "ImportError: MINIGRAD_ISA: 'foo' is not one of "
+    )
 
 
 @pytest.mark.parametrize("threads", ["abc", "0", "-1", "1000000000", "1.5"])
@@ -69,7 +78,10 @@ def test_number_of_threads_is_set_by_the_environment():
     assert "threads: 3" in start(MINIGRAD_NUM_THREADS="3").stdout
 
 
-@pytest.mark.parametrize("n, error", [(0, ValueError), (1025, ValueError), (True, TypeError), (2.0, TypeError), ("2", TypeError)])
+@pytest.mark.parametrize(
+    "n, error",
+    [(0, ValueError), (1025, ValueError), (True, TypeError), (2.0, TypeError), ("2", TypeError)],
+)
 def test_set_num_threads_refuses(n, error):
     before = minigrad.get_num_threads()
     with pytest.raises(error, match="set_num_threads: n must be"):
@@ -78,6 +90,8 @@ def test_set_num_threads_refuses(n, error):
 
 
 def test_import_leaves_subnormals_alone():
-    code = ("import minigrad, numpy as np; x = np.float32(1e-40); assert x * np.float32(1) == x != 0;"
-            "assert (minigrad.Tensor(x) * 1.0).item() == float(x)")
+    code = (
+        "import minigrad, numpy as np; x = np.float32(1e-40); assert x * np.float32(1) == x != 0;"
+        "assert (minigrad.Tensor(x) * 1.0).item() == float(x)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,5 +1,6 @@
-"""Runs every ```python block of README.md and docs/, page by page; a block's printed output must be what the ```text block
-after it says."""
+"""Runs every ```python block of README.md and docs/, page by page; a block's printed output must be
+what the ```text block after it says."""
+
 import io
 import re
 from contextlib import redirect_stdout
@@ -9,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n*^```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^```python\n(.*?)^```\n(?:\n*^```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -17,7 +20,7 @@ def test_page(page):
     namespace = {"__name__": page.stem}
     text = page.read_text(encoding="utf-8")
     for match in BLOCK.finditer(text):
-        line = text[:match.start()].count("\n") + 2
+        line = text[: match.start()].count("\n") + 2
         printed = io.StringIO()
         with redirect_stdout(printed):
             exec(compile("\n" * (line - 1) + match.group(1), str(page), "exec"), namespace)

@@ -1,4 +1,6 @@
-"""What is public is documented and typed: each name has a docstring with an example that runs, each compiled one a stub."""
+"""What is public is documented and typed: each name has a docstring with an example that runs, each
+compiled one a stub."""
+
 import ast
 import doctest
 import inspect
@@ -10,7 +12,9 @@ import pytest
 import minigrad as mg
 
 PACKAGE = Path(mg.__file__).parent
-STUBS = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.pyx"))
+STUBS = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.pyx")
+)
 
 
 # These offer what is written in them; mg and mg.nn offer what they import.
@@ -20,12 +24,25 @@ ROOMS = (mg.data, mg.metrics, mg.optim, mg.optim.schedule, mg.training)
 def public(module):
     """What a module offers: neither its private names nor what it imported from elsewhere."""
     home = module.__name__ if module in ROOMS else "minigrad"
-    return {name: thing for name, thing in vars(module).items()
-            if not name.startswith("_") and not inspect.ismodule(thing) and getattr(thing, "__module__", "").startswith(home)}
+    return {
+        name: thing
+        for name, thing in vars(module).items()
+        if not name.startswith("_")
+        and not inspect.ismodule(thing)
+        and getattr(thing, "__module__", "").startswith(home)
+    }
 
 
-NAMES = {f"{module.__name__}.{name}": thing for module in (mg, mg.nn, *ROOMS) for name, thing in public(module).items()}
-COMPILED = {name: thing for name, thing in NAMES.items() if getattr(thing, "__module__", "").removeprefix("minigrad.") in STUBS}
+NAMES = {
+    f"{module.__name__}.{name}": thing
+    for module in (mg, mg.nn, *ROOMS)
+    for name, thing in public(module).items()
+}
+COMPILED = {
+    name: thing
+    for name, thing in NAMES.items()
+    if getattr(thing, "__module__", "").removeprefix("minigrad.") in STUBS
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,42 +58,65 @@ def test_docstring_has_an_example_that_runs(name):
 
 
 def documented(thing):
-    return [name for name, member in vars(thing).items()
-            if not name.startswith("_") and (callable(member) or isinstance(member, (property, staticmethod, classmethod)))]
+    return [
+        name
+        for name, member in vars(thing).items()
+        if not name.startswith("_")
+        and (callable(member) or isinstance(member, (property, staticmethod, classmethod)))
+    ]
 
 
-@pytest.mark.parametrize("name", [name for name, thing in NAMES.items() if isinstance(thing, type) and thing is not mg.Function])
+@pytest.mark.parametrize(
+    "name",
+    [name for name, thing in NAMES.items() if isinstance(thing, type) and thing is not mg.Function],
+)
 def test_methods_have_docstrings(name):
-    bare = [method for method in documented(NAMES[name]) if not inspect.getdoc(getattr(NAMES[name], method))]
+    bare = [
+        method
+        for method in documented(NAMES[name])
+        if not inspect.getdoc(getattr(NAMES[name], method))
+    ]
     assert bare == []
 
 
 # ---------------------------------------------------------------- stubs
 
+
 def stub_of(module):
     """The functions and classes of a stub: name -> syntax tree."""
     tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.pyi").read_text(encoding="utf-8"))
-    return {node.name: node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    return {
+        node.name: node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    }
 
 
 def parameters_of_stub(function):
     """Pairs (name, has a default), stars included in the name."""
     arguments = function.args
     positional = [*arguments.posonlyargs, *arguments.args]
-    defaults = [False] * (len(positional) - len(arguments.defaults)) + [True] * len(arguments.defaults)
+    defaults = [False] * (len(positional) - len(arguments.defaults)) + [True] * len(
+        arguments.defaults
+    )
     found = [(a.arg, default) for a, default in zip(positional, defaults, strict=True)]
     found += [("*" + arguments.vararg.arg, False)] if arguments.vararg else []
-    return found + [(a.arg, default is not None) for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    return found + [
+        (a.arg, default is not None)
+        for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    ]
 
 
 def parameters(function):
-    return [(("*" if p.kind == p.VAR_POSITIONAL else "") + p.name, p.default is not p.empty)
-            for p in inspect.signature(function).parameters.values()]
+    return [
+        (("*" if p.kind == p.VAR_POSITIONAL else "") + p.name, p.default is not p.empty)
+        for p in inspect.signature(function).parameters.values()
+    ]
 
 
 def typed(function):
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-    return function.returns is not None and all(a.annotation is not None or a.arg == "self" for a in arguments)
+    return function.returns is not None and all(
+        a.annotation is not None or a.arg == "self" for a in arguments
+    )
 
 
 @pytest.mark.parametrize("name", COMPILED)
@@ -93,14 +133,16 @@ def test_stub_of_tensor():
     members = {}
     for node in stub_of("core.tensor")["Tensor"].body:
         if isinstance(node, ast.FunctionDef):
-            members.setdefault(node.name, node)         # of a property and its setter the first
+            members.setdefault(node.name, node)  # of a property and its setter the first
             assert typed(node), node.name
     names = {name for name in dir(mg.Tensor) if not name.startswith("_")}
     assert {name for name in members if not name.startswith("_")} == names
     for name in names:
         member = getattr(mg.Tensor, name)
         if callable(member):
-            assert [p for p in parameters_of_stub(members[name])][1:] == parameters(member)[1:], name
+            assert [p for p in parameters_of_stub(members[name])][1:] == parameters(member)[1:], (
+                name
+            )
         else:
             assert ast.unparse(members[name].decorator_list[0]) == "property", name
 

@@ -1,17 +1,21 @@
-/* The vector vocabulary of one ISA and one float type, the only place where instruction sets differ.
+/* The vector vocabulary of one ISA and one float type, the only place where instruction sets
+ * differ.
  *
- * A file such as f32_avx512.c defines MG_REAL (32 or 64) and one of MG_ISA_SCALAR, MG_ISA_AVX2, MG_ISA_AVX512, MG_ISA_NEON,
- * and includes "kernels.inc", which includes this header first. From here on the code speaks only of
+ * A file such as f32_avx512.c defines MG_REAL (32 or 64) and one of MG_ISA_SCALAR, MG_ISA_AVX2,
+ * MG_ISA_AVX512, MG_ISA_NEON, and includes "kernels.inc", which includes this header first. From
+ * here on the code speaks only of
  *
  *   real        float or double                      W           lanes in a vector (1 for scalar)
- *   vreal       vector of W reals                    vint        vector of W integers of the same width
- *   vload(p)    unaligned load                       vstore(p,v) unaligned store
- *   vset(x)     x in every lane                      vfma(a,b,c) a*b + c with ONE rounding, on every ISA
- *   vdouble     vector of DOUBLES doubles, vload_double(p) and vstore_double(p,v) convert from and to reals
- *   vmask, vless(a,b), vequal(a,b), vselect(m, a, b): comparisons and choice, lane by lane
+ *   vreal       vector of W reals                    vint        vector of W integers of the same
+ *   width vload(p)    unaligned load                       vstore(p,v) unaligned store
+ *   vset(x)     x in every lane                      vfma(a,b,c) a*b + c with ONE rounding, on
+ *   every ISA vdouble     vector of DOUBLES doubles, vload_double(p) and vstore_double(p,v) convert
+ *   from and to reals vmask, vless(a,b), vequal(a,b), vselect(m, a, b): comparisons and choice,
+ *   lane by lane
  *
- * and the operators + - * / & | ^ ~ << >> of GCC and Clang vectors. Each of these rounds as IEEE 754 says, so a
- * formula written once gives the same bits on every ISA. Multi-lane sums never appear: a lane never looks at its neighbour.
+ * and the operators + - * / & | ^ ~ << >> of GCC and Clang vectors. Each of these rounds as IEEE
+ * 754 says, so a formula written once gives the same bits on every ISA. Multi-lane sums never
+ * appear: a lane never looks at its neighbour.
  */
 #ifndef MG_ISA_H
 #define MG_ISA_H
@@ -79,8 +83,8 @@ MG_TARGET_BEGIN
 INLINE vreal vload(const real *p) { return *(const vreal_unaligned *)p; }
 INLINE void vstore(real *p, vreal v) { *(vreal_unaligned *)p = v; }
 INLINE vreal vset(real x) { return x - (vreal){0}; }
-/* Comparisons give a vmask, one truth value a lane; vselect takes lanes of a where it is true, else of b. vmin(x, high) is x
- * where x is NaN. */
+/* Comparisons give a vmask, one truth value a lane; vselect takes lanes of a where it is true, else
+ * of b. vmin(x, high) is x where x is NaN. */
 #if defined(MG_ISA_AVX512) && MG_REAL == 32
 typedef __mmask16 vmask;
 INLINE vmask vless(vreal a, vreal b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
@@ -120,7 +124,8 @@ INLINE int vany(vmask m) {
 }
 #endif
 
-/* The first n lanes, 1 <= n <= W; the others load as zero and are not stored. Nothing outside p[0..n) is touched. */
+/* The first n lanes, 1 <= n <= W; the others load as zero and are not stored. Nothing outside
+ * p[0..n) is touched. */
 #if defined(MG_ISA_AVX512) && MG_REAL == 32
 INLINE vreal vload_part(const real *p, size_t n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 INLINE void vstore_part(real *p, vreal v, size_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v); }
@@ -159,7 +164,8 @@ INLINE vreal vfma(vreal a, vreal b, vreal c) {
 #endif
 }
 
-/* DOUBLES doubles, read from as many reals and written to them, whatever real is. GCC 12 converts half vectors in two parts. */
+/* DOUBLES doubles, read from as many reals and written to them, whatever real is. GCC 12 converts
+ * half vectors in two parts. */
 #define DOUBLES (VBYTES > 8 ? VBYTES / 8 : 1)
 typedef double vdouble __attribute__((vector_size(DOUBLES * 8)));
 typedef real vdouble_reals __attribute__((vector_size(DOUBLES * MG_REAL / 8), aligned(MG_REAL / 8), may_alias));
@@ -174,7 +180,8 @@ INLINE vdouble vload_double(const real *p) { return __builtin_convertvector(*(co
 INLINE void vstore_double(real *p, vdouble v) { *(vdouble_reals *)p = __builtin_convertvector(v, vdouble_reals); }
 #endif
 
-/* The first n <= DOUBLES reals as doubles; the other lanes are zero. Nothing outside p[0..n) is read. */
+/* The first n <= DOUBLES reals as doubles; the other lanes are zero. Nothing outside p[0..n) is
+ * read. */
 INLINE vdouble vload_double_part(const real *p, size_t n) {
 #if defined(MG_ISA_AVX512) && MG_REAL == 32
     return _mm512_cvtps_pd(_mm256_maskz_loadu_ps((__mmask8)((1u << n) - 1), p));
@@ -188,7 +195,8 @@ INLINE vdouble vload_double_part(const real *p, size_t n) {
 #endif
 }
 
-/* The square of W vectors x[0..W) is transposed: in stage d the lanes of a with bit d and those of b without it change places. */
+/* The square of W vectors x[0..W) is transposed: in stage d the lanes of a with bit d and those of
+ * b without it change places. */
 #if defined(__clang__)
 #define VSHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else

@@ -1,10 +1,13 @@
-/* Splits a recurrent layer's work over threads and steps and owns its scratch memory; the arithmetic is in recurrent.inc.
+/* Splits a recurrent layer's work over threads and steps and owns its scratch memory; the
+ * arithmetic is in recurrent.inc.
  *
- * Forward: each thread takes some rows of the batch through all steps; the rows know nothing of each other, so there is no
- * barrier. Backward: a block of steps at a time. First each thread takes its rows through the block, which leaves the gradients
- * of all gates; then the threads share out the columns of dW_x, dW_h and db and the rows of dx. A weight's chain runs over all
- * rows of a block, so that needs all threads to have arrived: two barriers for several hundred rows. Only where there are fewer
- * rows than threads, and each step is much work, does one thread lead all rows and the threads share the columns of each product.
+ * Forward: each thread takes some rows of the batch through all steps; the rows know nothing of
+ * each other, so there is no barrier. Backward: a block of steps at a time. First each thread takes
+ * its rows through the block, which leaves the gradients of all gates; then the threads share out
+ * the columns of dW_x, dW_h and db and the rows of dx. A weight's chain runs over all rows of a
+ * block, so that needs all threads to have arrived: two barriers for several hundred rows. Only
+ * where there are fewer rows than threads, and each step is much work, does one thread lead all
+ * rows and the threads share the columns of each product.
  */
 #include "recurrent/recurrent.h"
 #include "runtime/pool.h"
@@ -25,10 +28,12 @@ enum {
 static const double WORTH_A_THREAD = 5e5;   /* multiply-adds that repay a thread that still polls; a sleeping one costs 10 us */
 static const double WORTH_A_SPLIT = 2.5e5;  /* multiply-adds of a recurrent product that are worth a barrier in each step */
 
-/* Multiply-adds of some 20 ms on one core, after which `interrupted` is called. Without vectors each costs a call of fma(). */
+/* Multiply-adds of some 20 ms on one core, after which `interrupted` is called. Without vectors
+ * each costs a call of fma(). */
 static double work_before_asking(const mg_kernels *k) { return (strcmp(k->isa, "scalar") ? 8e9 : 8e7) / (double)k->itemsize; }
 
-/* ---- Scratch memory: one allocation for a call. Laid out twice: with base NULL to learn its size, then for good. ---- */
+/* ---- Scratch memory: one allocation for a call. Laid out twice: with base NULL to learn its size,
+ * then for good. ---- */
 
 typedef struct arena {
     char *base;
@@ -51,7 +56,8 @@ static void *take(arena *a, size_t count, size_t size) {
     return here;
 }
 
-/* The block of the last call is kept for the next one: new pages cost more than a small layer. `size` is that of the block. */
+/* The block of the last call is kept for the next one: new pages cost more than a small layer.
+ * `size` is that of the block. */
 typedef struct header {
     size_t size;
 } header;
@@ -129,7 +135,8 @@ static int longest_first(const void *a, const void *b) {
     return x->b < y->b ? -1 : 1;
 }
 
-/* Rows with lengths are dealt like cards, longest first, so that all parts have about the same work. */
+/* Rows with lengths are dealt like cards, longest first, so that all parts have about the same
+ * work. */
 static void deal_rows(plan *p, sorted_row *sorted) {
     const mg_recurrent *r = p->r;
     size_t taken = 0;
@@ -276,7 +283,8 @@ static void backward_task(void *arg, size_t part) {
     p->k->recurrent_backward(&p->rows[part], &p->block);
 }
 
-/* dW[:, from..to) += operand^T da, for `n` rows of W and columns of da that start at da_column where those of W start at 0. */
+/* dW[:, from..to) += operand^T da, for `n` rows of W and columns of da that start at da_column
+ * where those of W start at 0. */
 static void weight_slice(const plan *p, size_t n, const void *operand, void *dw, size_t from, size_t to, ptrdiff_t da_shift) {
     size_t size = p->k->itemsize, columns = mg_cell_gates(p->r->cell) * p->r->H;
     if (from < to)
@@ -309,7 +317,8 @@ static void weights_task(void *arg, size_t part) {
     slice(p, part, columns, &from, &to);
     if (g->dwx) weight_slice(p, r->I, block->x, g->dwx, from, to, 0);
     if (g->dwh && (r->cell == MG_GRU || r->cell == MG_GRU_AFTER)) {
-        /* The product for n has an operand of its own (r * hm), or a gradient of its own (that of u). */
+        /* The product for n has an operand of its own (r * hm), or a gradient of its own (that of
+         * u). */
         size_t n_from = from < 2 * H ? 2 * H : from, rz_to = to < 2 * H ? to : 2 * H;
         weight_slice(p, H, block->hm, g->dwh, from, rz_to, 0);
         if (r->cell == MG_GRU) weight_slice(p, H, block->gated, g->dwh, n_from, to, 0);

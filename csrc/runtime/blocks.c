@@ -1,4 +1,5 @@
-/* See blocks.h. Blocks are mapped, not malloced: one that is given up leaves no hole in the heap. */
+/* See blocks.h. Blocks are mapped, not malloced: one that is given up leaves no hole in the heap.
+ * */
 #define _GNU_SOURCE
 #include "runtime/blocks.h"
 #include <pthread.h>
@@ -38,7 +39,8 @@ static void drop(int i) {
     munmap(take_out(i), size);
 }
 
-/* A step needs its most of one size at one time and its most of another at another: together more than it ever uses at once. */
+/* A step needs its most of one size at one time and its most of another at another: together more
+ * than it ever uses at once. */
 static int fits(size_t more) {
     size_t most = used_most > used_bytes ? used_most : used_bytes;
     return used_bytes + kept_bytes + more <= most + most / 4 && kept_bytes + more <= KEPT_BYTES_MOST && (!more || count < KEPT_MOST);

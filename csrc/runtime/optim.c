@@ -1,4 +1,5 @@
-/* See optim.h. A piece is the same elements whatever the number of threads, so no result depends on that. */
+/* See optim.h. A piece is the same elements whatever the number of threads, so no result depends on
+ * that. */
 #include "optim.h"
 #include "runtime/pool.h"
 

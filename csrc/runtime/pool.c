@@ -1,4 +1,5 @@
-/* See pool.h. One job at a time: the caller publishes it, sleeping workers are woken, indices are handed out by an atomic counter. */
+/* See pool.h. One job at a time: the caller publishes it, sleeping workers are woken, indices are
+ * handed out by an atomic counter. */
 #define _GNU_SOURCE
 #include "runtime/pool.h"
 #include <pthread.h>
@@ -26,9 +27,10 @@ static struct {
     atomic_size_t next;
 } job;
 
-/* Linux may wake a worker on the caller's own CPU and leave it there for seconds, although another one is idle: a thread that
- * polls and yields looks as if it did not mind. So each thread of a job claims a CPU, and who finds its own taken moves to a free
- * one of those it may use, if there is any. */
+/* Linux may wake a worker on the caller's own CPU and leave it there for seconds, although another
+ * one is idle: a thread that polls and yields looks as if it did not mind. So each thread of a job
+ * claims a CPU, and who finds its own taken moves to a free one of those it may use, if there is
+ * any. */
 #ifdef __linux__
 static cpu_set_t claimed;                                   /* guarded by the lock */
 

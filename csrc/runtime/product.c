@@ -66,7 +66,8 @@ void mg_gemm_batched(const mg_kernels *K, size_t count, size_t m, size_t n, size
     ptrdiff_t item = (ptrdiff_t)K->itemsize;
     double work = (double)m * (double)n * (double)k;
     size_t threads = count < 2 ? 1 : worthy_threads(work * (double)count);
-    /* One after the other: where they continue each other, and where a few of them have work for more threads each. */
+    /* One after the other: where they continue each other, and where a few of them have work for
+     * more threads each. */
     if (count < 2 || bsc == 0 || (count < threads && worthy_threads(work) > count)) {
         for (ptrdiff_t i = 0; i < (ptrdiff_t)count; i++)
             mg_gemm(K, m, n, k, (const char *)a + i * bsa * item, rsa, csa, (const char *)b + i * bsb * item, rsb, csb,

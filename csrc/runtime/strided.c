@@ -1,7 +1,8 @@
 /* Loops over the outer dimensions of strided arrays, handing the longest inner run to a kernel.
  *
- * `simplify` first drops dimensions of length 1 and merges neighbours that are one run in every operand, so that most calls reach
- * the kernel once. Large contiguous maps are cut over threads in pieces that do not depend on the number of threads. */
+ * `simplify` first drops dimensions of length 1 and merges neighbours that are one run in every
+ * operand, so that most calls reach the kernel once. Large contiguous maps are cut over threads in
+ * pieces that do not depend on the number of threads. */
 #include "runtime/strided.h"
 #include "runtime/pool.h"
 #include <string.h>

@@ -1,5 +1,5 @@
-# The C kernels as the other Cython modules see them. `kernels` is the one module that links csrc/; the others reach the
-# kernels through the tables K32 and K64 and the functions below.
+# The C kernels as the other Cython modules see them. `kernels` is the one module that links csrc/;
+# the others reach the kernels through the tables K32 and K64 and the functions below.
 from libc.stdint cimport int64_t, uint8_t
 from libc.stddef cimport ptrdiff_t
 cimport numpy as cnp

@@ -1,8 +1,9 @@
 # cython: language_level=3
 """The C kernels: which instruction set is in use, how many threads, what was built.
 
-The tables of csrc/kernels.h are chosen once, at import, by what this CPU can run; ``MINIGRAD_ISA`` and ``MINIGRAD_NUM_THREADS``
-say otherwise. What lives here is the choice and the way to the kernels; what the kernels compute is in csrc/.
+The tables of csrc/kernels.h are chosen once, at import, by what this CPU can run; ``MINIGRAD_ISA``
+and ``MINIGRAD_NUM_THREADS`` say otherwise. What lives here is the choice and the way to the
+kernels; what the kernels compute is in csrc/.
 """
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_New
@@ -196,7 +197,8 @@ def isas_built() -> list[str]:
 
 
 def _use_isa(name: str) -> None:
-    """Switch all kernels to another instruction set: for the tests, which compare them bit for bit."""
+    """Switch all kernels to another instruction set: for the tests, which compare them bit for
+    bit."""
     global K32, K64
     if name not in isas_built():
         raise ValueError(f"MINIGRAD_ISA: {name!r} is not one of {', '.join(isas_built())}")
@@ -240,7 +242,8 @@ def set_num_threads(n: int) -> None:
 
 
 def measure_peak(dtype) -> float:
-    """The GFLOP/s that one core reaches now with independent fused multiply-adds: the best of 20 runs of about a millisecond."""
+    """The GFLOP/s that one core reaches now with independent fused multiply-adds: the best of 20
+    runs of about a millisecond."""
     import time
     cdef const mg_kernels *K = K32 if np.dtype(dtype).itemsize == 4 else K64
     cdef double y, best = 0
@@ -255,7 +258,8 @@ def measure_peak(dtype) -> float:
 
 
 cdef class PackedProduct:
-    """x @ b with b packed once, on one thread: for the benchmarks and tests of the kernel; the layers in C pack by themselves.
+    """x @ b with b packed once, on one thread: for the benchmarks and tests of the kernel; the
+    layers in C pack by themselves.
 
     >>> import numpy as np
     >>> product = PackedProduct(np.eye(3))
@@ -306,7 +310,8 @@ cdef class PackedProduct:
 
 
 def show_config() -> None:
-    """Print the version, the compiler, the instruction sets built, the one in use, and the number of threads.
+    """Print the version, the compiler, the instruction sets built, the one in use, and the number
+    of threads.
 
     >>> import minigrad
     >>> minigrad.show_config()              # doctest: +ELLIPSIS
@@ -323,7 +328,8 @@ def show_config() -> None:
 
 
 def _choose() -> None:
-    """Read the two environment variables; an unusable value is an ImportError that lists the usable ones."""
+    """Read the two environment variables; an unusable value is an ImportError that lists the usable
+    ones."""
     try:
         _use_isa(os.environ.get("MINIGRAD_ISA") or _usable()[0])
     except ValueError as error:

@@ -1,4 +1,5 @@
-# The compiled core: Tensor, Node and the sweep, as the op modules see them. tensor.pyx tells how they work together.
+# The compiled core: Tensor, Node and the sweep, as the op modules see them. tensor.pyx tells how
+# they work together.
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from minigrad.core.kernels cimport mg_kernels

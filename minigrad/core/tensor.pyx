@@ -1,6 +1,8 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
+# cdivision=True
 # cython: c_api_binop_methods=True
-"""Tensor, the tape, and the sweep that walks it backwards. The ops are in elementwise, matmul, reduce, shape and the modules above.
+"""Tensor, the tape, and the sweep that walks it backwards. The ops are in elementwise, matmul,
+reduce, shape and the modules above.
 
 How a gradient is made, in three steps:
 
@@ -227,11 +229,13 @@ cdef class Node(Slot):
         return 0
 
     cdef Tensor buffer(self, Py_ssize_t i, tuple shape, int typenum):
-        """The gradient of input i as a buffer to accumulate into, made of zeros at the first call. Not for create_graph sweeps.
+        """The gradient of input i as a buffer to accumulate into, made of zeros at the first call.
+        Not for create_graph sweeps.
 
-        Rules that add with one chain per element (products, bias sums) go on from what is in the buffer: the weight gradient of a
-        recurrent loop is then one chain over all its steps, the same as that of a layer that runs the whole sequence. Sums over
-        rows have a second half beside it: see `low_part`.
+        Rules that add with one chain per element (products, bias sums) go on from what is in the
+        buffer: the weight gradient of a recurrent loop is then one chain over all its steps, the
+        same as that of a layer that runs the whole sequence. Sums over rows have a second half
+        beside it: see `low_part`.
         """
         cdef Slot slot = <Slot>self.slots[i]
         if slot.run is not self.run:
@@ -244,7 +248,8 @@ cdef class Node(Slot):
         return slot.inflight
 
     cdef int give_unbroadcast(self, Py_ssize_t i, Tensor dy, tuple shape, bint fresh) except -1:
-        """Give dy, summed over the dimensions along which input i, of the given shape, was broadcast."""
+        """Give dy, summed over the dimensions along which input i, of the given shape, was
+        broadcast."""
         if not self.wants(i):
             return 0
         cdef cnp.ndarray array = dy._array
@@ -258,7 +263,8 @@ cdef class Node(Slot):
         return 0
 
     cdef cnp.ndarray low_part(self, Py_ssize_t i, tuple shape):
-        """The other half of `buffer` for rules that add up rows, made of zeros at the first call: see add_rows in csrc/kernels.h."""
+        """The other half of `buffer` for rules that add up rows, made of zeros at the first call:
+        see add_rows in csrc/kernels.h."""
         cdef Sweep run = self.run
         key = key_of(run.place(<Slot>self.slots[i]))
         if run.sums is None:
@@ -270,7 +276,8 @@ cdef class Node(Slot):
 
 
 cdef cnp.ndarray rows_first(cnp.ndarray x, tuple shape):
-    """x, contiguous, with the dimensions in front along which an array of `shape` was broadcast to x's shape."""
+    """x, contiguous, with the dimensions in front along which an array of `shape` was broadcast to
+    x's shape."""
     cdef tuple from_shape = (<object>x).shape
     cdef int lead = len(from_shape) - len(shape)
     if from_shape[lead:] == shape:
@@ -299,8 +306,9 @@ cdef int round_sums(cnp.ndarray y, cnp.ndarray low) except -1:
 
 
 cdef Tensor sum_of_rows(Tensor start, list parts, tuple shape):
-    """start (None for zeros) + the sums of the parts over the dimensions along which `shape` was broadcast to theirs: what the rules
-    make of the same contributions, to the bit, and differentiable."""
+    """start (None for zeros) + the sums of the parts over the dimensions along which `shape` was
+    broadcast to theirs: what the rules make of the same contributions, to the bit, and
+    differentiable."""
     cdef Tensor part = parts[0]
     cdef int typenum = cnp.PyArray_TYPE(part._array)
     cdef cnp.ndarray y = array_of_shape(shape, typenum, True) if start is None else copied(start._array)
@@ -402,7 +410,8 @@ cdef Tensor put_output(Tensor y, Node main, Py_ssize_t index):
 
 
 cdef int record_outputs(Node main, tuple ys) except -1:
-    """Make the tensors ys the outputs of the op `main`, whose rule then finds their gradients, or None, in main.outputs."""
+    """Make the tensors ys the outputs of the op `main`, whose rule then finds their gradients, or
+    None, in main.outputs."""
     main.outputs = [None] * len(ys)
     for index, y in enumerate(ys):
         put_output(<Tensor>y, main, index)
@@ -433,7 +442,8 @@ cdef Node record2(Tensor y, Rule rule, str name, Tensor a, Tensor b):
     return recordn(y, rule, name, (a, b))
 
 cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs):
-    """Put an op on the tape: y was made from `inputs` (Tensor or None). The caller then saves what its rule needs."""
+    """Put an op on the tape: y was made from `inputs` (Tensor or None). The caller then saves what
+    its rule needs."""
     cdef Py_ssize_t n = len(inputs)
     cdef Tensor x
     cdef tuple slots                    # found first: a view may be recorded anew, and what is read is earlier on the tape
@@ -464,7 +474,8 @@ cdef int move_retained(Tensor y, Node node) except -1:
     return 0
 
 cdef Slot checked_slot(Tensor x, str name):
-    """x's slot, for a new node. A view of memory that an op on the tape has changed since is recorded anew first."""
+    """x's slot, for a new node. A view of memory that an op on the tape has changed since is
+    recorded anew first."""
     if x is None:
         return None
     if stale(x):
@@ -524,7 +535,8 @@ cdef int save1(Node node, Tensor x) except -1:
     return 0
 
 cdef int save_output(Node node, Tensor y) except -1:
-    """Save the op's own output: its memory, in a Tensor without the node, so that no cycle arises."""
+    """Save the op's own output: its memory, in a Tensor without the node, so that no cycle
+    arises."""
     cdef Tensor alias = wrap(y._array)
     alias.version, alias.seen = version_of(y), SAVED
     node.saved_output = True
@@ -533,8 +545,9 @@ cdef int save_output(Node node, Tensor y) except -1:
 
 # ---------------------------------------------------------------- memory that several tensors look at
 #
-# A recorded change of memory is part of the history of the tensor that owns the memory, and `recorded` counts it. A view whose number
-# is behind is recorded anew, as a view of what the owner is now, when it is used next. Where the owner is gone, that cannot be done.
+# A recorded change of memory is part of the history of the tensor that owns the memory, and
+# `recorded` counts it. A view whose number is behind is recorded anew, as a view of what the owner
+# is now, when it is used next. Where the owner is gone, that cannot be done.
 
 cdef bint outdated(Tensor x) noexcept:
     """For a tensor whose number is not that of its memory."""
@@ -632,12 +645,13 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
     """Wrap the value of an op written in Python and put the op on the tape.
 
     values: ndarray, or a tuple of them for an op with several outputs; not copied, as with
-    ``Tensor(copy=False)``. inputs: the Tensors it was made from, or None for one that has no gradient.
-    backward: called as backward(dy, *saved), or backward(dy_0, dy_1, ..., *saved) for several outputs
-    (None for those that got no gradient); returns the gradient of each input as a Tensor, or None. It
-    must be made of ops, so that it can be differentiated again.
-    saved: Tensors that backward needs; they are checked for in-place changes. save_value: the op's own
-    values come last among them.
+    ``Tensor(copy=False)``. inputs: the Tensors it was made from, or None for one that has no
+    gradient.
+    backward: called as backward(dy, *saved), or backward(dy_0, dy_1, ..., *saved) for several
+    outputs (None for those that got no gradient); returns the gradient of each input as a Tensor,
+    or None. It must be made of ops, so that it can be differentiated again.
+    saved: Tensors that backward needs; they are checked for in-place changes. save_value: the op's
+    own values come last among them.
     Return the output Tensor, or a tuple of them.
 
     >>> import minigrad as mg
@@ -1221,7 +1235,8 @@ cdef bint leads_on(Node node, set needed) except -1:
 
 
 cdef set find_needed(list roots, dict wanted):
-    """The slots on the way from the roots to the wanted ones: both ends, and every node that leads to a wanted slot.
+    """The slots on the way from the roots to the wanted ones: both ends, and every node that leads
+    to a wanted slot.
 
     First a walk from the newest node to the oldest, as the sweep does it; then back, so that each
     node is looked at after its inputs. A node is pushed once by each that it was an input of. All
@@ -1312,7 +1327,8 @@ cdef Tensor check_seed(Tensor root, object gradient, str op):
 
 
 cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict wanted) except -1:
-    """Walk back from the roots. wanted is None: commit the leaves' gradients; else fill it and commit nothing."""
+    """Walk back from the roots. wanted is None: commit the leaves' gradients; else fill it and
+    commit nothing."""
     cdef Sweep run = Sweep.__new__(Sweep)
     cdef Tensor root, seed
     cdef Slot slot
@@ -1340,7 +1356,8 @@ cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict want
 
 
 def grad(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=False, allow_unused=False) -> tuple:
-    """The gradients of `outputs` (a Tensor or several) with respect to `inputs` (a Tensor or several), as a tuple of Tensors.
+    """The gradients of `outputs` (a Tensor or several) with respect to `inputs` (a Tensor or
+    several), as a tuple of Tensors.
 
     grad_outputs: the cotangent of each output; may be left out for scalars. No leaf's ``grad``
     changes. With create_graph=True the result can be differentiated again. An input that the
@@ -1438,7 +1455,8 @@ def checked_dtype(dtype, str op) -> np.dtype:
 
 
 def check_data(data, str op not None, str name not None) -> None:
-    """Refuse data that would lose something as an array: Tensors within it their gradient, masked arrays their mask."""
+    """Refuse data that would lose something as an array: Tensors within it their gradient, masked
+    arrays their mask."""
     look_through(data, op, name, 0)
 
 
@@ -1488,7 +1506,8 @@ cdef int look_through(object data, str op, str name, int depth) except -1:
 
 
 def made_array(data, str op not None, str name not None) -> np.ndarray:
-    """`data` as a NumPy array, which may be its own memory; nothing is lost, and exceptions name the op."""
+    """`data` as a NumPy array, which may be its own memory; nothing is lost, and exceptions name
+    the op."""
     look_through(data, op, name, 0)
     found = converted(data, op, name)
     look_through(found, op, name, 0)
@@ -1596,7 +1615,8 @@ cdef double as_double(object x, str op) except? -1:
 
 
 cdef Tensor as_operand(object x, Tensor like, str op):
-    """An operand beside the Tensor `like`: a Tensor, or a number or array of bool that takes like's dtype, or an array of like's dtype."""
+    """An operand beside the Tensor `like`: a Tensor, or a number or array of bool that takes like's
+    dtype, or an array of like's dtype."""
     cdef cnp.ndarray array
     cdef Tensor t
     cdef double number
@@ -1710,14 +1730,17 @@ cdef object compare(object a, object b, object operation):
 @cython.embedsignature(True)
 @cython.embedsignature.format("clinic")
 cdef class Tensor(Slot):
-    """Tensor(data, dtype=None, requires_grad=False, copy=True): an n-dimensional array of float32 or float64 that remembers how it was made.
+    """Tensor(data, dtype=None, requires_grad=False, copy=True): an n-dimensional array of float32
+    or float64 that remembers how it was made.
 
-    data: anything NumPy makes an array of. Arrays and NumPy scalars keep their dtype, which must be float32 or float64; Python numbers
-    and lists of them become float32; dtype= converts any real numbers. Big-endian and misaligned data is copied into native order.
-    Masked arrays, objects, strings and complex numbers are a TypeError, ragged lists a ValueError.
-    copy=False shares the memory of a fitting array, or of a Tensor, as detach() does. What backward needs of memory that NumPy shares is
-    copied when it is recorded. Arrays of bool are operands beside a Tensor, and take its dtype; arrays of ints index, and nothing else.
-    Data made of Tensors is a TypeError, since they would lose their gradient: join them with mg.stack.
+    data: anything NumPy makes an array of. Arrays and NumPy scalars keep their dtype, which must be
+    float32 or float64; Python numbers and lists of them become float32; dtype= converts any real
+    numbers. Big-endian and misaligned data is copied into native order. Masked arrays, objects,
+    strings and complex numbers are a TypeError, ragged lists a ValueError. copy=False shares the
+    memory of a fitting array, or of a Tensor, as detach() does. What backward needs of memory that
+    NumPy shares is copied when it is recorded. Arrays of bool are operands beside a Tensor, and
+    take its dtype; arrays of ints index, and nothing else. Data made of Tensors is a TypeError,
+    since they would lose their gradient: join them with mg.stack.
 
     >>> import minigrad as mg
     >>> w = mg.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
@@ -1827,8 +1850,9 @@ cdef class Tensor(Slot):
     def backward(self, gradient=None, retain_graph=None, create_graph=False) -> None:
         """Add the gradient of this tensor to the ``grad`` of every leaf that it was made from.
 
-        gradient: the cotangent, of this tensor's shape; may be left out for a scalar. retain_graph=True keeps the graph for another
-        call. create_graph=True makes gradients that can be differentiated again. If anything fails, no ``grad`` changes.
+        gradient: the cotangent, of this tensor's shape; may be left out for a scalar.
+        retain_graph=True keeps the graph for another call. create_graph=True makes gradients that
+        can be differentiated again. If anything fails, no ``grad`` changes.
         """
         sweep([self], [check_seed(self, gradient, "backward")],
               create_graph if retain_graph is None else retain_graph, create_graph, None)
@@ -1909,7 +1933,8 @@ cdef class Tensor(Slot):
         return int(value)
 
     def __round__(self, digits=None):
-        """The value of a tensor with one element, rounded as Python rounds it: to a float, or to an int without `digits`."""
+        """The value of a tensor with one element, rounded as Python rounds it: to a float, or to an
+        int without `digits`."""
         value = self.item()
         if digits is not None:
             return round(value, digits)
@@ -1918,7 +1943,8 @@ cdef class Tensor(Slot):
         return round(value)
 
     def __format__(self, spec):
-        """As str(), or the value of a tensor with one element with a format for numbers: f"{loss:.3f}"."""
+        """As str(), or the value of a tensor with one element with a format for numbers:
+        f"{loss:.3f}"."""
         if not isinstance(spec, str):
             raise TypeError(f"format: the format must be a str, got {type(spec).__name__}")
         if not spec:
@@ -1955,7 +1981,8 @@ cdef class Tensor(Slot):
         return <Py_ssize_t>(<PyObject *>self) >> 4
 
     def __richcmp__(self, other, int operation):
-        """Comparisons are made element by element and give NumPy arrays of bool: masks for indexing and `where`."""
+        """Comparisons are made element by element and give NumPy arrays of bool: masks for indexing
+        and `where`."""
         if not isinstance(other, (Tensor, np.ndarray, np.generic, float, int, list, tuple)):
             return NotImplemented
         return compare(self, other, (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)[operation])
@@ -1968,8 +1995,9 @@ cdef class Tensor(Slot):
         tail = f", grad_fn=<{self.node.name}>" if self.node is not None else ", requires_grad=True" if self._requires_grad else ""
         return f"Tensor({text}{dtype}{tail})"
 
-    # A copy has the values and requires_grad; one of a Parameter, or of another subclass, its gradient and attributes too, so that
-    # the copy of a model is in the same state. Hooks stay with the original.
+    # A copy has the values and requires_grad; one of a Parameter, or of another subclass, its
+    # gradient and attributes too, so that the copy of a model is in the same state. Hooks stay with
+    # the original.
 
     def __reduce__(self):
         if self.node is not None:

@@ -9,7 +9,7 @@ from minigrad.checks import plain_array
 from minigrad.core.tensor import Tensor
 
 
-DEEPEST = 64            # lists inside of each other: NumPy's arrays have at most so many dimensions
+DEEPEST = 64  # lists inside of each other: NumPy's arrays have at most so many dimensions
 
 
 def _numbers(value: Any, op: str, name: str) -> np.ndarray:
@@ -18,14 +18,18 @@ def _numbers(value: Any, op: str, name: str) -> np.ndarray:
     _check_no_mask(value, op, name)
     array = plain_array(op, name, value)
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{op}: {name} must be made of real numbers, got {type(value).__name__} of dtype {array.dtype}")
+        raise TypeError(
+            f"{op}: {name} must be made of real numbers, got {type(value).__name__} of dtype {array.dtype}"
+        )
     return array
 
 
 def _check_no_mask(value: Any, op: str, name: str) -> None:
     """NumPy would drop the mask of an array that stands in a list, and the gradient of a Tensor."""
     if name.count("[") > DEEPEST:
-        raise ValueError(f"{op}: lists are nested more than {DEEPEST} deep, beyond what NumPy makes an array of")
+        raise ValueError(
+            f"{op}: lists are nested more than {DEEPEST} deep, beyond what NumPy makes an array of"
+        )
     if isinstance(value, (list, tuple)):
         for i, inner in enumerate(value):
             if isinstance(inner, (list, tuple, np.ma.MaskedArray, Tensor)):
@@ -55,8 +59,10 @@ def _array(value: Any, op: str, name: str) -> np.ndarray:
     if array.dtype.kind == "f":
         largest = np.abs(array[np.isfinite(array)]).max(initial=0.0)
         if largest > np.finfo(np.float32).max:
-            raise ValueError(f"{op}: {name} must be made of numbers that fit into float32, "
-                             f"got {largest}: give an array of float64")
+            raise ValueError(
+                f"{op}: {name} must be made of numbers that fit into float32, "
+                f"got {largest}: give an array of float64"
+            )
         return array.astype(np.float32)
     return array if array.dtype.kind == "b" else array.astype(np.int64)
 
@@ -93,11 +99,15 @@ def _sequences(values: Any, op: str, name: str) -> list[np.ndarray]:
     first = next((k for k, a in enumerate(arrays) if a.shape != (0,)), 0)
     rest, dtype = arrays[first].shape[1:], arrays[first].dtype
     for k, a in enumerate(arrays):
-        if a.shape == (0,):             # an empty list tells neither its features nor its dtype
+        if a.shape == (0,):  # an empty list tells neither its features nor its dtype
             arrays[k] = np.empty((0, *rest), dtype)
         elif a.ndim == 0 or a.shape[1:] != rest:
             like = f"(length{''.join(f', {n}' for n in rest)})" if rest else "(length,)"
-            raise ValueError(f"{op}: {name}[{k}] must have shape {like} as {name}[{first}] has, got {a.shape}")
+            raise ValueError(
+                f"{op}: {name}[{k}] must have shape {like} as {name}[{first}] has, got {a.shape}"
+            )
         elif a.dtype != dtype:
-            raise TypeError(f"{op}: {name}[{k}] must have dtype {dtype} as {name}[{first}] has, got {a.dtype}")
+            raise TypeError(
+                f"{op}: {name}[{k}] must have dtype {dtype} as {name}[{first}] has, got {a.dtype}"
+            )
     return arrays

@@ -1,10 +1,12 @@
-"""What stands between arrays and a training: padded batches, streams of tokens, windows of a series, a scaler.
+"""What stands between arrays and a training: padded batches, streams of tokens, windows of a
+series, a scaler.
 
 Plain iterators over NumPy arrays, time first: a batch is (T, B, ...). Files are not read here. One
 iteration over Batches or Stream is one epoch, with a place of its own. Where it stands is a small
 dict that JSON can hold (`state_dict`), so that a training that goes on from a checkpoint sees the
 same batches as one that was never stopped.
 """
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,21 +17,22 @@ from minigrad.data.arrays import _array, _list, _sequences
 from minigrad.data.place import _checked_place, _Place, _Spot
 from minigrad.random import Generator, checked_generator
 
-NO_CLASS = -100         # cross_entropy and the metrics leave such targets out
+NO_CLASS = -100  # cross_entropy and the metrics leave such targets out
 
 
-POOL = 50               # batches: sequences are sorted by length within a pool of so many
+POOL = 50  # batches: sequences are sorted by length within a pool of so many
 
 
 def _padded(arrays: list[np.ndarray], fill: int) -> np.ndarray:
     x = np.full((max(map(len, arrays)), len(arrays), *arrays[0].shape[1:]), fill, arrays[0].dtype)
     for b, a in enumerate(arrays):
-        x[:len(a), b] = a
+        x[: len(a), b] = a
     return x
 
 
 def pad(sequences: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Put sequences of different lengths side by side: x (T, B, ...), zeros after each one's end, and their lengths (B,).
+    """Put sequences of different lengths side by side: x (T, B, ...), zeros after each one's end,
+    and their lengths (B,).
 
     A sequence may be empty: the recurrent layers take lengths of 0. Arrays keep their dtype, lists
     of floats become float32 and lists of whole numbers int64.
@@ -61,7 +64,8 @@ def _as_classes(a: np.ndarray, name: str) -> np.ndarray:
 
 
 class Batches(_Place):
-    """Padded batches of sequences with their targets; iterating is one epoch of (x (T, B, ...), lengths (B,), *targets).
+    """Padded batches of sequences with their targets; iterating is one epoch of (x (T, B, ...),
+    lengths (B,), *targets).
 
     Batches(sequences, *targets, batch_size, shuffle=False, bucket=False, generator=None,
     per_step=None). A target holds for each sequence one number, giving (B,), or one entry for each
@@ -75,9 +79,10 @@ class Batches(_Place):
     for entries of sequences, and all else for entries of steps; vectors that are as long as all the
     sequences may be either, and are a ValueError.
 
-    shuffle: another order each epoch, one draw from the generator (mg.manual_seed sets the default one). bucket: sequences of
-    similar lengths come together, which leaves less padding to compute: sorted as a whole, or, with shuffle, within random pools
-    of 50 batches whose batches are then mixed. To know which sequence is where, pass np.arange(len(sequences)) as a target.
+    shuffle: another order each epoch, one draw from the generator (mg.manual_seed sets the default
+    one). bucket: sequences of similar lengths come together, which leaves less padding to compute:
+    sorted as a whole, or, with shuffle, within random pools of 50 batches whose batches are then
+    mixed. To know which sequence is where, pass np.arange(len(sequences)) as a target.
 
     >>> import minigrad as mg
     >>> batches = mg.data.Batches([[1, 2, 3], [4], [5, 6]], [0, 1, 0], batch_size=2)
@@ -89,9 +94,16 @@ class Batches(_Place):
     (2, {'position': 0, 'batches': 2, 'generator': None, 'epoch': None})
     """
 
-    def __init__(self, sequences: Any, *targets: Any, batch_size: int, shuffle: bool = False, bucket: bool = False,
-                 generator: Generator | None = None,
-                 per_step: bool | Sequence[bool | None] | None = None) -> None:
+    def __init__(
+        self,
+        sequences: Any,
+        *targets: Any,
+        batch_size: int,
+        shuffle: bool = False,
+        bucket: bool = False,
+        generator: Generator | None = None,
+        per_step: bool | Sequence[bool | None] | None = None,
+    ) -> None:
         op = "Batches"
         super().__init__()
         self.batch_size = size(op, "batch_size", batch_size)
@@ -163,7 +175,7 @@ class Batches(_Place):
         if not self.shuffle:
             return _Spot(0, None)
         spot = _Spot(0, self.generator.state)
-        self.generator.stream()     # this epoch's draw; _order reads it again from the state before
+        self.generator.stream()  # this epoch's draw; _order reads it again from the state before
         return spot
 
     def _batch(self, chosen: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -174,23 +186,23 @@ class Batches(_Place):
         )
 
     def _order(self, drawn: dict[str, int] | None) -> list[np.ndarray]:
-        """The epoch's batches as indices of sequences. Sorting random 64-bit numbers gives a random order, the same in every
-        version of NumPy."""
+        """The epoch's batches as indices of sequences. Sorting random 64-bit numbers gives a random
+        order, the same in every version of NumPy."""
         N, B = len(self.sequences), self.batch_size
         if drawn is None:
             order = np.argsort(self.lengths, kind="stable") if self.bucket else np.arange(N)
-            return [order[k:k + B] for k in range(0, N, B)]
+            return [order[k : k + B] for k in range(0, N, B)]
         generator = Generator()
         generator.state = drawn
         stream = generator.stream()
         order = np.argsort(stream.random_raw(N), kind="stable")
         if not self.bucket:
-            return [order[k:k + B] for k in range(0, N, B)]
+            return [order[k : k + B] for k in range(0, N, B)]
         batches = []
         for start in range(0, N, POOL * B):
-            pool = order[start:start + POOL * B]
+            pool = order[start : start + POOL * B]
             pool = pool[np.argsort(self.lengths[pool], kind="stable")]
-            batches += [pool[k:k + B] for k in range(0, len(pool), B)]
+            batches += [pool[k : k + B] for k in range(0, len(pool), B)]
         return [batches[k] for k in np.argsort(stream.random_raw(len(batches)), kind="stable")]
 
     @staticmethod
@@ -204,15 +216,20 @@ class Batches(_Place):
         return super()._state(spot) | {"generator": generator, "epoch": spot.drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state_dict: the next iteration gives the rest of that epoch, and the generator goes back to where it was.
-        What does not fit is a ValueError or TypeError, and then nothing has changed."""
+        """Go on from a state_dict: the next iteration gives the rest of that epoch, and the
+        generator goes back to where it was. What does not fit is a ValueError or TypeError, and
+        then nothing has changed."""
         position = _checked_place(state, self.state_dict(), "Batches")
         if (state["generator"] is not None) != self.shuffle:
-            raise ValueError(f"Batches: state is of a run {'without' if self.shuffle else 'with'} shuffle")
+            raise ValueError(
+                f"Batches: state is of a run {'without' if self.shuffle else 'with'} shuffle"
+            )
         if state["epoch"] is None and self.shuffle and position:
-            raise ValueError(f"Batches: state is {position} batches into an epoch whose order it does not tell")
+            raise ValueError(
+                f"Batches: state is {position} batches into an epoch whose order it does not tell"
+            )
         if self.shuffle:
             for part in filter(None, (state["epoch"], state["generator"])):
-                Generator().state = part        # raises if it is none
+                Generator().state = part  # raises if it is none
             self.generator.state = state["generator"]
         self._load(_Spot(position, state["epoch"]))

@@ -1,4 +1,5 @@
 """Where an iteration stands, so that a training can go on from there."""
+
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,7 +67,7 @@ class _Place:
     Each iteration has its own place, so that one inside of another does not disturb it.
     `state_dict` tells that of the iteration that gave a batch last; of one that was left before its
     end only if no other was under way. A place that was loaded is where the next iteration goes on;
-    otherwise it begins an epoch. """
+    otherwise it begins an epoch."""
 
     def __init__(self) -> None:
         self._spots: list[
@@ -126,8 +127,8 @@ class _Place:
         return self._state(self._spots[-1] if self._spots else self._loaded or _Spot(0, None))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state_dict: the next iteration gives the rest of that epoch. What does not fit is a ValueError, and then
-        nothing has changed."""
+        """Go on from a state_dict: the next iteration gives the rest of that epoch. What does not
+        fit is a ValueError, and then nothing has changed."""
         self._load(_Spot(_checked_place(state, self.state_dict(), type(self).__name__), None))
 
     def _load(self, spot: _Spot) -> None:
@@ -139,9 +140,13 @@ def _checked_place(state: Any, own: dict[str, Any], op: str) -> int:
     if not isinstance(state, Mapping):
         raise TypeError(f"{op}: state must be a dict, got {type(state).__name__}")
     if set(state) != set(own):
-        raise ValueError(f"{op}: state must have the keys {', '.join(own)}, got {', '.join(map(str, state)) or 'none'}")
+        raise ValueError(
+            f"{op}: state must have the keys {', '.join(own)}, got {', '.join(map(str, state)) or 'none'}"
+        )
     if state["batches"] != own["batches"]:
-        raise ValueError(f"{op}: state is of {state['batches']!r} batches an epoch, here are {own['batches']}: other data?")
+        raise ValueError(
+            f"{op}: state is of {state['batches']!r} batches an epoch, here are {own['batches']}: other data?"
+        )
     position = state["position"]
     if isinstance(position, bool) or not hasattr(position, "__index__"):
         raise TypeError(f"{op}: position must be an int, got {type(position).__name__}")

@@ -1,4 +1,5 @@
 """A scaler: to mean 0 and variance 1, and back."""
+
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,16 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """The mean of each column. NumPy adds in pairs along rows that lie in one piece; down the columns it would add one row after
-    the other, with an error that grows with their number."""
+    """The mean of each column. NumPy adds in pairs along rows that lie in one piece; down the
+    columns it would add one row after the other, with an error that grows with their number."""
     if values.ndim == 1:
         return np.asarray(values.mean())
     return np.ascontiguousarray(np.moveaxis(values, -1, 0).reshape(values.shape[-1], -1)).mean(1)
 
 
 class Scaler:
-    """Makes the mean of each column 0 and its standard deviation 1; the columns are the last axis, a 1-D series is one column.
+    """Makes the mean of each column 0 and its standard deviation 1; the columns are the last axis,
+    a 1-D series is one column.
 
     A column that is constant becomes 0 and comes back as it was. `mean` and `scale` hold what was
     fitted, in float64. All is computed in float64, from whole numbers themselves, and rounded once
@@ -48,8 +50,8 @@ class Scaler:
 
     mean: np.ndarray | None = None
     scale: np.ndarray | None = None
-    _rest: tuple[Any, Any] = (None, 0.0)    # the fitted mean, and what it lacks of the exact one
-    _dtype: Any = np.float32                # of what was fitted
+    _rest: tuple[Any, Any] = (None, 0.0)  # the fitted mean, and what it lacks of the exact one
+    _dtype: Any = np.float32  # of what was fitted
 
     def fit(self, x: Any) -> "Scaler":
         """Take mean and standard deviation of each column from x; return the scaler."""

@@ -1,4 +1,5 @@
 """Windows of a series: what a forecaster sees, and what it should say."""
+
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,11 @@ from minigrad.checks import size
 from minigrad.data.arrays import _numbers
 
 
-def windows(series: Any, length: int, horizon: int = 1, step: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of `length` values of a series and the `horizon` values after them, every `step` places.
+def windows(
+    series: Any, length: int, horizon: int = 1, step: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of `length` values of a series and the `horizon` values after them, every `step`
+    places.
 
     series: (T,) or (T, ...). Returns x (length, N, ...) and y (horizon, N, ...), time first as
     everywhere: window n begins at n * step. Both are read-only views of one copy of the series, in
@@ -21,11 +25,19 @@ def windows(series: Any, length: int, horizon: int = 1, step: int = 1) -> tuple[
     ([[1, 2], [2, 3], [3, 4]], [[3], [4], [5]])
     """
     op = "windows"
-    length, horizon, step = size(op, "length", length), size(op, "horizon", horizon), size(op, "step", step)
+    length, horizon, step = (
+        size(op, "length", length),
+        size(op, "horizon", horizon),
+        size(op, "step", step),
+    )
     series = _numbers(series, op, "series")
     if series.ndim == 0 or len(series) < length + horizon:
         got = f"{len(series)} values" if series.ndim else "a single number"
-        raise ValueError(f"{op}: series must have at least {length + horizon} = length + horizon values, got {got}")
-    both = np.lib.stride_tricks.sliding_window_view(series.copy(), length + horizon, axis=0)[::step]    # (N, ..., window)
+        raise ValueError(
+            f"{op}: series must have at least {length + horizon} = length + horizon values, got {got}"
+        )
+    both = np.lib.stride_tricks.sliding_window_view(series.copy(), length + horizon, axis=0)[
+        ::step
+    ]  # (N, ..., window)
     both = np.moveaxis(both, -1, 0)
     return both[:length], both[length:]

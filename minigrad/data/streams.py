@@ -1,4 +1,5 @@
 """A stream of tokens cut into pieces for truncated BPTT."""
+
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,13 @@ from minigrad.data.place import _Place
 
 
 class Stream(_Place):
-    """A long sequence as `batch_size` contiguous pieces that are read side by side, for language models with a carried state.
+    """A long sequence as `batch_size` contiguous pieces that are read side by side, for language
+    models with a carried state.
 
-    Stream(tokens, batch_size, length): iterating is one pass of pairs (x, y), each (length, batch_size): y is x one token later,
-    and each x begins where the one before ended, in every column, so the state may be carried on all through the pass. Every
-    iteration starts anew from the beginning, where the state must start anew too. What fills no whole window is left out:
+    Stream(tokens, batch_size, length): iterating is one pass of pairs (x, y), each (length,
+    batch_size): y is x one token later, and each x begins where the one before ended, in every
+    column, so the state may be carried on all through the pass. Every iteration starts anew from
+    the beginning, where the state must start anew too. What fills no whole window is left out:
     fewer than batch_size + length * batch_size tokens at the ends of the pieces.
 
     >>> import numpy as np, minigrad as mg
@@ -26,17 +29,24 @@ class Stream(_Place):
     def __init__(self, tokens: Any, batch_size: int, length: int) -> None:
         op = "Stream"
         super().__init__()
-        self.batch_size, self.length = size(op, "batch_size", batch_size), size(op, "length", length)
+        self.batch_size, self.length = (
+            size(op, "batch_size", batch_size),
+            size(op, "length", length),
+        )
         tokens = _array(tokens, op, "tokens")
         if tokens.ndim == 0:
             raise ValueError(f"{op}: tokens must have shape (N, ...), got ()")
         piece = len(tokens) // self.batch_size
         if piece <= self.length:
-            raise ValueError(f"{op}: tokens must be at least {self.batch_size * (self.length + 1)} = batch_size * (length + 1), "
-                             f"got {len(tokens)}")
-        pieces = tokens[:piece * self.batch_size].reshape(self.batch_size, piece, *tokens.shape[1:])
-        self._pieces = pieces.swapaxes(0, 1).copy()     # (piece, B, ...)
-        self._pieces.flags.writeable = False            # the windows are views
+            raise ValueError(
+                f"{op}: tokens must be at least {self.batch_size * (self.length + 1)} = batch_size * (length + 1), "
+                f"got {len(tokens)}"
+            )
+        pieces = tokens[: piece * self.batch_size].reshape(
+            self.batch_size, piece, *tokens.shape[1:]
+        )
+        self._pieces = pieces.swapaxes(0, 1).copy()  # (piece, B, ...)
+        self._pieces.flags.writeable = False  # the windows are views
 
     def __len__(self) -> int:
         """The number of windows of a pass."""
@@ -47,4 +57,4 @@ class Stream(_Place):
 
     def _batch(self, start: int) -> tuple[np.ndarray, np.ndarray]:
         end = start + self.length
-        return self._pieces[start:end], self._pieces[start + 1:end + 1]
+        return self._pieces[start:end], self._pieces[start + 1 : end + 1]

@@ -1,4 +1,6 @@
-"""The networks: what `minigrad.nn` offers. Each name lives in the room that its docstring describes."""
+"""The networks: what `minigrad.nn` offers. Each name lives in the room that its docstring
+describes."""
+
 from minigrad.nn.gru import GRUCell
 from minigrad.nn.lstm import LSTMCell
 from minigrad.nn.rnn import RNNCell

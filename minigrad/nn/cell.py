@@ -1,11 +1,12 @@
-"""Recurrent cells, one step at a time, written out of ops: the specification of the fused layers of rnn.py. Loops over them are
-in sequence.py.
+"""Recurrent cells, one step at a time, written out of ops: the specification of the fused layers of
+rnn.py. Loops over them are in sequence.py.
 
-B, I, H: batch, inputs, hidden units. Weights are stored (in, out): W (I, G H) for the input and U (H, G H) for the state, G
-gates side by side; one bias a gate, b (G H). U starts orthogonal gate by gate, W Glorot-uniform, b zero but 1 for the LSTM's
-forget gate. The products of a gate are one chain, b + x W + h U (see addmm): so a cell in a loop has the bits of the fused
-layer.
+B, I, H: batch, inputs, hidden units. Weights are stored (in, out): W (I, G H) for the input and U
+(H, G H) for the state, G gates side by side; one bias a gate, b (G H). U starts orthogonal gate by
+gate, W Glorot-uniform, b zero but 1 for the LSTM's forget gate. The products of a gate are one
+chain, b + x W + h U (see addmm): so a cell in a loop has the bits of the fused layer.
 """
+
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,13 +20,16 @@ from minigrad.ops.matmul import addmm, matmul
 
 class Gate(NamedTuple):
     """The weights of one gate: views W (I, H), U (H, H), and b (H) or None."""
+
     W: Tensor
     U: Tensor
     b: Tensor | None
 
 
 class Weights(NamedTuple):
-    """What a step computes with, in the order of recurrent.sequence: b and p are None where the cell has none."""
+    """What a step computes with, in the order of recurrent.sequence: b and p are None where the
+    cell has none."""
+
     W: Tensor
     U: Tensor
     b: Tensor | None
@@ -35,21 +39,32 @@ class Weights(NamedTuple):
 class Cell(Module):
     """What the cells share: the weights, their initial values, gates by name."""
 
-    gates: tuple[str, ...]      # their names in the order of the columns of W and U
-    biases: tuple[str, ...]     # the same for b
+    gates: tuple[str, ...]  # their names in the order of the columns of W and U
+    biases: tuple[str, ...]  # the same for b
     state_names: tuple[str, ...] = ("h",)
-    kind: str                   # the name of the cell in recurrent.CELLS
+    kind: str  # the name of the cell in recurrent.CELLS
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool, dtype: Any, rng: np.random.Generator | None) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool,
+        dtype: Any,
+        rng: np.random.Generator | None,
+    ) -> None:
         self.op = type(self).__name__
         I, H = size(self.op, "input_size", input_size), size(self.op, "hidden_size", hidden_size)
         rng, dtype = numbers(self.op, rng), checked_dtype(dtype, self.op)
-        check_memory(self.op, (I + H) * H * len(self.gates), f"(input_size, hidden_size) = ({I}, {H})")
+        check_memory(
+            self.op, (I + H) * H * len(self.gates), f"(input_size, hidden_size) = ({I}, {H})"
+        )
         self.input_size, self.hidden_size = I, H
         self.W = Parameter(np.concatenate([glorot(rng, I, H) for _ in self.gates], axis=1), dtype)
         self.U = Parameter(np.concatenate([orthogonal(rng, H) for _ in self.gates], axis=1), dtype)
         self.b = (
-            Parameter(np.concatenate([np.full(H, float(name == "f")) for name in self.biases]), dtype)
+            Parameter(
+                np.concatenate([np.full(H, float(name == "f")) for name in self.biases]), dtype
+            )
             if flag(self.op, "bias", bias)
             else None
         )
@@ -58,7 +73,9 @@ class Cell(Module):
     def gate(self, name: str) -> Gate:
         """The weights of one gate by its name, e.g. "f" for the LSTM's forget gate."""
         if name not in self.gates:
-            raise ValueError(f"{self.op}: name must be one of {', '.join(self.gates)}, got {name!r}")
+            raise ValueError(
+                f"{self.op}: name must be one of {', '.join(self.gates)}, got {name!r}"
+            )
         H, k = self.hidden_size, self.gates.index(name)
         part = slice(k * H, (k + 1) * H)
         return Gate(self.W[:, part], self.U[:, part], None if self.b is None else self.b[part])
@@ -72,23 +89,28 @@ class Cell(Module):
         return weights
 
     def step(self, weights: Any, x: Tensor, h: Tensor, c: Tensor | None, hm: Tensor) -> Any:
-        """The formulas: x (B, I), h and c (B, H) to the new h, or (h, c). hm is h with recurrent dropout, what the products
-        see."""
+        """The formulas: x (B, I), h and c (B, H) to the new h, or (h, c). hm is h with recurrent
+        dropout, what the products see."""
         raise NotImplementedError
 
     def checked_weights(self, op: str, weights: Weights | None = None) -> Weights:
-        """The weights, or others in their place, if their shapes and dtypes fit: they can be replaced at any time."""
+        """The weights, or others in their place, if their shapes and dtypes fit: they can be
+        replaced at any time."""
         if weights is None:
             weights = self.weights()
         elif not isinstance(weights, tuple) or len(weights) != 4:
-            raise TypeError(f"{op}: weights must be a Weights (W, U, b, p), got {type(weights).__name__}")
+            raise TypeError(
+                f"{op}: weights must be a Weights (W, U, b, p), got {type(weights).__name__}"
+            )
         W, U, b, p = weights
         I, H = self.input_size, self.hidden_size
         if not isinstance(W, Tensor):
             raise TypeError(f"{op}: W must be a Tensor, got {type(W).__name__}")
         dtype, columns = W.dtype, len(self.gates) * H
         if W.shape != (I, columns):
-            raise ValueError(f"{op}: W must have shape {(I, columns)} = (input_size, gates * hidden_size), got {W.shape}")
+            raise ValueError(
+                f"{op}: W must have shape {(I, columns)} = (input_size, gates * hidden_size), got {W.shape}"
+            )
         _check_tensor(op, "U", U, dtype, (H, columns), "(hidden_size, gates * hidden_size)")
         if b is not None:
             _check_tensor(op, "b", b, dtype, (len(self.biases) * H,), "(biases * hidden_size,)")
@@ -100,7 +122,9 @@ class Cell(Module):
         """x (T, B, I) as a Tensor."""
         x = tensor_of(op, "x", x, weights.W.dtype)
         if x.ndim != 3 or x.shape[2] != self.input_size:
-            raise ValueError(f"{op}: x must have shape (T, B, {self.input_size}) = (time, batch, input_size), got {x.shape}")
+            raise ValueError(
+                f"{op}: x must have shape (T, B, {self.input_size}) = (time, batch, input_size), got {x.shape}"
+            )
         return x
 
     def check_state(self, op: str, name: str, value: Any, B: int, dtype: Any) -> None:
@@ -119,7 +143,9 @@ class Cell(Module):
                 f"convert the input with x.astype('{self.W.dtype}')"
             )
         if x.ndim != 2 or x.shape[1] != self.input_size:
-            raise ValueError(f"{self.op}: x must have shape (B, {self.input_size}) = (batch, input_size), got {x.shape}")
+            raise ValueError(
+                f"{self.op}: x must have shape (B, {self.input_size}) = (batch, input_size), got {x.shape}"
+            )
         for name, value in states:
             self.check_state(self.op, name, value, x.shape[0], self.W.dtype)
 
@@ -135,10 +161,14 @@ class Cell(Module):
         return self.step(self.start(self.weights()), x, h, None, h)
 
     def options(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}" + ("" if self.b is not None else ", bias=False")
+        return f"{self.input_size}, {self.hidden_size}" + (
+            "" if self.b is not None else ", bias=False"
+        )
 
 
-def _check_tensor(op: str, name: str, value: Any, dtype: Any, shape: tuple[int, ...], meaning: str) -> None:
+def _check_tensor(
+    op: str, name: str, value: Any, dtype: Any, shape: tuple[int, ...], meaning: str
+) -> None:
     """A weight or a state must fit the weights W and the batch."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be a Tensor, got {type(value).__name__}")
@@ -162,6 +192,7 @@ class HiddenState(NamedTuple):
     >>> state.h.shape, state.detach().h.requires_grad
     ((1, 4, 3), False)
     """
+
     h: Tensor
 
     def detach(self) -> "HiddenState":
@@ -177,6 +208,7 @@ class CellState(NamedTuple):
     >>> state.h.shape, state.c.shape
     ((1, 4, 3), (1, 4, 3))
     """
+
     h: Tensor
     c: Tensor
 

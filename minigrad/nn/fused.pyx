@@ -1,8 +1,10 @@
 # cython: language_level=3, initializedcheck=False
-"""The op behind the fused recurrent layers: a whole sequence through one layer in one direction, by one call into C.
+"""The op behind the fused recurrent layers: a whole sequence through one layer in one direction, by
+one call into C.
 
-csrc/recurrent/recurrent.h has the formulas. Here are the checks of arrays that C relies on, the memory that backward needs, checkpointing, the telemetry, and
-the composed form for second order. The layers that users see are in rnn.py; the op-by-op specification is in cells.py and sequence.py.
+csrc/recurrent/recurrent.h has the formulas. Here are the checks of arrays that C relies on, the
+memory that backward needs, checkpointing, the telemetry, and the composed form for second order.
+The layers that users see are in rnn.py; the op-by-op specification is in cells.py and sequence.py.
 """
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t
@@ -39,13 +41,16 @@ class Telemetry:
     """What one layer and direction tells about its last forward and backward pass.
 
     layer, direction: which one, e.g. 0 and "forward".
-    dh_norm, dc_norm: arrays (T,), the norm of the loss's gradient with respect to h_t and (LSTM) c_t over all rows, for each step;
-    None before backward. A backward pass with create_graph=True leaves them as they are.
-    nonfinite: where the first value that is not finite arose, known after forward and again after backward, e.g.
-    ``{"pass": "backward", "layer": 0, "direction": "forward", "step": 3, "row": 0, "gate": "f"}``, or None. The gate is one of
-    the cell's gates, "c" or "h"; or "x", "h0", "c0", "W", "U", "b", "p" for what came in, or for its gradient, where no gate shows
-    it: an infinite input behind a saturated gate, say. Step and row are those where the value is first used; both are None for the
-    gradient of a weight, and the step is None for the state of a row of length 0.
+    dh_norm, dc_norm: arrays (T,), the norm of the loss's gradient with respect to h_t and (LSTM)
+    c_t over all rows, for each step; None before backward. A backward pass with create_graph=True
+    leaves them as they are.
+    nonfinite: where the first value that is not finite arose, known after forward and again after
+    backward, e.g. ``{"pass": "backward", "layer": 0, "direction": "forward", "step": 3, "row": 0,
+    "gate": "f"}``, or None. The gate is one of the cell's gates, "c" or "h"; or "x", "h0", "c0",
+    "W", "U", "b", "p" for what came in, or for its gradient, where no gate shows
+    it: an infinite input behind a saturated gate, say. Step and row are those where the value is
+    first used; both are None for the gradient of a weight, and the step is None for the state of a
+    row of length 0.
     """
 
     def __init__(self, layer=0, direction="forward"):
@@ -81,7 +86,8 @@ cdef int check_status(int status, str what, object shape) except -1:
 
 
 cdef class Sequence:
-    """The arrays of one call: kept by the node for backward. All arrays are C-contiguous and of one dtype."""
+    """The arrays of one call: kept by the node for backward. All arrays are C-contiguous and of one
+    dtype."""
     cdef mg_recurrent call
     cdef str cell
     cdef cnp.ndarray x, wx, wh, bias, peephole, h0, c0, mask, lengths, reset
@@ -212,7 +218,8 @@ cdef class Sequence:
         return 0
 
     cdef bint finite(self) except -1:
-        """Is all that came in and all of h finite? Padding is looked at too: a no is to be looked into by first_place."""
+        """Is all that came in and all of h finite? Padding is looked at too: a no is to be looked
+        into by first_place."""
         cdef const mg_kernels *K = kernels_of(self.wh)
         cdef Py_ssize_t i, H = self.wh.shape[0], h_row = row_length(self.h), rows = self.x.shape[0] * self.x.shape[1]
         cdef const char *h = <const char *>cnp.PyArray_DATA(self.h)
@@ -227,7 +234,8 @@ cdef class Sequence:
         return True
 
     cdef object first_place(self):
-        """(step, row, gate) of the first value of the forward pass that is not finite, in the order of processing, or None. Slow."""
+        """(step, row, gate) of the first value of the forward pass that is not finite, in the order
+        of processing, or None. Slow."""
         cdef Sequence s
         T, B, H = self.x.shape[0], self.x.shape[1], self.wh.shape[0]
         names = GATES[self.cell]
@@ -324,7 +332,8 @@ cdef class Sequence:
         return 0
 
     cdef int check_gradients(self, object dh, cnp.ndarray norms, object dx, object dh0, object dc0, list buffers) except -1:
-        """Every gate's gradient is finite. Are those of the outputs, of which relu may have dropped some, and those made of them?"""
+        """Every gate's gradient is finite. Are those of the outputs, of which relu may have dropped
+        some, and those made of them?"""
         if (K64.nonfinite(cnp.PyArray_DIM(norms, 1), cnp.PyArray_DATA(norms)) == <size_t>cnp.PyArray_DIM(norms, 1)
                 and all_finite(dx) and all_finite(dh0) and all_finite(dc0) and all_finite(buffers[0])
                 and all_finite(buffers[1]) and all_finite(buffers[2]) and all_finite(buffers[3])):
@@ -356,8 +365,8 @@ cdef class Sequence:
 
     cdef tuple sweep(self, object dh, object dh_T, object dc_T, object dx, list buffers, cnp.ndarray norms, bint wants_state,
                      Py_ssize_t first):
-        """Backward through this call's steps, those from `first` on of the whole sequence; return dh0 and dc0. norms: (2, T), of the
-        whole sequence, for the squared norms of dh and dc."""
+        """Backward through this call's steps, those from `first` on of the whole sequence; return
+        dh0 and dc0. norms: (2, T), of the whole sequence, for the squared norms of dh and dc."""
         cdef mg_recurrent_grads g
         cdef mg_nonfinite where
         cdef const mg_kernels *K = kernels_of(self.wh)
@@ -405,8 +414,8 @@ cdef Py_ssize_t row_length(cnp.ndarray array):
 
 
 cdef cnp.ndarray rows_of(Tensor dy):
-    """dy (T, B, H) as an array with rows at equal distances, each in one piece: its own, also where it is a part of wider rows,
-    as with the two directions of a layer, or a copy. None for None."""
+    """dy (T, B, H) as an array with rows at equal distances, each in one piece: its own, also where
+    it is a part of wider rows, as with the two directions of a layer, or a copy. None for None."""
     if dy is None:
         return None
     T, B, H = dy.shape
@@ -421,7 +430,8 @@ cdef cnp.ndarray array_of(object tensor):
 
 
 def room_for_directions(Tensor x not None, Py_ssize_t H):
-    """A new Tensor (T, B, 2 H), not yet filled, and its two halves (T, B, H): x (T, B, I) runs into them, one direction into each."""
+    """A new Tensor (T, B, 2 H), not yet filled, and its two halves (T, B, H): x (T, B, I) runs into
+    them, one direction into each."""
     if x._array is None or x.ndim != 3:
         raise ValueError(f"room_for_directions: x must have shape (T, B, I) = (time, batch, input_size), got {shape_of(x)}")
     if not 1 <= H < 2**31:
@@ -484,7 +494,8 @@ cdef int check_tensors(str op, str cell, Tensor x, Tensor h0, Tensor c0, Tensor 
 
 
 cdef int check_out(str op, Tensor out, cnp.ndarray x, Py_ssize_t H) except -1:
-    """out takes (T, B, H), with its rows in one piece each and at equal distances, and nobody has used it."""
+    """out takes (T, B, H), with its rows in one piece each and at equal distances, and nobody has
+    used it."""
     cdef cnp.ndarray a = out._array
     cdef Py_ssize_t T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1), item = cnp.PyArray_ITEMSIZE(x)
     if not fits(out, cnp.PyArray_TYPE(x), 3, T, B, H):
@@ -512,7 +523,8 @@ cdef cnp.ndarray checked_mask(str op, object mask, cnp.ndarray x, Py_ssize_t H):
 
 
 def checked_lengths(str op not None, lengths, Py_ssize_t T, Py_ssize_t B) -> np.ndarray:
-    """lengths as B int64 from 0 to T, in memory of their own: copied first, then checked, so that nobody changes them in between."""
+    """lengths as B int64 from 0 to T, in memory of their own: copied first, then checked, so that
+    nobody changes them in between."""
     array = owned(op, "lengths", lengths)
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{op}: lengths must be integers, got {array.dtype}")
@@ -559,8 +571,9 @@ def checked_clip(str op not None, str name not None, clip) -> float:
 def no_second_order(str op not None) -> RuntimeError:
     """The error where a clipped gradient is to be differentiated again.
 
-    What the later sweep brings back to the layer is the sum of two kinds of gradients: those of the loss, which are to be clipped, and
-    those that come from the derivative of the first sweep, which must not be. A layer or an op above that is not linear adds them up.
+    What the later sweep brings back to the layer is the sum of two kinds of gradients: those of the
+    loss, which are to be clipped, and those that come from the derivative of the first sweep, which
+    must not be. A layer or an op above that is not linear adds them up.
     """
     return RuntimeError(f"{op}: with clip_state_grad a gradient cannot be differentiated again (create_graph=True): a clipped gradient "
                         f"is not the derivative of a value, and the second sweep could not tell what is to be clipped from what is not. "
@@ -570,15 +583,21 @@ def no_second_order(str op not None) -> RuntimeError:
 def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor wx not None, Tensor wh not None, Tensor bias,
              Tensor peephole, *, mask=None, lengths=None, reset=None, bint reverse=False, bint checkpoint=False,
              clip=None, telemetry=None, composed=None, bint trace=False, Tensor out=None):
-    """Run x (T, B, I) through one layer in one direction; return h (T, B, H), h_T (B, H), and for the LSTM c_T (B, H).
+    """Run x (T, B, I) through one layer in one direction; return h (T, B, H), h_T (B, H), and for
+    the LSTM c_T (B, H).
 
-    cell: a key of CELLS. h0, c0 (B, H) or None for zeros; wx (I, G H), wh (H, G H), bias, peephole (3, H) or None, as in csrc/recurrent/recurrent.h. mask:
-    array (B, H) of x's dtype or None. lengths: B ints or None. reset: bool (T, B) or None. clip: bound of the state's gradient, None for none.
-    composed: the same computation made of ops, as a function of the seven tensors, for second order. out: where h goes and what is returned
-    for it, a half from room_for_directions, or None. With trace=True the last value returned is a dict of arrays over time: the gates by name, and "c".
+    cell: a key of CELLS. h0, c0 (B, H) or None for zeros; wx (I, G H), wh (H, G H), bias, peephole
+    (3, H) or None, as in csrc/recurrent/recurrent.h. mask: array (B, H) of x's dtype or None.
+    lengths: B ints or None. reset: bool (T, B) or None. clip: bound of the state's gradient, None
+    for none.
+    composed: the same computation made of ops, as a function of the seven tensors, for second
+    order. out: where h goes and what is returned for it, a half from room_for_directions, or None.
+    With trace=True the last value returned is a dict of arrays over time: the gates by name, and
+    "c".
 
-    Everything is checked here at each call, since weights can be replaced. With T = 0, B = 0 or all lengths 0 the final state is the
-    initial one, h0 and c0 get the whole gradient of the final state, and all weights and x get a gradient of zeros.
+    Everything is checked here at each call, since weights can be replaced. With T = 0, B = 0 or all
+    lengths 0 the final state is the initial one, h0 and c0 get the whole gradient of the final
+    state, and all weights and x get a gradient of zeros.
     """
     cdef Sequence s = Sequence.__new__(Sequence)
     cdef Node node
@@ -643,7 +662,8 @@ cdef int sequence_rule(Node node, Tensor _) except -1:
     s.check_guard(node.name)
     if not node.run.create_graph:
         return s.backward(node, node.outputs)
-    # Second order: run the sequence again, op by op, from aliases of the inputs, and differentiate that.
+    # Second order: run the sequence again, op by op, from aliases of the inputs, and differentiate
+    # that.
     if s.clip:
         raise no_second_order(node.name)
     if s.composed is None:

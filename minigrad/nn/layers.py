@@ -1,4 +1,5 @@
 """The layers that are no sequences: Linear, Embedding, Dropout."""
+
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from minigrad.random import Generator, checked_probability, dropout
 
 
 class Linear(Module):
-    """The slide's linear layer x W + b, with W (d, k) stored as on the slide: Linear(d, k, bias=True, dtype=float32, rng=None).
+    """The slide's linear layer x W + b, with W (d, k) stored as on the slide: Linear(d, k,
+    bias=True, dtype=float32, rng=None).
 
     W is Glorot-uniform, b zero. x: (..., d); the result is (..., k).
 
@@ -23,7 +25,12 @@ class Linear(Module):
     """
 
     def __init__(
-        self, d: int, k: int, bias: bool = True, dtype: Any = np.float32, rng: np.random.Generator | None = None
+        self,
+        d: int,
+        k: int,
+        bias: bool = True,
+        dtype: Any = np.float32,
+        rng: np.random.Generator | None = None,
     ) -> None:
         d, k, dtype = size("linear", "d", d), size("linear", "k", k), checked_dtype(dtype, "linear")
         self.weight = Parameter(glorot(numbers("linear", rng), d, k), dtype)
@@ -50,30 +57,40 @@ class Linear(Module):
             raise TypeError(f"linear: x must be a Tensor, got {type(x).__name__}")
         if x.dtype != self.weight.dtype:
             hint = f"convert the input with x.astype('{self.weight.dtype}')"
-            raise TypeError(f"linear: x has dtype {x.dtype}, the weights have {self.weight.dtype}: {hint}")
+            raise TypeError(
+                f"linear: x has dtype {x.dtype}, the weights have {self.weight.dtype}: {hint}"
+            )
         if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
-            raise ValueError(f"linear: x must have shape (..., {self.weight.shape[0]}) = (..., d), got {x.shape}")
+            raise ValueError(
+                f"linear: x must have shape (..., {self.weight.shape[0]}) = (..., d), got {x.shape}"
+            )
         if self.bias is None or x.ndim < 2:
             product = matmul(x, self.weight)
             return product if self.bias is None else product + self.bias
         return addmm(self.bias, x, self.weight)
 
     def options(self) -> str:
-        return ", ".join(map(str, self.weight.shape)) + ("" if self.bias is not None else ", bias=False")
+        return ", ".join(map(str, self.weight.shape)) + (
+            "" if self.bias is not None else ", bias=False"
+        )
 
 
 class Embedding(Module):
-    """A table of n vectors of length d, standard normal at first: Embedding(n, d, dtype=float32, rng=None). indices: ints of
-    any shape; the result is (..., d).
+    """A table of n vectors of length d, standard normal at first: Embedding(n, d, dtype=float32,
+    rng=None). indices: ints of any shape; the result is (..., d).
 
     >>> import minigrad as mg
     >>> mg.nn.Embedding(10, 3)([1, 2]).shape
     (2, 3)
     """
 
-    def __init__(self, n: int, d: int, dtype: Any = np.float32, rng: np.random.Generator | None = None) -> None:
+    def __init__(
+        self, n: int, d: int, dtype: Any = np.float32, rng: np.random.Generator | None = None
+    ) -> None:
         shape = size("embedding", "n", n), size("embedding", "d", d)
-        self.weight = Parameter(numbers("embedding", rng).standard_normal(shape), checked_dtype(dtype, "embedding"))
+        self.weight = Parameter(
+            numbers("embedding", rng).standard_normal(shape), checked_dtype(dtype, "embedding")
+        )
 
     def _check_weights(self) -> None:
         if not isinstance(self.weight, Tensor):
@@ -90,8 +107,8 @@ class Embedding(Module):
 
 
 class Dropout(Module):
-    """In training, sets each element to 0 with probability p and scales the rest by 1 / (1 - p): Dropout(p, generator=None).
-    Else the identity.
+    """In training, sets each element to 0 with probability p and scales the rest by 1 / (1 - p):
+    Dropout(p, generator=None). Else the identity.
 
     >>> import minigrad as mg
     >>> layer = mg.nn.Dropout(0.5).eval()
@@ -101,7 +118,9 @@ class Dropout(Module):
 
     def __init__(self, p: float, generator: Generator | None = None) -> None:
         if generator is not None and not isinstance(generator, Generator):
-            raise TypeError(f"dropout: generator must be a minigrad.Generator or None, got {type(generator).__name__}")
+            raise TypeError(
+                f"dropout: generator must be a minigrad.Generator or None, got {type(generator).__name__}"
+            )
         self.p, self.generator = checked_probability(p, "dropout"), generator
 
     def forward(self, x: Tensor) -> Tensor:

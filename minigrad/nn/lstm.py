@@ -1,4 +1,5 @@
 """The LSTM: the cell, one step at a time, and the layer that runs it over sequences."""
+
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ from minigrad.ops.shape import split
 
 
 class LSTMCell(Cell):
-    """The slides' LSTM. LSTMCell(input_size, hidden_size, bias=True, peepholes=False, layer_norm=False, dtype=float32, rng=None).
+    """The slides' LSTM. LSTMCell(input_size, hidden_size, bias=True, peepholes=False,
+    layer_norm=False, dtype=float32, rng=None).
 
-    i, f, o = sigmoid(x W + h U + b), g = tanh(x W + h U + b), each with its own columns; c' = f c + i g; h' = o tanh c'. The
-    gates stand in the order i, f, g, o. peepholes: i and f see p_i c and p_f c, o sees p_o c' (Gers and Schmidhuber 2000).
-    layer_norm: x W and h U and, before its tanh, c' are normalised over the units and scaled (Ba, Kiros and Hinton 2016,
-    equations 20 to 22).
+    i, f, o = sigmoid(x W + h U + b), g = tanh(x W + h U + b), each with its own columns; c' = f c +
+    i g; h' = o tanh c'. The gates stand in the order i, f, g, o. peepholes: i and f see p_i c and
+    p_f c, o sees p_o c' (Gers and Schmidhuber 2000).
+    layer_norm: x W and h U and, before its tanh, c' are normalised over the units and scaled (Ba,
+    Kiros and Hinton 2016, equations 20 to 22).
 
     >>> import minigrad as mg
     >>> h, c = mg.nn.LSTMCell(3, 4)(mg.ones((2, 3)))
@@ -62,13 +65,16 @@ class LSTMCell(Cell):
         return weights
 
     def start(self, weights: Weights) -> tuple:
-        """The weights, the peepholes one by one, and the scales and the shift of the layer norm; None for what is not there."""
+        """The weights, the peepholes one by one, and the scales and the shift of the layer norm;
+        None for what is not there."""
         p = None if weights.p is None else [weights.p[k] for k in range(3)]
         if not self.layer_norm:
             return weights, p, None
         return weights, p, (self.scale_x, self.scale_h, self.scale_c, self.shift_c)
 
-    def step(self, weights: tuple, x: Tensor, h: Tensor, c: Tensor, hm: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        self, weights: tuple, x: Tensor, h: Tensor, c: Tensor, hm: Tensor
+    ) -> tuple[Tensor, Tensor]:
         w, p, norm = weights
         if norm is not None:
             scale_x, scale_h, scale_c, shift_c = norm
@@ -85,13 +91,17 @@ class LSTMCell(Cell):
         seen = c if norm is None else normalised(c) * scale_c + shift_c
         return o * tanh(seen), c
 
-    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """One step: x (B, I), state (h, c), each (B, H), or None for zeros -> (h, c)."""
         if state is None:
             self._check(x)
             state = self.initial(x.shape[0]), self.initial(x.shape[0])
         if not isinstance(state, tuple) or len(state) != 2:
-            got = type(state).__name__ + (f" of length {len(state)}" if isinstance(state, tuple) else "")
+            got = type(state).__name__ + (
+                f" of length {len(state)}" if isinstance(state, tuple) else ""
+            )
             raise TypeError(f"{self.op}: state must be (h, c), got {got}")
         self._check(x, ("h", state[0]), ("c", state[1]))
         return self.step(self.start(self.weights()), x, *state, state[0])
@@ -103,10 +113,12 @@ def normalised(x: Tensor) -> Tensor:
 
 
 class LSTM(_Recurrent):
-    """Long short-term memory over a whole sequence (slides: LSTM): i, f, o = sigmoid, g = tanh, c' = f c + i g, h' = o tanh c'.
+    """Long short-term memory over a whole sequence (slides: LSTM): i, f, o = sigmoid, g = tanh, c'
+    = f c + i g, h' = o tanh c'.
 
-    (input_size, hidden_size, num_layers=1, bidirectional=False, merge="concat", bias=True, dropout=0.0, recurrent_dropout=0.0,
-    peepholes=False, checkpoint=None, clip_state_grad=None, dtype=float32, rng=None): as for RNN.
+    (input_size, hidden_size, num_layers=1, bidirectional=False, merge="concat", bias=True,
+    dropout=0.0, recurrent_dropout=0.0, peepholes=False, checkpoint=None, clip_state_grad=None,
+    dtype=float32, rng=None): as for RNN.
 
     >>> import numpy as np, minigrad as mg
     >>> layer = mg.nn.LSTM(3, 4, bidirectional=True)
@@ -118,10 +130,34 @@ class LSTM(_Recurrent):
     State = CellState
     cell_type = LSTMCell
 
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bidirectional: bool = False, merge: Any = "concat",
-                 bias: bool = True, dropout: float = 0.0, recurrent_dropout: float = 0.0, *, peepholes: bool = False,
-                 checkpoint: str | None = None, clip_state_grad: float | None = None, dtype: Any = np.float32,
-                 rng: Any = None) -> None:
-        super().__init__(lambda size: LSTMCell(size, hidden_size, bias=bias, peepholes=peepholes, dtype=dtype, rng=rng),
-                         input_size, hidden_size, num_layers, bidirectional, merge, dropout, recurrent_dropout, checkpoint,
-                         clip_state_grad)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        merge: Any = "concat",
+        bias: bool = True,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        *,
+        peepholes: bool = False,
+        checkpoint: str | None = None,
+        clip_state_grad: float | None = None,
+        dtype: Any = np.float32,
+        rng: Any = None,
+    ) -> None:
+        super().__init__(
+            lambda size: LSTMCell(
+                size, hidden_size, bias=bias, peepholes=peepholes, dtype=dtype, rng=rng
+            ),
+            input_size,
+            hidden_size,
+            num_layers,
+            bidirectional,
+            merge,
+            dropout,
+            recurrent_dropout,
+            checkpoint,
+            clip_state_grad,
+        )

@@ -1,6 +1,7 @@
-"""Module and Parameter, and the three layers that are no sequences: Linear, Embedding, Dropout. Recurrent cells are in
-cells.py.
+"""Module and Parameter, and the three layers that are no sequences: Linear, Embedding, Dropout.
+Recurrent cells are in cells.py.
 """
+
 import functools
 import gc
 import types
@@ -28,15 +29,18 @@ class Parameter(Tensor):
 
 
 def tensor_of(op: str, name: str, value: Any, dtype: Any) -> Tensor:
-    """`value` as a Tensor of this dtype: itself, or a copy, since backward reads it again and arrays are often filled anew."""
+    """`value` as a Tensor of this dtype: itself, or a copy, since backward reads it again and
+    arrays are often filled anew."""
     if not isinstance(value, Tensor):
         try:
             value = Tensor(value, dtype=None if hasattr(value, "dtype") else dtype)
         except (TypeError, ValueError) as error:
             raise type(error)(str(error).replace("Tensor: data", f"{op}: {name}", 1)) from None
     if value.dtype != dtype:
-        raise TypeError(f"{op}: {name} has dtype {value.dtype}, the weights have {dtype}: "
-                        f"convert the input with {name}.astype('{dtype}')")
+        raise TypeError(
+            f"{op}: {name} has dtype {value.dtype}, the weights have {dtype}: "
+            f"convert the input with {name}.astype('{dtype}')"
+        )
     return value
 
 
@@ -100,7 +104,8 @@ def _open(value: Any) -> bool:
 
 
 def _within(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """(name, thing) of the Parameters and Modules in a value: itself, or inside of lists, tuples and dicts with string keys."""
+    """(name, thing) of the Parameters and Modules in a value: itself, or inside of lists, tuples
+    and dicts with string keys."""
     if isinstance(value, (Parameter, Module)):
         yield name, value
         return
@@ -123,7 +128,8 @@ def _within(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterator[tupl
 
 
 def _referents(thing: Any) -> list[Any]:
-    """What an object holds. Of a function its closure and its defaults, not the globals that it can name."""
+    """What an object holds. Of a function its closure and its defaults, not the globals that it can
+    name."""
     if isinstance(thing, types.FunctionType):
         return [thing.__closure__, thing.__defaults__, thing.__kwdefaults__, vars(thing)]
     if isinstance(thing, np.ndarray):
@@ -133,7 +139,8 @@ def _referents(thing: Any) -> list[Any]:
 
 @functools.lru_cache(maxsize=1024)
 def _class_attributes(kind: type) -> tuple[str, ...]:
-    """Names in a Module's class, and in those it is made from, that may lead to a Parameter or a Module: slots, and values."""
+    """Names in a Module's class, and in those it is made from, that may lead to a Parameter or a
+    Module: slots, and values."""
     return tuple(
         name
         for base in kind.__mro__[: kind.__mro__.index(Module)]
@@ -146,7 +153,8 @@ def _class_attributes(kind: type) -> tuple[str, ...]:
 
 
 def _out_of_reach(start: Any, reached: set[int]) -> tuple[Any, Any] | None:
-    """A Parameter or Module that `start` holds and that is not among those reached, with what holds it; or None."""
+    """A Parameter or Module that `start` holds and that is not among those reached, with what holds
+    it; or None."""
     seen, stack = {id(start)}, [(start, start)]
     while stack:
         thing, holder = stack.pop()
@@ -173,13 +181,16 @@ def _out_of_reach(start: Any, reached: set[int]) -> tuple[Any, Any] | None:
 class Module:
     """What holds parameters, and other modules, as attributes; calling it calls its `forward`.
 
-    Parameters and modules are found in attributes and in lists, tuples and dicts with string keys there, nested too; their names
-    lead there: ``weight``, ``layers.0.weight``, ``heads.tags.bias``. One that the module holds in any other way (a set, a plain
-    object, a closure, a dict with other keys, a class attribute) would be neither trained nor saved: that is a TypeError when the
-    module is called for the first time and whenever its parameters or modules are asked for. So is a plain Tensor in the place of
-    a parameter, but not in a call: there it serves to differentiate with respect to it. Two things of one name are a ValueError.
+    Parameters and modules are found in attributes and in lists, tuples and dicts with string keys
+    there, nested too; their names lead there: ``weight``, ``layers.0.weight``, ``heads.tags.bias``.
+    One that the module holds in any other way (a set, a plain object, a closure, a dict with other
+    keys, a class attribute) would be neither trained nor saved: that is a TypeError when the module
+    is called for the first time and whenever its parameters or modules are asked for. So is a plain
+    Tensor in the place of a parameter, but not in a call: there it serves to differentiate with
+    respect to it. Two things of one name are a ValueError.
 
-    Copies (copy.deepcopy, pickle) have parameters and gradients of their own. Activations that the module keeps are copied as
+    Copies (copy.deepcopy, pickle) have parameters and gradients of their own. Activations that the
+    module keeps are copied as
     constants: the graph that they were made by, and hooks, stay with the original.
 
     >>> import minigrad as mg
@@ -196,7 +207,8 @@ class Module:
     )
     """
 
-    # Not in vars(module), which is the user's. _checked: since the last look for what is out of reach no attribute was set.
+    # Not in vars(module), which is the user's. _checked: since the last look for what is out of
+    # reach no attribute was set.
     # _replaced: names of Parameters that a plain Tensor has taken the place of.
     __slots__ = ("__dict__", "__weakref__", "_checked", "_replaced")
 
@@ -236,7 +248,8 @@ class Module:
         object.__setattr__(self, "_checked", False)
 
     def _members(self) -> list[tuple[str, "Parameter | Module"]]:
-        """(name, thing) of what this module holds itself: its Parameters, then its Modules, in the order of assignment."""
+        """(name, thing) of what this module holds itself: its Parameters, then its Modules, in the
+        order of assignment."""
         members = [found for name, value in vars(self).items() for found in _within(value, name)]
         return sorted(members, key=lambda member: isinstance(member[1], Module))
 
@@ -297,9 +310,7 @@ class Module:
         return found
 
     def _two_of_one_name(self, name: str) -> ValueError:
-        return ValueError(
-            f"{type(self).__name__}: two parameters or modules have the name {name}"
-        )
+        return ValueError(f"{type(self).__name__}: two parameters or modules have the name {name}")
 
     def _check_replaced(self, path: str) -> None:
         """A plain Tensor in the place of a Parameter would be neither trained nor saved."""
@@ -319,9 +330,7 @@ class Module:
         hidden = _out_of_reach(value, reached)
         if hidden is not None:
             thing, holder = hidden
-            kind = (
-                "Parameter" if isinstance(thing, Parameter) else f"module {type(thing).__name__}"
-            )
+            kind = "Parameter" if isinstance(thing, Parameter) else f"module {type(thing).__name__}"
             place = "a class attribute" if holder is thing else f"a {type(holder).__name__}"
             raise TypeError(
                 f"{type(self).__name__}: {path + '.' if path else ''}{name} holds a {kind} in {place}, where it is neither "
@@ -329,7 +338,8 @@ class Module:
             )
 
     def _check_reach(self) -> None:
-        """Before the first call, and after attributes were set: look for what is out of reach, here and inside."""
+        """Before the first call, and after attributes were set: look for what is out of reach, here
+        and inside."""
         for _, module in self._walk(running=True):
             if isinstance(module, Module):
                 module._check_weights()
@@ -348,7 +358,8 @@ class Module:
         return copy
 
     def children(self) -> Iterator[tuple[str, "Module"]]:
-        """(name, module) of the modules directly inside, those in lists, tuples and dicts too, in the order of assignment."""
+        """(name, module) of the modules directly inside, those in lists, tuples and dicts too, in
+        the order of assignment."""
         self._walk()
         for name, member in self._members():
             if isinstance(member, Module):
@@ -361,7 +372,8 @@ class Module:
                 yield member
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """(name, parameter) of all parameters, each once; the name leads there, as in ``hidden.weight``."""
+        """(name, parameter) of all parameters, each once; the name leads there, as in
+        ``hidden.weight``."""
         for name, member in self._walk():
             if isinstance(member, Parameter):
                 yield name, member
@@ -393,8 +405,8 @@ class Module:
         return {name: parameter.numpy().copy() for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set all parameters from arrays by name. Anything missing, unexpected, or of another shape or dtype is one ValueError
-        that lists it all; then no parameter has changed."""
+        """Set all parameters from arrays by name. Anything missing, unexpected, or of another shape
+        or dtype is one ValueError that lists it all; then no parameter has changed."""
         if not isinstance(state, Mapping):
             raise TypeError(
                 f"load_state_dict: state must be a dict of arrays, got {type(state).__name__}"
@@ -454,7 +466,8 @@ def _hint(state: Any) -> str:
 
 
 def _array_for(parameter: Parameter, value: Any) -> tuple[str, np.ndarray | None]:
-    """(what is wrong, None), or ("", a copy of the value that fits the parameter): it may be a view of another parameter."""
+    """(what is wrong, None), or ("", a copy of the value that fits the parameter): it may be a view
+    of another parameter."""
     if not isinstance(
         value, (Tensor, np.ndarray, np.generic, list, tuple, float, int)
     ) and not hasattr(value, "__array__"):

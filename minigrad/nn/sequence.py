@@ -1,4 +1,5 @@
-"""Loops over cells: a sequence through one cell, op by op, and the merging of two directions. Time-major: x is (T, B, I)."""
+"""Loops over cells: a sequence through one cell, op by op, and the merging of two directions.
+Time-major: x is (T, B, I)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,18 +28,20 @@ def unroll(
     weights: Weights | None = None,
     clip_state_grad: float | None = None,
 ) -> tuple:
-    """Run x (T, B, I) through a cell, step by step; return out (T, B, H) and the state at each row's own end: h, or (h, c) for
-    an LSTMCell.
+    """Run x (T, B, I) through a cell, step by step; return out (T, B, H) and the state at each
+    row's own end: h, or (h, c) for an LSTMCell.
 
-    state: the initial h, or (h, c); None for zeros. lengths: (B,) ints from 0 to T: past its length a row's state stands still,
-    its output is 0, and whatever x holds there, even NaN, changes nothing. reset: bool (T, B): where true the row starts anew
-    from zeros before the step, and no gradient passes. reverse: from the last step to the first, each row from its own end.
-    mask: (B, H), multiplies h before the recurrent product at every step. weights: in place of the cell's own. clip_state_grad:
-    at every step the gradients that it hands to the state before it, of h and of c, are clipped to this bound, each element by
-    itself (slide: gradient clipping); such a gradient cannot be differentiated again.
+    state: the initial h, or (h, c); None for zeros. lengths: (B,) ints from 0 to T: past its length
+    a row's state stands still, its output is 0, and whatever x holds there, even NaN, changes
+    nothing. reset: bool (T, B): where true the row starts anew from zeros before the step, and no
+    gradient passes. reverse: from the last step to the first, each row from its own end.
+    mask: (B, H), multiplies h before the recurrent product at every step. weights: in place of the
+    cell's own. clip_state_grad: at every step the gradients that it hands to the state before it,
+    of h and of c, are clipped to this bound, each element by itself (slide: gradient clipping);
+    such a gradient cannot be differentiated again.
 
-    Where no step runs (T = 0, B = 0, all lengths 0) the final state is the initial one, and x and the weights get a gradient of
-    zeros, as from the fused layers.
+    Where no step runs (T = 0, B = 0, all lengths 0) the final state is the initial one, and x and
+    the weights get a gradient of zeros, as from the fused layers.
 
     >>> import minigrad as mg
     >>> out, (h, c) = mg.nn.unroll(mg.nn.LSTMCell(3, 4), mg.ones((5, 2, 3)), lengths=[5, 2])
@@ -80,8 +83,8 @@ def unroll(
         return no_steps(x, h, c, parts)
     outputs = []
     for t in range(T - 1, -1, -1) if reverse else range(T):
-        # What later steps make of the state is one value, gathered in a node of its own, and is added to the output's gradient
-        # as a whole.
+        # What later steps make of the state is one value, gathered in a node of its own, and is
+        # added to the output's gradient as a whole.
         h, c = carry(h), carry(c) if two else None
         alive = None if lengths is None else (t < lengths)[:, None]
         x_t = x[t] if alive is None else where(alive, x[t], 0.0)
@@ -102,7 +105,8 @@ def unroll(
 
 
 def no_steps(x: Tensor, h: Tensor, c: Tensor | None, parts: Any) -> tuple:
-    """unroll for T = 0: nothing is computed, but the results come from all inputs, so that each has a gradient, of zeros."""
+    """unroll for T = 0: nothing is computed, but the results come from all inputs, so that each has
+    a gradient, of zeros."""
     nothing = sum_of_none([x, h, c, *tensors_of(parts)])
     out = zeros((0, *h.shape), h.dtype) + nothing
     nowhere = np.zeros(h.shape, bool)
@@ -111,7 +115,8 @@ def no_steps(x: Tensor, h: Tensor, c: Tensor | None, parts: Any) -> tuple:
 
 
 def sum_of_none(tensors: list[Tensor | None]) -> Tensor:
-    """0, as the square of a sum of no elements of the tensors: so are its derivatives of first and second order."""
+    """0, as the square of a sum of no elements of the tensors: so are its derivatives of first and
+    second order."""
     total = None
     for x in tensors:
         if x is not None:
@@ -160,8 +165,8 @@ def checked_merge(op: str, merge: Any) -> Any:
 def merge_directions(
     forward: Tensor, backward: Tensor, merge: str | Callable[[Tensor, Tensor], Any] | None
 ) -> Any:
-    """The slide's y_n = [h_n, g_n] and its alternatives: "concat", "sum", "mean", "mul", a function of both, or None for the
-    pair.
+    """The slide's y_n = [h_n, g_n] and its alternatives: "concat", "sum", "mean", "mul", a function
+    of both, or None for the pair.
 
     >>> import minigrad as mg
     >>> mg.nn.merge_directions(mg.ones(2), mg.zeros(2), "mean")
@@ -196,7 +201,8 @@ def merge_directions(
 def bidirectional(
     forward: Cell, backward: Cell, x: Tensor, merge: Any = "concat", *, lengths: Any = None
 ) -> Any:
-    """The slide's bidirectional network, op by op: two cells over x (T, B, I), one from each end, their outputs merged.
+    """The slide's bidirectional network, op by op: two cells over x (T, B, I), one from each end,
+    their outputs merged.
 
     >>> import minigrad as mg
     >>> cells = mg.nn.RNNCell(3, 4), mg.nn.RNNCell(3, 4)

@@ -1,14 +1,18 @@
-"""How much a recurrent matrix stretches: its spectral radius, its norm, the norms of its powers; scaling to a given radius.
+"""How much a recurrent matrix stretches: its spectral radius, its norm, the norms of its powers;
+scaling to a given radius.
 
-The slide on explosion and vanishing multiplies a gradient n times by W1 transposed. Three numbers say what this can do to it:
+The slide on explosion and vanishing multiplies a gradient n times by W1 transposed. Three numbers
+say what this can do to it:
 
-    norm            sigma = max |v A| / |v|, the largest singular value: one product stretches by sigma at most, n by sigma^n
-    spectral radius rho = the largest modulus of an eigenvalue: |A^n|^(1/n) goes to rho (Gelfand); rho <= sigma
-    norms of powers |A^n|: what n products stretch by at most, if nothing stands between them
+    norm            sigma = max |v A| / |v|, the largest singular value: one product stretches by
+    sigma at most, n by sigma^n spectral radius rho = the largest modulus of an eigenvalue:
+    |A^n|^(1/n) goes to rho (Gelfand); rho <= sigma norms of powers |A^n|: what n products stretch by at most, if nothing stands between them
 
-rho = sigma for normal matrices, as the orthogonal ones that the layers start with are, times any number. A matrix and its
-transpose have the same three. All is computed in float64 by LAPACK, through NumPy.
+rho = sigma for normal matrices, as the orthogonal ones that the layers start with are, times any
+number. A matrix and its transpose have the same three. All is computed in float64 by LAPACK,
+through NumPy.
 """
+
 from typing import Any
 
 import numpy as np
@@ -24,7 +28,9 @@ def _matrix(op: str, matrix: Any) -> np.ndarray:
     if values.dtype.kind not in "fiu":
         raise TypeError(f"{op}: matrix must hold real numbers, got {values.dtype}")
     if values.ndim != 2 or values.shape[0] != values.shape[1]:
-        raise ValueError(f"{op}: matrix must be square, such as one gate's (hidden_size, hidden_size), got shape {values.shape}")
+        raise ValueError(
+            f"{op}: matrix must be square, such as one gate's (hidden_size, hidden_size), got shape {values.shape}"
+        )
     if not np.isfinite(values).all():
         raise ValueError(f"{op}: matrix must be finite, got NaN or infinity")
     return values.astype(np.float64)
@@ -72,14 +78,18 @@ def scale_spectral_radius_(matrix: Tensor, radius: float) -> Tensor:
     op = "scale_spectral_radius_"
     if not isinstance(matrix, Tensor):
         raise TypeError(f"{op}: matrix must be a Tensor, got {type(matrix).__name__}")
-    if isinstance(radius, (bool, np.bool_)) or not isinstance(radius, (int, float, np.integer, np.floating)):
+    if isinstance(radius, (bool, np.bool_)) or not isinstance(
+        radius, (int, float, np.integer, np.floating)
+    ):
         raise TypeError(f"{op}: radius must be a number, got {type(radius).__name__}")
     if not 0 <= radius < np.inf:
         raise ValueError(f"{op}: radius must be from 0 below inf, got {radius}")
     values = _matrix(op, matrix)
     present = spectral_radius(values)
     if not present and radius:
-        raise ValueError(f"{op}: the matrix has the spectral radius 0, no number scales it to {radius}")
+        raise ValueError(
+            f"{op}: the matrix has the spectral radius 0, no number scales it to {radius}"
+        )
     with no_grad():
         matrix[...] = (values * (radius / present if radius else 0.0)).astype(matrix.dtype)
     return matrix

@@ -1,9 +1,12 @@
-"""The recurrent layers that run whole sequences in C: RNN, LSTM, GRU, several layers deep, in one direction or both.
+"""The recurrent layers that run whole sequences in C: RNN, LSTM, GRU, several layers deep, in one
+direction or both.
 
-A layer is a stack of cells of cells.py: the cells hold the weights, and the layer runs them over the sequence by recurrent.pyx
-instead of op by op. Both forms compute the same; sequence.unroll runs a cell op by op. What is added here: the checks of what a
-layer is called with, stacking, merging the two directions, dropout between layers.
+A layer is a stack of cells of cells.py: the cells hold the weights, and the layer runs them over
+the sequence by recurrent.pyx instead of op by op. Both forms compute the same; sequence.unroll runs
+a cell op by op. What is added here: the checks of what a layer is called with, stacking, merging
+the two directions, dropout between layers.
 """
+
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -34,11 +37,24 @@ class _Recurrent(Module):
     State: ClassVar[type] = HiddenState
     cell_type: ClassVar[type]
 
-    def __init__(self, make_cell: Callable[[int], Cell], input_size: int, hidden_size: int, num_layers: int, bidirectional: bool,
-                 merge: Any, dropout: float, recurrent_dropout: float, checkpoint: str | None,
-                 clip_state_grad: float | None) -> None:
+    def __init__(
+        self,
+        make_cell: Callable[[int], Cell],
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bidirectional: bool,
+        merge: Any,
+        dropout: float,
+        recurrent_dropout: float,
+        checkpoint: str | None,
+        clip_state_grad: float | None,
+    ) -> None:
         self.op = op = type(self).__name__.lower()
-        self.input_size, self.hidden_size = size(op, "input_size", input_size), size(op, "hidden_size", hidden_size)
+        self.input_size, self.hidden_size = (
+            size(op, "input_size", input_size),
+            size(op, "hidden_size", hidden_size),
+        )
         self.num_layers = size(op, "num_layers", num_layers)
         if self.num_layers > MAX_LAYERS:
             raise ValueError(f"{op}: num_layers must be at most {MAX_LAYERS}, got {num_layers}")
@@ -70,12 +86,15 @@ class _Recurrent(Module):
         return self._merged([probe, probe], self._merge_of(last=False)).shape[-1]
 
     def _merged(self, outputs: list[Tensor], merge: Any) -> Any:
-        """The outputs of the two directions as one; a function of the user's must return a Tensor of as many steps and rows."""
+        """The outputs of the two directions as one; a function of the user's must return a Tensor
+        of as many steps and rows."""
         merged = merge_directions(*outputs, merge)
         if callable(merge):
             T, B, _ = outputs[0].shape
             if not isinstance(merged, Tensor):
-                raise TypeError(f"{self.op}: merge must return a Tensor, got {type(merged).__name__}")
+                raise TypeError(
+                    f"{self.op}: merge must return a Tensor, got {type(merged).__name__}"
+                )
             if merged.ndim != 3 or merged.shape[:2] != (T, B) or not merged.shape[2]:
                 raise ValueError(
                     f"{self.op}: merge must return the shape ({T}, {B}, features) = "
@@ -84,7 +103,8 @@ class _Recurrent(Module):
         return merged
 
     def _merge_of(self, last: bool) -> Any:
-        """How a layer merges: None keeps the last layer's two outputs apart, those of the layers below it are concatenated."""
+        """How a layer merges: None keeps the last layer's two outputs apart, those of the layers
+        below it are concatenated."""
         return "concat" if self.merge is None and not last else self.merge
 
     # -- checks: all of them before anything runs
@@ -99,7 +119,9 @@ class _Recurrent(Module):
                 f"or make the layer with dtype={x.dtype}"
             )
         if x.ndim != 3 or x.shape[2] != self.input_size:
-            raise ValueError(f"{self.op}: x must have shape (T, B, {self.input_size}) = (time, batch, input_size), got {x.shape}")
+            raise ValueError(
+                f"{self.op}: x must have shape (T, B, {self.input_size}) = (time, batch, input_size), got {x.shape}"
+            )
         return x
 
     def _check_state(self, state: Any, B: int) -> tuple[Tensor, ...]:
@@ -108,15 +130,20 @@ class _Recurrent(Module):
             state = (state,)
         if not isinstance(state, tuple) or len(state) != len(names):
             expected = "(h0, c0)" if len(names) == 2 else "h0"
-            raise TypeError(f"{self.op}: state must be {expected}, each of shape (num_layers * directions, batch, hidden_size), "
-                            f"got {type(state).__name__}" + (f" of length {len(state)}" if isinstance(state, tuple) else ""))
+            raise TypeError(
+                f"{self.op}: state must be {expected}, each of shape (num_layers * directions, batch, hidden_size), "
+                f"got {type(state).__name__}"
+                + (f" of length {len(state)}" if isinstance(state, tuple) else "")
+            )
         shape = (len(self.cells), B, self.hidden_size)
         checked = []
         for name, value in zip(names, state, strict=True):
             if not isinstance(value, Tensor):
                 raise TypeError(f"{self.op}: {name}0 must be a Tensor, got {type(value).__name__}")
             if value.dtype != self.cells[0].W.dtype:
-                raise TypeError(f"{self.op}: {name}0 has dtype {value.dtype}, the weights have {self.cells[0].W.dtype}")
+                raise TypeError(
+                    f"{self.op}: {name}0 has dtype {value.dtype}, the weights have {self.cells[0].W.dtype}"
+                )
             if value.shape != shape:
                 leading = "num_layers * 2" if self.bidirectional else "num_layers"
                 raise ValueError(
@@ -129,7 +156,9 @@ class _Recurrent(Module):
         """What a user may have changed since the layer was made."""
         if len(self.cells) != self.num_layers * len(self.directions):
             expected = self.num_layers * len(self.directions)
-            raise ValueError(f"{self.op}: cells must be {expected} = num_layers * directions, got {len(self.cells)}")
+            raise ValueError(
+                f"{self.op}: cells must be {expected} = num_layers * directions, got {len(self.cells)}"
+            )
         for k, cell in enumerate(self.cells):
             if type(cell) is not self.cell_type or getattr(cell, "layer_norm", False):
                 got = "one with layer_norm" if type(cell) is self.cell_type else type(cell).__name__
@@ -140,14 +169,24 @@ class _Recurrent(Module):
 
     # -- running
 
-    def forward(self, x: Tensor, state: Any = None, lengths: Any = None, reset: Any = None, trace: bool = False) -> tuple:
-        """Run the layer over x (T, B, input_size); return out (T, B, features) and the state after each sequence's own end.
+    def forward(
+        self,
+        x: Tensor,
+        state: Any = None,
+        lengths: Any = None,
+        reset: Any = None,
+        trace: bool = False,
+    ) -> tuple:
+        """Run the layer over x (T, B, input_size); return out (T, B, features) and the state after
+        each sequence's own end.
 
-        state: as returned, or None for zeros. lengths: B integers from 0 to T in any order: steps past a row's length are not
-        computed, their output is zero, and whatever x holds there, even NaN, changes nothing. reset: bool (T, B): row b starts
-        anew, from zeros, before step t, and no gradient passes. trace=True returns a third value: for each layer and direction
-        a dict of read-only arrays (T, B, H): the gates by name, "c" and "h". Where no step runs (T = 0, B = 0, all lengths 0) the
-        output is empty or zero, the final state is the initial one, and x and the weights get a gradient of zeros.
+        state: as returned, or None for zeros. lengths: B integers from 0 to T in any order: steps
+        past a row's length are not computed, their output is zero, and whatever x holds there, even
+        NaN, changes nothing. reset: bool (T, B): row b starts anew, from zeros, before step t, and
+        no gradient passes. trace=True returns a third value: for each layer and direction a dict of
+        read-only arrays (T, B, H): the gates by name, "c" and "h". Where no step runs (T = 0, B =
+        0, all lengths 0) the output is empty or zero, the final state is the initial one, and x and
+        the weights get a gradient of zeros.
         """
         self._check_layer()
         x, trace = self._check_input(x), flag(self.op, "trace", trace)
@@ -158,17 +197,27 @@ class _Recurrent(Module):
         if self.clip_state_grad is not None:
             checked_clip(self.op, "clip_state_grad", self.clip_state_grad)
         finals, traces = [], []
-        vars(self)["telemetry"] = []  # as an attribute it would be checked like one that a user sets
+        vars(self)[
+            "telemetry"
+        ] = []  # as an attribute it would be checked like one that a user sets
         for layer in range(self.num_layers):
             last, outputs = layer == self.num_layers - 1, []
             merge = self._merge_of(last) if self.bidirectional else None
             concatenated = self.bidirectional and merge == "concat"
-            room, halves = room_for_directions(x, self.hidden_size) if concatenated else (None, [None] * 2)
+            room, halves = (
+                room_for_directions(x, self.hidden_size) if concatenated else (None, [None] * 2)
+            )
             for d, direction in enumerate(self.directions):
                 k = layer * len(self.directions) + d
-                initial = [None] * 2 if states is None else [s[k] for s in states] + [None] * (2 - len(states))
+                initial = (
+                    [None] * 2
+                    if states is None
+                    else [s[k] for s in states] + [None] * (2 - len(states))
+                )
                 reverse = direction == "backward"
-                out, *final = self._run(self.cells[k], x, *initial, lengths, reset, reverse, layer, trace, halves[d])
+                out, *final = self._run(
+                    self.cells[k], x, *initial, lengths, reset, reverse, layer, trace, halves[d]
+                )
                 if trace:
                     traces.append(final.pop() | {"h": out.numpy()})
                 outputs.append(out)
@@ -201,16 +250,42 @@ class _Recurrent(Module):
         telemetry = Telemetry(layer, "backward" if reverse else "forward")
         self.telemetry.append(telemetry)
 
-        def composed(x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None) -> tuple:
+        def composed(
+            x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None
+        ) -> tuple:
             state = None if h0 is None else (h0, c0) if len(self.State._fields) == 2 else h0
             out, state = unroll(
-                cell, x, state, lengths=lengths, reset=reset, reverse=reverse, mask=mask, weights=Weights(*weights)
+                cell,
+                x,
+                state,
+                lengths=lengths,
+                reset=reset,
+                reverse=reverse,
+                mask=mask,
+                weights=Weights(*weights),
             )
             return (out, *(state if isinstance(state, tuple) else (state,)))
-        return sequence(cell.kind, x, h0, c0, cell.W, cell.U, cell.b, cell.p, mask=mask,
-                        lengths=lengths, reset=reset, reverse=reverse,
-                        checkpoint=self.checkpoint == "sqrt", clip=self.clip_state_grad,
-                        telemetry=telemetry, composed=composed, trace=trace, out=out)
+
+        return sequence(
+            cell.kind,
+            x,
+            h0,
+            c0,
+            cell.W,
+            cell.U,
+            cell.b,
+            cell.p,
+            mask=mask,
+            lengths=lengths,
+            reset=reset,
+            reverse=reverse,
+            checkpoint=self.checkpoint == "sqrt",
+            clip=self.clip_state_grad,
+            telemetry=telemetry,
+            composed=composed,
+            trace=trace,
+            out=out,
+        )
 
     def first_nonfinite(self) -> dict | None:
         """Where the first value that is not finite arose in the last forward pass, also one within

@@ -1,9 +1,10 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
+# cdivision=True
 """The elementwise ops: arithmetic with broadcasting, and functions of one variable.
 
-Each op is one block: the formula and its derivative, the value, the rule. In the rules dy (dz) is the gradient of the op's output
-and `deliver` sums a gradient over the dimensions along which its input was broadcast. Rules are made of ops, so they can be
-differentiated again.
+Each op is one block: the formula and its derivative, the value, the rule. In the rules dy (dz) is
+the gradient of the op's output and `deliver` sums a gradient over the dimensions along which its
+input was broadcast. Rules are made of ops, so they can be differentiated again.
 """
 cimport numpy as cnp
 from libc.stddef cimport ptrdiff_t
@@ -150,7 +151,8 @@ cdef int deliver(Node node, Py_ssize_t i, Tensor dx, bint fresh) except -1:
 # z = a + b        da = dz, db = dz
 
 cpdef Tensor add(a, b):
-    """a + b, element by element, with NumPy's broadcasting; both of one dtype, Python numbers take the Tensor's.
+    """a + b, element by element, with NumPy's broadcasting; both of one dtype, Python numbers take
+    the Tensor's.
 
     >>> import minigrad as mg
     >>> mg.add(mg.Tensor([[1.0], [2.0]]), mg.Tensor([10.0, 20.0]))
@@ -224,7 +226,8 @@ cdef int mul_rule(Node node, Tensor dz) except -1:
     return 0
 
 
-# z = a / b        da = dz / b, db = -(dz / b) (a / b);  a is saved and not z, which may then be changed in place
+# z = a / b        da = dz / b, db = -(dz / b) (a / b);  a is saved and not z, which may then be
+# changed in place
 
 cpdef Tensor div(a, b):
     """a / b, element by element, with broadcasting.
@@ -267,7 +270,8 @@ cdef Tensor power(Tensor x, Tensor y):
     return map2(x, y, mg_map2_pow, "pow")
 
 cpdef Tensor pow(a, b):
-    """a ** b, element by element, with broadcasting; NaN where a is negative and b is not a whole number.
+    """a ** b, element by element, with broadcasting; NaN where a is negative and b is not a whole
+    number.
 
     >>> import minigrad as mg
     >>> mg.pow(mg.Tensor([-2.0, 3.0]), 3)
@@ -312,7 +316,8 @@ cdef int neg_rule(Node node, Tensor dy) except -1:
     return node.give(0, neg(dy), True)
 
 
-# z = max(a, b)    da = 0 where a < b, dz / 2 where a = b, else dz; db the same with b < a. Where either is NaN both get dz.
+# z = max(a, b)    da = 0 where a < b, dz / 2 where a = b, else dz; db the same with b < a. Where
+# either is NaN both get dz.
 
 cdef Tensor extreme(object a, object b, int id, Rule rule, str name):
     cdef Tensor x = left(a, b, name), y = as_operand(b, x, name)
@@ -325,7 +330,8 @@ cdef Tensor extreme(object a, object b, int id, Rule rule, str name):
     return z
 
 cpdef Tensor maximum(a, b):
-    """The larger of a and b, element by element, with broadcasting; NaN where either is. Ties share the gradient.
+    """The larger of a and b, element by element, with broadcasting; NaN where either is. Ties share
+    the gradient.
 
     >>> import minigrad as mg
     >>> mg.maximum(mg.Tensor([1.0, 5.0]), 3)
@@ -349,7 +355,8 @@ cdef int extreme_rule(Node node, Tensor dz, a_loses, b_loses, ties) except -1:
 # z = min(a, b)    the same, with the larger one in place of the smaller
 
 cpdef Tensor minimum(a, b):
-    """The smaller of a and b, element by element, with broadcasting; NaN where either is. Ties share the gradient.
+    """The smaller of a and b, element by element, with broadcasting; NaN where either is. Ties
+    share the gradient.
 
     >>> import minigrad as mg
     >>> mg.minimum(mg.Tensor([1.0, 5.0]), 3)
@@ -409,10 +416,12 @@ cdef object clip_bound(object bound, object dtype, str name):
         return dtype.type(bound)
 
 def clip(x, low=None, high=None) -> Tensor:
-    """x with what is below `low` or above `high` (numbers, or None for no bound) replaced by the bound.
+    """x with what is below `low` or above `high` (numbers, or None for no bound) replaced by the
+    bound.
 
-    The gradient passes where low <= x <= high, the bounds belong to it. If low is above high the result is high everywhere and
-    no gradient passes; a bound that is NaN makes everything NaN. A bound that float32 cannot hold is infinite for a float32 x.
+    The gradient passes where low <= x <= high, the bounds belong to it. If low is above high the
+    result is high everywhere and no gradient passes; a bound that is NaN makes everything NaN. A
+    bound that float32 cannot hold is infinite for a float32 x.
 
     >>> import minigrad as mg
     >>> mg.clip(mg.Tensor([-2.0, 0.5, 3.0]), -1, 1)

@@ -1,5 +1,6 @@
 """What is built on the sweep: vjp, jacobian, and ops whose forward and backward the user writes in
 Python; and how no_grad, enable_grad and detect_anomaly decorate functions."""
+
 import functools
 import inspect
 from threading import get_ident
@@ -20,11 +21,12 @@ from minigrad.ops.shape import stack
 
 
 def vjp(fn, inputs, v=None, create_graph=False) -> tuple:
-    """The value of fn(*inputs) and the product of the cotangent v with its Jacobian: (value, gradients).
+    """The value of fn(*inputs) and the product of the cotangent v with its Jacobian: (value,
+    gradients).
 
-    inputs: a Tensor or several. v: a cotangent for the output, or one for each of several; may be left out for scalars. The graph
-    behind the inputs is not followed and no ``grad`` changes. With create_graph=True both results can be differentiated with
-    respect to inputs that require grad.
+    inputs: a Tensor or several. v: a cotangent for the output, or one for each of several; may be
+    left out for scalars. The graph behind the inputs is not followed and no ``grad`` changes. With
+    create_graph=True both results can be differentiated with respect to inputs that require grad.
 
     >>> import minigrad as mg
     >>> value, (dx,) = mg.vjp(lambda x: x * x, mg.Tensor([1.0, 2.0]), mg.Tensor([1.0, 10.0]))
@@ -37,9 +39,17 @@ def vjp(fn, inputs, v=None, create_graph=False) -> tuple:
     with enable_grad():
         value = fn(*points)
     outputs = _tensors(value, "vjp", "what fn returns")
-    cotangents = [None] * len(outputs) if v is None else [v] if isinstance(v, (Tensor, np.ndarray)) else list(v)
+    cotangents = (
+        [None] * len(outputs)
+        if v is None
+        else [v]
+        if isinstance(v, (Tensor, np.ndarray))
+        else list(v)
+    )
     if len(cotangents) != len(outputs):
-        raise ValueError(f"vjp: v must have one entry for each of the {len(outputs)} outputs, got {len(cotangents)}")
+        raise ValueError(
+            f"vjp: v must have one entry for each of the {len(outputs)} outputs, got {len(cotangents)}"
+        )
     pairs = [(y, c) for y, c in zip(outputs, cotangents, strict=True) if y.requires_grad]
     gradients = _gradients([y for y, _ in pairs], points, [c for _, c in pairs], create_graph)
     if not create_graph:
@@ -48,10 +58,12 @@ def vjp(fn, inputs, v=None, create_graph=False) -> tuple:
 
 
 def jacobian(fn, inputs, create_graph=False):
-    """The Jacobian of fn(*inputs): a Tensor of shape output.shape + input.shape, or a tuple of them for several inputs.
+    """The Jacobian of fn(*inputs): a Tensor of shape output.shape + input.shape, or a tuple of them
+    for several inputs.
 
-    Made row by row, one sweep for each element of the output. The graph behind the inputs is not followed and no ``grad``
-    changes. With create_graph=True the result can be differentiated with respect to inputs that require grad.
+    Made row by row, one sweep for each element of the output. The graph behind the inputs is not
+    followed and no ``grad`` changes. With create_graph=True the result can be differentiated with
+    respect to inputs that require grad.
 
     >>> import minigrad as mg
     >>> mg.jacobian(lambda x: x ** 2, mg.Tensor([1.0, 3.0]))
@@ -70,8 +82,10 @@ def jacobian(fn, inputs, create_graph=False):
         rows.append(_gradients([y] if y.requires_grad else [], points, [seed], create_graph))
     with enable_grad():
         shapes = [y.shape + x.shape for x in points]
-        jacobians = tuple(stack([row[i] for row in rows]).reshape(shape) if rows else zeros(shape, y.dtype)
-                          for i, shape in enumerate(shapes))
+        jacobians = tuple(
+            stack([row[i] for row in rows]).reshape(shape) if rows else zeros(shape, y.dtype)
+            for i, shape in enumerate(shapes)
+        )
     return jacobians[0] if isinstance(inputs, Tensor) else jacobians
 
 
@@ -84,20 +98,34 @@ def _tensors(values, op, name):
 
 
 def _points(inputs, create_graph):
-    """Where a function is differentiated: aliases of the inputs, so that an input that is given twice counts as two."""
+    """Where a function is differentiated: aliases of the inputs, so that an input that is given
+    twice counts as two."""
     with enable_grad():
-        return [x.reshape(x.shape) if create_graph and x.requires_grad else x.detach().requires_grad_() for x in inputs]
+        return [
+            x.reshape(x.shape) if create_graph and x.requires_grad else x.detach().requires_grad_()
+            for x in inputs
+        ]
 
 
 def _gradients(outputs, points, cotangents, create_graph):
     """grad(), with zeros for what was not used and outputs that are constant."""
     found = [None] * len(points)
     if outputs:
-        found = grad(outputs, points, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True)
-    return tuple(zeros(x.shape, x.dtype) if dx is None else dx for x, dx in zip(points, found, strict=True))
+        found = grad(
+            outputs,
+            points,
+            cotangents,
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+    return tuple(
+        zeros(x.shape, x.dtype) if dx is None else dx for x, dx in zip(points, found, strict=True)
+    )
 
 
 # ---------------------------------------------------------------- contexts as decorators
+
 
 def in_context(context, function):
     """`function` with its body run in context(): no_grad, enable_grad or detect_anomaly.
@@ -108,6 +136,7 @@ def in_context(context, function):
         kind = "a class" if inspect.isclass(function) else type(function).__name__
         raise TypeError(f"{context.__name__}: can decorate functions, got {kind}")
     if inspect.isasyncgenfunction(function):
+
         @functools.wraps(function)
         async def wrapped(*args, **kwargs):
             generator = function(*args, **kwargs)
@@ -125,18 +154,22 @@ def in_context(context, function):
                 except BaseException as error:
                     advance = generator.athrow(error)
     elif inspect.iscoroutinefunction(function):
+
         @functools.wraps(function)
         async def wrapped(*args, **kwargs):
             return await _Steps(context, function(*args, **kwargs).__await__())
     elif inspect.isgeneratorfunction(function):
+
         @functools.wraps(function)
         def wrapped(*args, **kwargs):
             return (yield from _steps(context, function(*args, **kwargs)))
     else:
+
         @functools.wraps(function)
         def wrapped(*args, **kwargs):
             with context():
                 return function(*args, **kwargs)
+
     return wrapped
 
 
@@ -171,8 +204,10 @@ class _Steps:
 
 # ---------------------------------------------------------------- ops of the user
 
+
 class Context:
-    """What an op of the user keeps from forward to backward: Tensors by save_for_backward, anything else as an attribute.
+    """What an op of the user keeps from forward to backward: Tensors by save_for_backward, anything
+    else as an attribute.
 
     needs_input_grad: for each argument of forward, whether a gradient is wanted.
     """
@@ -180,13 +215,16 @@ class Context:
     def __init__(self, needs_input_grad):
         self.needs_input_grad = needs_input_grad
         self._saved = ()
-        self._received = {}         # thread -> what backward is given there
+        self._received = {}  # thread -> what backward is given there
 
     def save_for_backward(self, *tensors) -> None:
-        """Keep Tensors: arguments and results of forward are checked for changes in place, and can be differentiated through."""
+        """Keep Tensors: arguments and results of forward are checked for changes in place, and can
+        be differentiated through."""
         for x in tensors:
             if not isinstance(x, Tensor):
-                raise TypeError(f"save_for_backward: can keep Tensors, got {type(x).__name__}: set an attribute of ctx instead")
+                raise TypeError(
+                    f"save_for_backward: can keep Tensors, got {type(x).__name__}: set an attribute of ctx instead"
+                )
         self._saved = tensors
 
     @property
@@ -196,13 +234,15 @@ class Context:
 
 
 class Function:
-    """An op written in Python: subclass it, write forward and backward as static methods, and call `apply`.
+    """An op written in Python: subclass it, write forward and backward as static methods, and call
+    `apply`.
 
-    forward(ctx, *arguments): gets the arguments of apply, of any kind, and returns a Tensor or a tuple of them. Nothing is
-    recorded in it.
-    backward(ctx, *cotangents): gets the gradient of each result (zeros for one that was not used) and returns the gradient of
-    each argument: a Tensor of the argument's shape and dtype, or None where there is none. If it is made of ops on Tensors and
-    only arguments and results were saved, it can be differentiated again.
+    forward(ctx, *arguments): gets the arguments of apply, of any kind, and returns a Tensor or a
+    tuple of them. Nothing is recorded in it.
+    backward(ctx, *cotangents): gets the gradient of each result (zeros for one that was not used)
+    and returns the gradient of each argument: a Tensor of the argument's shape and dtype, or None
+    where there is none. If it is made of ops on Tensors and only arguments and results were saved,
+    it can be differentiated again.
 
     >>> import minigrad as mg
     >>> class Exp(mg.Function):
@@ -223,11 +263,15 @@ class Function:
 
     @staticmethod
     def forward(ctx, *arguments):
-        raise NotImplementedError("Function: a subclass must define forward(ctx, ...) as a static method")
+        raise NotImplementedError(
+            "Function: a subclass must define forward(ctx, ...) as a static method"
+        )
 
     @staticmethod
     def backward(ctx, *cotangents):
-        raise NotImplementedError("Function: a subclass must define backward(ctx, ...) as a static method")
+        raise NotImplementedError(
+            "Function: a subclass must define backward(ctx, ...) as a static method"
+        )
 
     @classmethod
     def apply(cls, *arguments):
@@ -246,10 +290,13 @@ class Function:
             raise TypeError(f"{name}: forward must return a Tensor or a tuple of them, got ()")
         for y in results:
             if not isinstance(y, Tensor):
-                raise TypeError(f"{name}: forward must return a Tensor or a tuple of them, got {type(y).__name__}")
+                raise TypeError(
+                    f"{name}: forward must return a Tensor or a tuple of them, got {type(y).__name__}"
+                )
         specs = [(y.shape, y.dtype) for y in results]
 
-        # Results are saved through record's save_value: the closure must not hold them, or the op would hold itself.
+        # Results are saved through record's save_value: the closure must not hold them, or the op
+        # would hold itself.
         places = [_place(x, inputs, results) for x in ctx._saved]
         loose = any(kind == "other" for kind, _ in places)
         kept = tuple(x for x, (kind, _) in zip(ctx._saved, places, strict=True) if kind != "result")
@@ -258,15 +305,21 @@ class Function:
 
         def backward(*received):
             if loose and is_grad_enabled():
-                raise RuntimeError(f"{name}: cannot be differentiated twice, since it saved a tensor that is neither an argument "
-                                   f"nor a result of forward: save what it was made from")
-            cotangents = [zeros(*spec) if dy is None else dy for dy, spec in zip(received, specs, strict=False)]
-            saved, values = iter(received[len(specs):]), received[len(specs) + len(kept):]
+                raise RuntimeError(
+                    f"{name}: cannot be differentiated twice, since it saved a tensor that is neither an argument "
+                    f"nor a result of forward: save what it was made from"
+                )
+            cotangents = [
+                zeros(*spec) if dy is None else dy
+                for dy, spec in zip(received, specs, strict=False)
+            ]
+            saved, values = iter(received[len(specs) :]), received[len(specs) + len(kept) :]
             thread = get_ident()
             # Other threads, and a backward inside of this one, may come through the same op.
             outer = ctx._received.get(thread)
-            ctx._received[thread] = tuple(values[i] if kind == "result" else next(saved)
-                                          for kind, i in places)
+            ctx._received[thread] = tuple(
+                values[i] if kind == "result" else next(saved) for kind, i in places
+            )
             try:
                 gradients = cls.backward(ctx, *cotangents)
             finally:
@@ -276,16 +329,29 @@ class Function:
                     ctx._received[thread] = outer
             gradients = gradients if isinstance(gradients, tuple) else (gradients,)
             if len(gradients) != len(differentiable):
-                raise RuntimeError(f"{name}: backward must return a gradient for each of the {len(differentiable)} arguments of "
-                                   f"forward, got {len(gradients)}")
+                raise RuntimeError(
+                    f"{name}: backward must return a gradient for each of the {len(differentiable)} arguments of "
+                    f"forward, got {len(gradients)}"
+                )
             for i, (dx, is_tensor) in enumerate(zip(gradients, differentiable, strict=True)):
                 if dx is not None and not is_tensor:
-                    raise RuntimeError(f"{name}: backward must return None for argument {i}, which is no Tensor, "
-                                       f"got {type(dx).__name__}")
-            return tuple(dx for dx, is_tensor in zip(gradients, differentiable, strict=True) if is_tensor)
+                    raise RuntimeError(
+                        f"{name}: backward must return None for argument {i}, which is no Tensor, "
+                        f"got {type(dx).__name__}"
+                    )
+            return tuple(
+                dx for dx, is_tensor in zip(gradients, differentiable, strict=True) if is_tensor
+            )
 
         values = tuple(y._array for y in results)
-        return record(name, values if isinstance(returned, tuple) else values[0], inputs, backward, kept, save_value)
+        return record(
+            name,
+            values if isinstance(returned, tuple) else values[0],
+            inputs,
+            backward,
+            kept,
+            save_value,
+        )
 
 
 def _place(x, inputs, results):

@@ -1,12 +1,15 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
+# cdivision=True
 """Indexing: x[index], x[index] = value as a recorded op, and embedding.
 
-A *basic* index is made of ints, slices, None and Ellipsis. x[index] is then a view, and its gradient is added into that part of
-x's gradient buffer: taking the T steps of a sequence apart costs O(T), not O(T^2). Any other index (int arrays, masks, lists, and
-mixes of these) copies. Row numbers, i.e. an int array alone, have kernels: gather forwards, scatter_add backwards. Where an index
-names an element several times, its gradients are added in the order of the index.
+A *basic* index is made of ints, slices, None and Ellipsis. x[index] is then a view, and its
+gradient is added into that part of x's gradient buffer: taking the T steps of a sequence apart
+costs O(T), not O(T^2). Any other index (int arrays, masks, lists, and mixes of these) copies. Row
+numbers, i.e. an int array alone, have kernels: gather forwards, scatter_add backwards. Where an
+index names an element several times, its gradients are added in the order of the index.
 
-The rule keeps the index itself; arrays in it are copied, since the caller may change them before backward.
+The rule keeps the index itself; arrays in it are copied, since the caller may change them before
+backward.
 """
 cimport numpy as cnp
 from cpython.object cimport PyObject
@@ -117,7 +120,8 @@ cdef inline bint all_plain(object index) noexcept:
     return True
 
 cdef object plain(object index, str op):
-    """`index` with Python's own ints for all that counts as one: an array in a slice may change later, or be another number next time."""
+    """`index` with Python's own ints for all that counts as one: an array in a slice may change
+    later, or be another number next time."""
     if type(index) is tuple:
         parts = []
         for part in <tuple>index:
@@ -298,7 +302,8 @@ cdef object index_array(object part, str op, str name):
 
 
 cdef cnp.ndarray row_numbers(cnp.ndarray index, Py_ssize_t rows, bint negative, str op):
-    """index, an array of ints, as int64 row numbers of our own, from 0 to rows - 1; `negative` ones count from the end."""
+    """index, an array of ints, as int64 row numbers of our own, from 0 to rows - 1; `negative` ones
+    count from the end."""
     cdef cnp.ndarray found = <cnp.ndarray>PyArray_EMPTY(cnp.PyArray_NDIM(index), cnp.PyArray_DIMS(index), cnp.NPY_INT64, 0)
     cdef int64_t *data = <int64_t *>cnp.PyArray_DATA(found)
     cdef Py_ssize_t i, n = cnp.PyArray_SIZE(found)
@@ -382,7 +387,8 @@ cdef int pick_rule(Node node, Tensor dy) except -1:
 
 
 cdef int add_at(cnp.ndarray y, object index, Tensor values) except -1:
-    """y[index] += values for a contiguous y and an index of `picked`: row numbers, a mask, or a tuple."""
+    """y[index] += values for a contiguous y and an index of `picked`: row numbers, a mask, or a
+    tuple."""
     cdef const mg_kernels *K = kernels_of(y)
     cdef cnp.ndarray rows, source, order
     cdef size_t n, length
@@ -408,7 +414,8 @@ cdef int add_at(cnp.ndarray y, object index, Tensor values) except -1:
 
 
 cdef cnp.ndarray in_order(cnp.ndarray rows, Py_ssize_t count):
-    """The positions in `rows`, numbers below count, by ascending number and then position: by counting where that is less work."""
+    """The positions in `rows`, numbers below count, by ascending number and then position: by
+    counting where that is less work."""
     cdef Py_ssize_t i, n = cnp.PyArray_SIZE(rows)
     if n < count // 8:
         return np.ascontiguousarray(rows.ravel().argsort(kind="stable"), np.int64)
@@ -508,7 +515,8 @@ cdef int check_broadcast(cnp.ndarray value, cnp.ndarray place, str op) except -1
 # x[index] = v             dx = dy but zero at the index, dv = dy[index]
 
 cdef int setitem(Tensor x, object index, object value) except -1:
-    """What Tensor.__setitem__ calls. The history of x goes on: from here on x is the output of the assignment."""
+    """What Tensor.__setitem__ calls. The history of x goes on: from here on x is the output of the
+    assignment."""
     cdef Tensor v = as_operand(value, x, "assignment"), part
     if not all_plain(index):
         index = plain(index, "assignment")
@@ -607,7 +615,8 @@ cdef int setitem_rule(Node node, Tensor dy) except -1:
     return 0
 
 cdef Tensor assigned(Tensor dv, object index, bint basic, tuple shape):
-    """dv = dy[index], zero for the values that did not stay: where the index names an element several times, the last one did."""
+    """dv = dy[index], zero for the values that did not stay: where the index names an element
+    several times, the last one did."""
     if basic:
         return dv
     order = np.arange(cnp.PyArray_SIZE(dv._array)).reshape(dv.shape)
@@ -618,8 +627,9 @@ cdef Tensor assigned(Tensor dv, object index, bint basic, tuple shape):
 
 # ---------------------------------------------------------------- parts of memory
 #
-# A view that is changed, or read after its memory was changed, is recorded as a part of its owner, by place in memory: which ops
-# made the view does not matter. A place is (offset, shape, strides, the owner's shape and strides), in elements.
+# A view that is changed, or read after its memory was changed, is recorded as a part of its owner,
+# by place in memory: which ops made the view does not matter. A place is (offset, shape, strides,
+# the owner's shape and strides), in elements.
 
 cdef tuple place_in(cnp.ndarray part, cnp.ndarray whole):
     cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(whole)
@@ -635,7 +645,8 @@ cdef tuple steps_of(cnp.ndarray array, Py_ssize_t item):
     return tuple(steps)
 
 cdef cnp.ndarray part_of(cnp.ndarray dy, tuple place):
-    """The place in a gradient of the owner, as a view; None if no strides express it: gradients are in C order, the owner may not be."""
+    """The place in a gradient of the owner, as a view; None if no strides express it: gradients are
+    in C order, the owner may not be."""
     cdef cnp.npy_intp shape[MAX_DIMS]
     cdef cnp.npy_intp strides[MAX_DIMS]
     cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(dy), offset, expected = 1
@@ -683,7 +694,8 @@ cdef object abs_of(object number):
 # y = the part of x at a place             dx = zeros, and dx there += dy
 
 cdef int renew(Tensor x, str name) except -1:
-    """Record x, a view of memory that was changed since, as a part of what the memory's owner is now."""
+    """Record x, a view of memory that was changed since, as a part of what the memory's owner is
+    now."""
     cdef Tensor owner = owner_of(x)
     if x.seen <= UNRECORDED:
         raise RuntimeError(f"{name}: an input of shape {x.shape} is a stale view: it was taken under no_grad(), and its memory was "
@@ -798,7 +810,8 @@ cdef Tensor copy_of(Tensor x):
 # y[i] = W[indices[i]]             dW = zeros, and dW[indices[i]] += dy[i], i ascending
 
 def embedding(weight, indices) -> Tensor:
-    """The rows of `weight` (N, D) with the given numbers: integers from 0 to N - 1 of any shape (...), giving (..., D).
+    """The rows of `weight` (N, D) with the given numbers: integers from 0 to N - 1 of any shape
+    (...), giving (..., D).
 
     A number out of range, negative ones too, is an IndexError that names it and its position.
 

@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=False, initializedcheck=False, cdivision=True
-"""Losses: cross_entropy and nll for classes, binary_cross_entropy_with_logits, mse and huber for numbers.
+"""Losses: cross_entropy and nll for classes, binary_cross_entropy_with_logits, mse and huber for
+numbers.
 
-All take (input, target) and `reduction`: "mean", "sum", or "none" for one loss per target. The mean of no losses is NaN, their
-sum 0. Classes are the last dimension: input is (..., C), target (...) of whole numbers 0 to C - 1, an integer array and no
-Tensor. `weight` is for each class (C,), else for each element; the mean over classes divides by the sum of the weights of the
-targets, as in PyTorch.
+All take (input, target) and `reduction`: "mean", "sum", or "none" for one loss per target. The mean
+of no losses is NaN, their sum 0. Classes are the last dimension: input is (..., C), target (...) of
+whole numbers 0 to C - 1, an integer array and no Tensor. `weight` is for each class (C,), else for
+each element; the mean over classes divides by the sum of the weights of the targets, as in PyTorch.
 """
 cimport numpy as cnp
 from libc.stdint cimport int64_t
@@ -53,7 +54,8 @@ cdef Tensor reduced(Tensor losses, object reduction):
 
 
 cdef Tensor target_like(object target, Tensor x, str op):
-    """A target with one number for each element of the input: no broadcasting, which would hide a mistake."""
+    """A target with one number for each element of the input: no broadcasting, which would hide a
+    mistake."""
     cdef Tensor t = as_operand(target, x, op)
     if t.shape != x.shape:
         raise ValueError(f"{op}: target must have the input's shape {x.shape}, got {t.shape}")
@@ -61,7 +63,8 @@ cdef Tensor target_like(object target, Tensor x, str op):
 
 
 cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, Py_ssize_t *ignored, str op):
-    """The targets as int64, -1 for those to be ignored, which are counted; a copy, which nobody changes before the backward."""
+    """The targets as int64, -1 for those to be ignored, which are counted; a copy, which nobody
+    changes before the backward."""
     if cnp.PyArray_NDIM(x._array) == 0:
         raise ValueError(f"{op}: input must have shape (..., C) with the classes last, got ()")
     if isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__"):
@@ -130,7 +133,8 @@ cdef Tensor reduced_with_weights(Tensor losses, Tensor weights, object reduction
 
 # ---------------------------------------------------------------- classes
 
-# l_i = log(sum_c e^x_ic) - x_i,t_i            dx_ic = dl_i (softmax(x_i)_c - [c = t_i]);  0 for ignored i
+# l_i = log(sum_c e^x_ic) - x_i,t_i            dx_ic = dl_i (softmax(x_i)_c - [c = t_i]);  0 for
+# ignored i
 
 cdef Tensor cross_entropies(Tensor x, cnp.ndarray target):
     cdef cnp.ndarray source = contiguous(x)
@@ -157,7 +161,8 @@ cdef int cross_entropies_rule(Node node, Tensor dl) except -1:
     return node.give(0, logits_gradient(dl, node.get0(), target, sums), True)
 
 cdef Tensor logits_gradient(Tensor dl, Tensor x, cnp.ndarray target, Tensor sums):
-    """dx as an op of its own, for second order: what is differentiated again has the same bits as what is not."""
+    """dx as an op of its own, for second order: what is differentiated again has the same bits as
+    what is not."""
     cdef cnp.ndarray source = contiguous(x), scale = contiguous(dl)
     cdef const mg_kernels *K = kernels_of(source)
     cdef int nd = cnp.PyArray_NDIM(source)
@@ -178,7 +183,8 @@ cdef Tensor logits_gradient(Tensor dl, Tensor x, cnp.ndarray target, Tensor sums
         node.extra = (target, sums)
     return dx
 
-# z = dl (p - onehot), p = softmax(x):     d(dl) = sum(g (p - onehot)), d(x) = dl p (g - sum(g p));  0 for ignored i
+# z = dl (p - onehot), p = softmax(x):     d(dl) = sum(g (p - onehot)), d(x) = dl p (g - sum(g p));
+# 0 for ignored i
 
 cdef int logits_gradient_rule(Node node, Tensor g) except -1:
     cdef Tensor dl = node.get0(), x = node.get1(), p, rows
@@ -195,11 +201,13 @@ cdef int logits_gradient_rule(Node node, Tensor g) except -1:
 
 
 def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean"):
-    """-log softmax(input)[target]: the loss of a classifier that gives unnormalised scores (logits).
+    """-log softmax(input)[target]: the loss of a classifier that gives unnormalised scores
+    (logits).
 
-    input: (..., C) logits. target: (...) ints, the right classes; those equal to ignore_index have loss and gradient 0. weight:
-    (C,) factors for the loss of each class. reduction: "mean" = sum(weight[t] loss) / sum(weight[t]) over the targets that are
-    not ignored (NaN if there are none), "sum", or "none" for losses of the target's shape. A target out of range is an
+    input: (..., C) logits. target: (...) ints, the right classes; those equal to ignore_index have
+    loss and gradient 0. weight: (C,) factors for the loss of each class. reduction: "mean" =
+    sum(weight[t] loss) / sum(weight[t]) over the targets that are not ignored (NaN if there are
+    none), "sum", or "none" for losses of the target's shape. A target out of range is an
     IndexError, one that is not of ints a TypeError.
 
     >>> import minigrad as mg
@@ -247,7 +255,8 @@ cdef int placed_rule(Node node, Tensor g) except -1:
 
 
 def nll(input, target, weight=None, ignore_index=-100, reduction="mean"):
-    """-input[target]: the loss of a classifier that gives log-probabilities; cross_entropy(x) = nll(log_softmax(x)).
+    """-input[target]: the loss of a classifier that gives log-probabilities; cross_entropy(x) =
+    nll(log_softmax(x)).
 
     Arguments and errors are those of cross_entropy, input being (..., C) log-probabilities.
 
@@ -263,14 +272,17 @@ def nll(input, target, weight=None, ignore_index=-100, reduction="mean"):
     return reduced_with_weights(neg(chosen_of(x, classes)), weights, reduction)
 
 
-# l = p t softplus(-x) + (1 - t) softplus(x)       from -log sigmoid(x) = softplus(-x), -log(1 - sigmoid(x)) = softplus(x)
+# l = p t softplus(-x) + (1 - t) softplus(x)       from -log sigmoid(x) = softplus(-x), -log(1 -
+# sigmoid(x)) = softplus(x)
 
 def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None, reduction="mean"):
-    """-pos_weight target log(sigmoid(input)) - (1 - target) log(1 - sigmoid(input)), without overflow or cancellation.
+    """-pos_weight target log(sigmoid(input)) - (1 - target) log(1 - sigmoid(input)), without
+    overflow or cancellation.
 
-    input: logits of any shape. target: probabilities of the same shape, mostly 0 and 1. weight, pos_weight: constants that
-    broadcast to that shape; the first multiplies every loss, the second the part of the positive class. reduction: "mean"
-    divides by the number of elements (NaN if there are none), "sum", "none".
+    input: logits of any shape. target: probabilities of the same shape, mostly 0 and 1. weight,
+    pos_weight: constants that broadcast to that shape; the first multiplies every loss, the second
+    the part of the positive class. reduction: "mean" divides by the number of elements (NaN if
+    there are none), "sum", "none".
 
     >>> import minigrad as mg
     >>> mg.binary_cross_entropy_with_logits(mg.Tensor([0.0, 100.0]), [1.0, 1.0])
@@ -305,7 +317,8 @@ cdef Tensor factors(object weight, Tensor x, str argument):
 # l = (x - t)^2
 
 def mse(input, target, reduction="mean"):
-    """(input - target) ** 2; both of one shape. reduction: "mean" (NaN for no elements), "sum", "none".
+    """(input - target) ** 2; both of one shape. reduction: "mean" (NaN for no elements), "sum",
+    "none".
 
     >>> import minigrad as mg
     >>> mg.mse(mg.Tensor([1.0, 2.0]), [1.0, 4.0])
@@ -321,9 +334,11 @@ def mse(input, target, reduction="mean"):
 #     d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2)         Huber 1964
 
 def huber(input, target, delta=1.0, reduction="mean"):
-    """Half the square of input - target as far as `delta`, beyond it straight on: an error counts, an outlier does not dominate.
+    """Half the square of input - target as far as `delta`, beyond it straight on: an error counts,
+    an outlier does not dominate.
 
-    With d = input - target: d ** 2 / 2 where abs(d) <= delta, else delta * (abs(d) - delta / 2). Both of one shape, delta above
+    With d = input - target: d ** 2 / 2 where abs(d) <= delta, else delta * (abs(d) - delta / 2).
+    Both of one shape, delta above
     0. reduction: "mean" (NaN for no elements), "sum", "none".
 
     >>> import minigrad as mg

@@ -1,8 +1,10 @@
 # cython: language_level=3, boundscheck=False, initializedcheck=False, cdivision=True
-"""Matrix products: `matmul` for vectors, matrices and batches of them, and `addmm`, a product that goes on from a value.
+"""Matrix products: `matmul` for vectors, matrices and batches of them, and `addmm`, a product that
+goes on from a value.
 
-Every element of a product is one chain of fused multiply-adds (contract 4), and the rules accumulate into the gradient that is
-already there: for the weights of a recurrent loop the whole sum over the steps is one such chain.
+Every element of a product is one chain of fused multiply-adds (contract 4), and the rules
+accumulate into the gradient that is already there: for the weights of a recurrent loop the whole
+sum over the steps is one such chain.
 """
 cimport numpy as cnp
 from libc.stddef cimport ptrdiff_t
@@ -33,10 +35,12 @@ cnp.import_array()
 
 
 cdef int accumulate_product(cnp.ndarray c, cnp.ndarray a, cnp.ndarray b) except -1:
-    """c += a b over broadcast batch dimensions; a batch stride of zero in c sums over that dimension, ascending.
+    """c += a b over broadcast batch dimensions; a batch stride of zero in c sums over that
+    dimension, ascending.
 
-    Shapes (..., m, n), (..., m, k), (..., k, n) with equal numbers of dimensions. Batch dimensions that only lengthen m, n or k are
-    folded into the product, so that e.g. (T, B, I) @ (I, H) is one product.
+    Shapes (..., m, n), (..., m, k), (..., k, n) with equal numbers of dimensions. Batch dimensions
+    that only lengthen m, n or k are folded into the product, so that e.g. (T, B, I) @ (I, H) is one
+    product.
     """
     cdef const mg_kernels *K = kernels_of(c)
     cdef int nd = cnp.PyArray_NDIM(c) - 2, d
@@ -127,7 +131,8 @@ cdef tuple product_shape(cnp.ndarray a, cnp.ndarray b, str op, Tensor given_a, T
 
 
 cdef int give_product(Node node, Py_ssize_t i, Tensor input, cnp.ndarray a, cnp.ndarray b) except -1:
-    """Add a b, summed over broadcast batch dimensions, to the gradient of `input`, input i of the op; input is a matrix or a batch."""
+    """Add a b, summed over broadcast batch dimensions, to the gradient of `input`, input i of the
+    op; input is a matrix or a batch."""
     cdef cnp.ndarray buffer = node.buffer(i, input.shape, cnp.PyArray_TYPE(input._array))._array
     cdef int nd = max(cnp.PyArray_NDIM(a), cnp.PyArray_NDIM(b))
     a, b = widened(a, nd), widened(b, nd)
@@ -196,8 +201,9 @@ cdef int matmul_rule(Node node, Tensor dz) except -1:
 cpdef Tensor addmm(c, a, b):
     """c + a @ b, each element being one chain of fused multiply-adds that starts from c's.
 
-    c broadcasts to the shape of the product: a bias, or a product that is to be continued. a is (..., m, k), b is (k, n). The gates of
-    a recurrent cell are ``addmm(addmm(b, x, W), h, U)`` = b + x W + h U.
+    c broadcasts to the shape of the product: a bias, or a product that is to be continued. a is
+    (..., m, k), b is (k, n). The gates of a recurrent cell are ``addmm(addmm(b, x, W), h, U)`` = b
+    + x W + h U.
 
     >>> import minigrad as mg
     >>> mg.addmm(mg.Tensor([0.5]), mg.Tensor([[1.0, 2.0]]), mg.Tensor([[3.0], [4.0]]))

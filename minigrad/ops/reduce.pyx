@@ -1,13 +1,16 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""Reductions over axes: sum, mean, var, prod, max, min, argmax, logsumexp; and softmax and log_softmax, which keep the shape.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
+# cdivision=True
+"""Reductions over axes: sum, mean, var, prod, max, min, argmax, logsumexp; and softmax and
+log_softmax, which keep the shape.
 
-Everywhere axis is None (all dimensions), an int, or a tuple of ints; negative ones count from the end. keepdims=True leaves the
-reduced dimensions in the result with size 1. An axis that does not exist or comes twice is a ValueError, one that is no int a
-TypeError.
+Everywhere axis is None (all dimensions), an int, or a tuple of ints; negative ones count from the
+end. keepdims=True leaves the reduced dimensions in the result with size 1. An axis that does not
+exist or comes twice is a ValueError, one that is no int a TypeError.
 
-A kernel sees its input as a contiguous array (outer, n, inner) of which it reduces the middle. That is the input itself when it
-is contiguous and the reduced dimensions are neighbours, else a copy with the reduced dimensions moved to the end. In both, the
-elements that are reduced together come in the order in which NumPy counts them, so the result has the same bits.
+A kernel sees its input as a contiguous array (outer, n, inner) of which it reduces the middle. That
+is the input itself when it is contiguous and the reduced dimensions are neighbours, else a copy
+with the reduced dimensions moved to the end. In both, the elements that are reduced together come
+in the order in which NumPy counts them, so the result has the same bits.
 
 As in every op module, the rule is under the op; dy is the gradient of the op's output.
 """
@@ -69,7 +72,8 @@ cdef struct Plan:
 
 
 cdef object plain_axis(object axis, object given, str op):
-    """One axis, or the tuple of several, as Python's own ints: what was given may change before backward."""
+    """One axis, or the tuple of several, as Python's own ints: what was given may change before
+    backward."""
     if axis is None or type(axis) is int:
         return axis
     if type(axis) is tuple:
@@ -116,7 +120,8 @@ cdef int mark_all(Plan *p, object axis, int nd, str op) except -1:
 
 
 cdef int plan(Plan *p, cnp.ndarray x, object axis, bint rows, str op) except -1:
-    """Which dimensions are reduced, and how the kernel shall see x; with `rows` it needs inner = 1."""
+    """Which dimensions are reduced, and how the kernel shall see x; with `rows` it needs inner =
+    1."""
     cdef int nd = cnp.PyArray_NDIM(x), d, part = 0         # part: 0 before the reduced dimensions, 1 among them, 2 behind
     cdef size_t size
     mark_all(p, axis, nd, op)
@@ -199,10 +204,12 @@ cdef Tensor reduced(Tensor x, Plan *p, bint keepdims, Reduction kernel):
     return y
 
 
-# y = dy repeated along the reduced dimensions to `shape`: a view, with strides of zero.       d(dy) = sum of g over them
+# y = dy repeated along the reduced dimensions to `shape`: a view, with strides of zero.       d(dy)
+# = sum of g over them
 
 cdef Tensor spread(Tensor dy, tuple shape, object axis):
-    """What undoes the shape of a reduction of an array of `shape`, made with or without keepdims."""
+    """What undoes the shape of a reduction of an array of `shape`, made with or without
+    keepdims."""
     cdef cnp.ndarray array = dy._array
     cdef int nd = len(shape), d, own = 0
     cdef bint keepdims = cnp.PyArray_NDIM(array) == nd
@@ -233,7 +240,8 @@ cdef int spread_rule(Node node, Tensor g) except -1:
 # y = sum x        dx = dy, repeated
 
 cpdef Tensor sum(x, axis=None, bint keepdims=False):
-    """The sum of the elements along `axis`; 0 for no elements. The order of the additions depends on their number alone.
+    """The sum of the elements along `axis`; 0 for no elements. The order of the additions depends
+    on their number alone.
 
     >>> import minigrad as mg
     >>> mg.sum(mg.Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
@@ -264,7 +272,8 @@ cdef Tensor over(Tensor y, double n):
     return y
 
 cpdef Tensor mean(x, axis=None, bint keepdims=False):
-    """The arithmetic mean of the elements along `axis`: their sum divided by their number; NaN for no elements.
+    """The arithmetic mean of the elements along `axis`: their sum divided by their number; NaN for
+    no elements.
 
     >>> import minigrad as mg
     >>> mg.mean(mg.Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
@@ -287,10 +296,12 @@ cdef int mean_rule(Node node, Tensor dy) except -1:
 # y = sum (x - mean x)^2 / (n - ddof)          dx = 2 dy / (n - ddof) (x - mean x)
 
 def var(x, axis=None, ddof=0, bint keepdims=False):
-    """The variance of the elements along `axis`: the mean square of their distances from their mean.
+    """The variance of the elements along `axis`: the mean square of their distances from their
+    mean.
 
-    ddof: the sum of squares is divided by n - ddof (by 0 if that is negative): 0 gives the variance of a whole population, the
-    default as in NumPy; 1 the unbiased estimate from a sample. NaN for no elements, and for one element with ddof=1.
+    ddof: the sum of squares is divided by n - ddof (by 0 if that is negative): 0 gives the variance
+    of a whole population, the default as in NumPy; 1 the unbiased estimate from a sample. NaN for
+    no elements, and for one element with ddof=1.
 
     >>> import minigrad as mg
     >>> mg.var(mg.Tensor([1.0, 2.0, 3.0, 6.0]))
@@ -327,17 +338,20 @@ cdef int var_rule(Node node, Tensor dy) except -1:
     return node.give(0, mul(centred(x, axis), spread(mul(dy, factor), x.shape, axis)), True)
 
 cdef Tensor centred(Tensor x, object axis):
-    """x - mean x, twice: the first mean is rounded to a number of x's size, what it leaves is small and has an exact mean."""
+    """x - mean x, twice: the first mean is rounded to a number of x's size, what it leaves is small
+    and has an exact mean."""
     cdef Tensor distance = sub(x, mean(x, axis, True))
     return sub(distance, mean(distance, axis, True))
 
 
 # ---------------------------------------------------------------- products
 
-# y = product of the x_i           dx_i = dy * the product of the others: not y / x_i, which a zero among the x_i would spoil
+# y = product of the x_i           dx_i = dy * the product of the others: not y / x_i, which a zero
+# among the x_i would spoil
 
 def prod(x, axis=None, bint keepdims=False):
-    """The product of the elements along `axis`; 1 for no elements. The gradient is exact with any number of zeros among them.
+    """The product of the elements along `axis`; 1 for no elements. The gradient is exact with any
+    number of zeros among them.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([2.0, 0.0, 4.0], requires_grad=True)
@@ -370,8 +384,8 @@ cdef int prod_rule(Node node, Tensor dy) except -1:
 cdef object others_of(object x, Py_ssize_t n):
     """For each element of the rows of x (rows, n), the product of the others in its row.
 
-    By a tree: the others of an element are its neighbour in the pair and the others of the pair among the pairs. Made of ops,
-    so it can be differentiated again, in about 4 n multiplications.
+    By a tree: the others of an element are its neighbour in the pair and the others of the pair
+    among the pairs. Made of ops, so it can be differentiated again, in about 4 n multiplications.
     """
     if n <= 1:
         return wrap(np.ones(x.shape, x.dtype))
@@ -397,7 +411,8 @@ cdef int refuse_empty(Plan *p, Tensor x, object axis, str op, str name) except -
 # y = max x        dx = dy / (how many are largest) where x = y, else 0
 
 def max(x, axis=None, bint keepdims=False):
-    """The largest element along `axis`; NaN if there is one. Elements that tie for it share the gradient equally.
+    """The largest element along `axis`; NaN if there is one. Elements that tie for it share the
+    gradient equally.
 
     No elements are a ValueError.
 
@@ -420,7 +435,8 @@ def max(x, axis=None, bint keepdims=False):
 # y = min x        the same with the smallest
 
 def min(x, axis=None, bint keepdims=False):
-    """The smallest element along `axis`; NaN if there is one. Elements that tie for it share the gradient equally.
+    """The smallest element along `axis`; NaN if there is one. Elements that tie for it share the
+    gradient equally.
 
     No elements are a ValueError.
 
@@ -455,7 +471,8 @@ cdef int extreme_rule(Node node, Tensor dy) except -1:
 # i = argmax x     no gradient
 
 def argmax(x, axis=None, bint keepdims=False):
-    """Where the largest element along `axis` (an int, or None to count through all dimensions) is: a NumPy array of int64.
+    """Where the largest element along `axis` (an int, or None to count through all dimensions) is:
+    a NumPy array of int64.
 
     Of several the first; the first NaN if there is one. No elements are a ValueError.
 
@@ -499,7 +516,8 @@ cdef cnp.ndarray by_rows(cnp.ndarray source, Plan *p, RowKernel kernel):
 # y = log sum e^x          dx = dy softmax(x)
 
 cpdef Tensor logsumexp(x, axis=None, bint keepdims=False):
-    """log(sum(exp(x))) along `axis`, without overflow: the largest x is taken out first. -inf for no elements.
+    """log(sum(exp(x))) along `axis`, without overflow: the largest x is taken out first. -inf for
+    no elements.
 
     >>> import minigrad as mg
     >>> mg.logsumexp(mg.Tensor([1000.0, 1000.0]))
@@ -530,7 +548,8 @@ cdef int logsumexp_rule(Node node, Tensor dy) except -1:
 # y = e^x / sum e^x        dx = y (dy - sum(dy y))
 
 cpdef Tensor softmax(x, axis=-1):
-    """exp(x) / sum(exp(x)) along `axis`: positive numbers that sum to 1. Along an axis of no elements the result is empty.
+    """exp(x) / sum(exp(x)) along `axis`: positive numbers that sum to 1. Along an axis of no
+    elements the result is empty.
 
     >>> import minigrad as mg
     >>> mg.softmax(mg.Tensor([0.0, 0.0, -np.inf]))

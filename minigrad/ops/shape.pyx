@@ -1,9 +1,11 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""Ops that move elements and leave their values: another shape, another order, joining, cutting, padding; and cumsum and astype.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
+# cdivision=True
+"""Ops that move elements and leave their values: another shape, another order, joining, cutting,
+padding; and cumsum and astype.
 
-reshape, transpose, swapaxes, squeeze, unsqueeze, broadcast_to, flip and split give views: the result shares its input's memory (a
-reshape that no strides can express copies). Negative axes count from the end; an axis out of range, or named twice, is a
-ValueError. Indexing is in index.pyx.
+reshape, transpose, swapaxes, squeeze, unsqueeze, broadcast_to, flip and split give views: the
+result shares its input's memory (a reshape that no strides can express copies). Negative axes count
+from the end; an axis out of range, or named twice, is a ValueError. Indexing is in index.pyx.
 """
 cimport numpy as cnp
 from libc.string cimport memcpy
@@ -48,7 +50,8 @@ cdef object masked_array = np.ma.MaskedArray
 
 cdef Tensor seen_as(Tensor x, int nd, cnp.npy_intp *shape, cnp.npy_intp *strides, Py_ssize_t offset,
                     Rule rule, str name, object extra):
-    """A view of x with another shape and strides (in bytes), `offset` bytes further on, recorded with its rule."""
+    """A view of x with another shape and strides (in bytes), `offset` bytes further on, recorded
+    with its rule."""
     cdef Tensor y = wrap(view_of(x._array, nd, shape, strides, <char *>cnp.PyArray_DATA(x._array) + offset))
     mark_view(y, x)
     if tracked(x):
@@ -97,7 +100,8 @@ cdef tuple axes_of(object axes, int nd, str op):
 # y = x in another shape           dx = dy in x's shape
 
 cpdef Tensor reshape(x, shape):
-    """x with another shape, in C order; one dimension may be -1: what is left. A view where strides can express it, else a copy.
+    """x with another shape, in C order; one dimension may be -1: what is left. A view where strides
+    can express it, else a copy.
 
     >>> import minigrad as mg
     >>> mg.reshape(mg.Tensor([1.0, 2.0, 3.0, 4.0]), (2, -1))
@@ -145,7 +149,8 @@ cdef object invalid_shape(Tensor x, tuple dims):
     return ValueError(f"reshape: shape {dims} is invalid for a tensor of shape {x.shape} with {x.size} elements")
 
 cdef Tensor reshape_by_numpy(Tensor t, tuple dims):
-    """The reshape of a tensor that is empty or not contiguous; NumPy tells whether strides can express it."""
+    """The reshape of a tensor that is empty or not contiguous; NumPy tells whether strides can
+    express it."""
     cdef cnp.ndarray array
     try:
         array = t._array.reshape(dims)
@@ -212,7 +217,8 @@ def unsqueeze(x, axis) -> Tensor:
 # y = x repeated along new axes and those of length 1        dx = dy summed along them
 
 def broadcast_to(x, shape) -> Tensor:
-    """x repeated to `shape` as in NumPy's broadcasting: new axes come in front, axes of length 1 take any length.
+    """x repeated to `shape` as in NumPy's broadcasting: new axes come in front, axes of length 1
+    take any length.
 
     A view in which several elements share one memory location; it cannot be assigned to.
 
@@ -247,7 +253,8 @@ cdef int broadcast_rule(Node node, Tensor dy) except -1:
 # y[i_a, i_b, ...] = x[i_0, i_1, ...]      dx = dy with the axes put back
 
 def transpose(x, axes=None) -> Tensor:
-    """x with its axes in another order: axis d of the result is axis axes[d] of x. Reversed by default. A view.
+    """x with its axes in another order: axis d of the result is axis axes[d] of x. Reversed by
+    default. A view.
 
     >>> import minigrad as mg
     >>> mg.transpose(mg.ones((2, 3, 4)), (2, 0, 1)).shape
@@ -363,7 +370,8 @@ cdef tuple several(object tensors, str op):
 
 
 cdef bint too_large(cnp.ndarray x, double times) noexcept:
-    """May `times` as many elements as x has be too many? Expanded views can have far more than fit into memory."""
+    """May `times` as many elements as x has be too many? Expanded views can have far more than fit
+    into memory."""
     cdef int d
     for d in range(cnp.PyArray_NDIM(x)):
         times *= max(cnp.PyArray_DIM(x, d), 1)
@@ -371,7 +379,8 @@ cdef bint too_large(cnp.ndarray x, double times) noexcept:
 
 
 cdef int copy_part(cnp.ndarray y, cnp.ndarray x, int axis, bint new_axis, cnp.npy_intp at) except -1:
-    """y[..., at : at + n, ...] = x along `axis`, which is x's own, of length n, or a new one, where n = 1; y is contiguous."""
+    """y[..., at : at + n, ...] = x along `axis`, which is x's own, of length n, or a new one, where
+    n = 1; y is contiguous."""
     cdef int nd = cnp.PyArray_NDIM(x), d
     cdef cnp.npy_intp item = cnp.PyArray_ITEMSIZE(x), rows = 1, run = item, o
     cdef cnp.npy_intp step = item if new_axis and axis == nd else cnp.PyArray_STRIDE(y, axis)
@@ -446,7 +455,8 @@ def concatenate(tensors, axis=0) -> Tensor:
     return y
 
 def adjoin(Tensor whole not None, parts) -> Tensor:
-    """`whole` as the concatenation of `parts` along the last axis: they lie side by side in its memory, so nothing is copied."""
+    """`whole` as the concatenation of `parts` along the last axis: they lie side by side in its
+    memory, so nothing is copied."""
     cdef tuple pieces = tuple(parts)
     cdef int at = whole.ndim - 1
     cdef tuple shape = whole.shape
@@ -519,10 +529,12 @@ cdef int stack_rule(Node node, Tensor dy) except -1:
     return 0
 
 
-# y_0, y_1, ... = parts of x               dx's parts = dy_0, dy_1, ...: each is added into its part of one buffer
+# y_0, y_1, ... = parts of x               dx's parts = dy_0, dy_1, ...: each is added into its part
+# of one buffer
 
 cpdef list split(x, parts, axis=0):
-    """x cut along an axis into a list of views: `parts` equal ones (an int), or ones of the given lengths.
+    """x cut along an axis into a list of views: `parts` equal ones (an int), or ones of the given
+    lengths.
 
     >>> import minigrad as mg
     >>> mg.split(mg.Tensor([1.0, 2.0, 3.0]), [1, 2])
@@ -556,7 +568,8 @@ cpdef list split(x, parts, axis=0):
 # y = x with a frame of a constant         dx = dy without the frame
 
 def pad(x, widths, value=0.0) -> Tensor:
-    """x with before and after elements of `value` added along each axis d, where widths[d] = (before, after).
+    """x with before and after elements of `value` added along each axis d, where widths[d] =
+    (before, after).
 
     >>> import minigrad as mg
     >>> mg.pad(mg.Tensor([1.0, 2.0]), [(1, 2)])
@@ -610,7 +623,8 @@ cpdef Tensor cumsum(x, axis):
     return y
 
 cdef cnp.ndarray running_sums(cnp.ndarray x, int axis):
-    """As `sum` in csrc/reduce.inc: float32 in double, float64 with the errors of the additions (TwoSum) added up beside them."""
+    """As `sum` in csrc/reduce.inc: float32 in double, float64 with the errors of the additions
+    (TwoSum) added up beside them."""
     with np.errstate(all="ignore"):
         high = np.cumsum(x, axis, np.float64)
         if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT:
@@ -657,7 +671,8 @@ def _reshape(x, *shape):
 
 
 def _transpose(x, *axes):
-    """x.transpose(1, 0), x.transpose((1, 0)), or x.transpose() for all axes in reverse order: see minigrad.transpose."""
+    """x.transpose(1, 0), x.transpose((1, 0)), or x.transpose() for all axes in reverse order: see
+    minigrad.transpose."""
     if len(axes) == 1 and not hasattr(axes[0], "__index__"):
         return transpose(x, axes[0])
     return transpose(x, axes or None)

@@ -1,4 +1,5 @@
 """Gradient clipping (slide: gradient clipping): clip_grad_norm_ and clip_grad_value_."""
+
 import math
 from collections.abc import Iterable
 
@@ -10,31 +11,39 @@ from minigrad.optim import step as update
 from minigrad.optim.optimizers import _tensors
 
 
-def _named(op: str, parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
-    """(what to call it in a message, parameter) for Tensors, or for pairs (name, Tensor) as named_parameters gives them."""
+def _named(
+    op: str, parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]]
+) -> list[tuple[str, Tensor]]:
+    """(what to call it in a message, parameter) for Tensors, or for pairs (name, Tensor) as
+    named_parameters gives them."""
     if hasattr(parameters, "__iter__") and not isinstance(parameters, (Tensor, set, frozenset)):
         parameters = list(parameters)
-    if isinstance(parameters, list) and parameters and all(isinstance(p, tuple) and len(p) == 2 for p in parameters):
+    if (
+        isinstance(parameters, list)
+        and parameters
+        and all(isinstance(p, tuple) and len(p) == 2 for p in parameters)
+    ):
         tensors = _tensors(op, [p for _, p in parameters])
         return [(repr(name), p) for (name, _), p in zip(parameters, tensors, strict=True)]
     return [(f"parameter {i}, shape {p.shape},", p) for i, p in enumerate(_tensors(op, parameters))]
 
 
 def _norm(gradients: list[Tensor], p: float) -> float:
-    """(the sum of |g|^p over all elements)^(1/p), in float64. By minigrad's own kernels: BLAS sums in another order on another
-    CPU or number of threads, and the bits of a whole training would follow."""
+    """(the sum of |g|^p over all elements)^(1/p), in float64. By minigrad's own kernels: BLAS sums
+    in another order on another CPU or number of threads, and the bits of a whole training would
+    follow."""
     if p == 2:
         total = _sum(part for g in gradients for part in update.squares(g, 1.0))
         if 1e-200 < total < math.inf:
             return math.sqrt(total)
     with no_grad():
         sizes = [abs(g.astype(np.float64)) for g in gradients if g.size]
-        largest = float(np.max([size.max().item() for size in sizes], initial=0.0))         # NaN if any is
+        largest = float(np.max([size.max().item() for size in sizes], initial=0.0))  # NaN if any is
         if p == math.inf or not 0 < largest < math.inf:
             return largest
         # The largest becomes about 1, by a power of two: no power of it overflows.
         scale = math.ldexp(1.0, min(-math.frexp(largest)[1], 1000))
-        return _sum(((size * scale)**p).sum().item() for size in sizes) ** (1 / p) / scale
+        return _sum(((size * scale) ** p).sum().item() for size in sizes) ** (1 / p) / scale
 
 
 def _sum(numbers: Iterable[float]) -> float:
@@ -51,11 +60,13 @@ def clip_grad_norm_(
     norm_type: float = 2.0,
     error_if_nonfinite: bool = True,
 ) -> float:
-    """Scale all gradients together so that their norm is at most `max_norm`; return the norm that they had.
+    """Scale all gradients together so that their norm is at most `max_norm`; return the norm that
+    they had.
 
-    The norm is computed in float64 and does not overflow. A gradient that is infinite or NaN is a RuntimeError that names the
-    parameter (by its name if `parameters` are named_parameters(), else by its number), and nothing changes; with
-    error_if_nonfinite=False the gradients are scaled all the same. norm_type: the p of the p-norm, or inf.
+    The norm is computed in float64 and does not overflow. A gradient that is infinite or NaN is a
+    RuntimeError that names the parameter (by its name if `parameters` are named_parameters(), else
+    by its number), and nothing changes; with error_if_nonfinite=False the gradients are scaled all
+    the same. norm_type: the p of the p-norm, or inf.
 
     >>> import minigrad as mg
     >>> p = mg.Tensor([3.0, 4.0], requires_grad=True)
@@ -67,7 +78,10 @@ def clip_grad_norm_(
     """
     op = "clip_grad_norm_"
     named = [(name, p.grad) for name, p in _named(op, parameters) if p.grad is not None]
-    max_norm, norm_type = _number(op, "max_norm", max_norm, ends="[]"), _number(op, "norm_type", norm_type, ends="(]")
+    max_norm, norm_type = (
+        _number(op, "max_norm", max_norm, ends="[]"),
+        _number(op, "norm_type", norm_type, ends="(]"),
+    )
     flag(op, "error_if_nonfinite", error_if_nonfinite)
     gradients = [g for _, g in named]
     total = _norm(gradients, norm_type)
@@ -76,7 +90,9 @@ def clip_grad_norm_(
             finite = np.isfinite(g.numpy())
             if not finite.all():
                 place = tuple(int(i) for i in np.unravel_index(np.argmin(finite), g.shape))
-                raise RuntimeError(f"{op}: the gradient of {name} is not finite: {g.numpy()[place]} at {place}")
+                raise RuntimeError(
+                    f"{op}: the gradient of {name} is not finite: {g.numpy()[place]} at {place}"
+                )
         raise RuntimeError(f"{op}: the norm of the gradients is above the largest float64")
     scale = max_norm / (total + 1e-6)
     if not scale >= 1:
@@ -84,8 +100,11 @@ def clip_grad_norm_(
     return total
 
 
-def clip_grad_value_(parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]], clip_value: float) -> None:
-    """Replace what is above `clip_value` or below its negative in the gradients by that bound (the slide's clipping).
+def clip_grad_value_(
+    parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]], clip_value: float
+) -> None:
+    """Replace what is above `clip_value` or below its negative in the gradients by that bound (the
+    slide's clipping).
 
     >>> import minigrad as mg
     >>> p = mg.Tensor([3.0, -4.0], requires_grad=True)

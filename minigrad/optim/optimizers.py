@@ -1,12 +1,15 @@
-"""Optimisers and gradient clipping: SGD, RMSprop, Adam, AdamW, Adagrad; clip_grad_norm_, clip_grad_value_ (slide: gradient
-clipping). Schedules of the learning rate are in schedule.py.
+"""Optimisers and gradient clipping: SGD, RMSprop, Adam, AdamW, Adagrad; clip_grad_norm_,
+clip_grad_value_ (slide: gradient clipping). Schedules of the learning rate are in schedule.py.
 
-Formulas, options and defaults are PyTorch's. A step changes the parameters in place; where a gradient is None the parameter and
-its state are left alone. In all formulas g is the gradient, first negated if `maximize`, then with weight_decay * p added.
+Formulas, options and defaults are PyTorch's. A step changes the parameters in place; where a
+gradient is None the parameter and its state are left alone. In all formulas g is the gradient,
+first negated if `maximize`, then with weight_decay * p added.
 
-Here are the options, the states and what is computed once in a step; one pass in C over each parameter does the rest, see
-csrc/optim.inc. Its bits depend neither on the number of threads nor on the instruction set.
+Here are the options, the states and what is computed once in a step; one pass in C over each
+parameter does the rest, see csrc/optim.inc. Its bits depend neither on the number of threads nor on
+the instruction set.
 """
+
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -42,15 +45,19 @@ def _checked(op: str, options: Mapping[str, Any]) -> Group:
     """The options of a group, each as the type that it is kept in."""
     found = {name: _CHECKS.get(name, _number)(op, name, value) for name, value in options.items()}
     if found.get("nesterov") and (not found["momentum"] or found["dampening"]):
-        raise ValueError(f"{op}: nesterov needs a momentum and no dampening, "
-                         f"got momentum={found['momentum']}, dampening={found['dampening']}")
+        raise ValueError(
+            f"{op}: nesterov needs a momentum and no dampening, "
+            f"got momentum={found['momentum']}, dampening={found['dampening']}"
+        )
     return found
 
 
 def _tensors(op: str, parameters: Any) -> list[Tensor]:
     """The parameters as a list of distinct Tensors, not empty."""
     if isinstance(parameters, (Tensor, set, frozenset)) or not hasattr(parameters, "__iter__"):
-        raise TypeError(f"{op}: parameters must be an iterable of Tensors in a fixed order, got {type(parameters).__name__}")
+        raise TypeError(
+            f"{op}: parameters must be an iterable of Tensors in a fixed order, got {type(parameters).__name__}"
+        )
     found = list(parameters)
     for p in found:
         if not isinstance(p, Tensor):
@@ -63,10 +70,13 @@ def _tensors(op: str, parameters: Any) -> list[Tensor]:
 
 
 def _groups(op: str, parameters: Any, defaults: Group) -> list[Group]:
-    """The groups that `parameters` describes: one for Tensors; one for each dict, with the defaults for what it leaves out."""
+    """The groups that `parameters` describes: one for Tensors; one for each dict, with the defaults
+    for what it leaves out."""
     if not isinstance(parameters, (Tensor, Mapping, str)) and hasattr(parameters, "__iter__"):
         parameters = parameters if isinstance(parameters, (set, frozenset)) else list(parameters)
-    if not isinstance(parameters, list) or not any(isinstance(part, Mapping) for part in parameters):
+    if not isinstance(parameters, list) or not any(
+        isinstance(part, Mapping) for part in parameters
+    ):
         return [{"params": _tensors(op, parameters)} | _checked(op, defaults)]
     groups = []
     for i, given in enumerate(parameters):
@@ -74,20 +84,32 @@ def _groups(op: str, parameters: Any, defaults: Group) -> list[Group]:
         if not isinstance(given, Mapping):
             raise TypeError(f"{where} must be a dict as the others are, got {type(given).__name__}")
         if "params" not in given:
-            raise ValueError(f"{where} must have 'params', got {', '.join(map(repr, given)) or 'nothing'}")
+            raise ValueError(
+                f"{where} must have 'params', got {', '.join(map(repr, given)) or 'nothing'}"
+            )
         unknown = [name for name in given if name != "params" and name not in defaults]
         if unknown:
-            raise TypeError(f"{where} has the unknown option {unknown[0]!r}; the options are {', '.join(defaults)}")
+            raise TypeError(
+                f"{where} has the unknown option {unknown[0]!r}; the options are {', '.join(defaults)}"
+            )
         tensors = _tensors(where, given["params"])
-        groups.append({"params": tensors} | _checked(where, {name: given.get(name, value) for name, value in defaults.items()}))
-    if len({id(p) for group in groups for p in group["params"]}) != sum(len(group["params"]) for group in groups):
-        raise ValueError(f"{op}: parameters must not hold a Tensor twice, in one group or in several")
+        groups.append(
+            {"params": tensors}
+            | _checked(where, {name: given.get(name, value) for name, value in defaults.items()})
+        )
+    if len({id(p) for group in groups for p in group["params"]}) != sum(
+        len(group["params"]) for group in groups
+    ):
+        raise ValueError(
+            f"{op}: parameters must not hold a Tensor twice, in one group or in several"
+        )
     return groups
 
 
 @functools.lru_cache(maxsize=64)
 def _power(base: float, n: int) -> float:
-    """base^n for n >= 0, by squaring: pow of the C library has other last bits on other machines."""
+    """base^n for n >= 0, by squaring: pow of the C library has other last bits on other
+    machines."""
     result = 1.0
     while n:
         if n & 1:
@@ -99,9 +121,9 @@ def _power(base: float, n: int) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _rest_of_power(base: float, n: int) -> float:
-    """1 - base^n for 0 <= base < 1, by squaring, with all its digits also where base^n is nearly 1: 1 - x y = (1 - x) + x (1 - y),
-    a sum of positive numbers."""
-    power, rest = 1.0, 0.0                      # base^k and 1 - base^k, for the part k of n that is done
+    """1 - base^n for 0 <= base < 1, by squaring, with all its digits also where base^n is nearly 1:
+    1 - x y = (1 - x) + x (1 - y), a sum of positive numbers."""
+    power, rest = 1.0, 0.0  # base^k and 1 - base^k, for the part k of n that is done
     step, step_rest = base, 1 - base
     while n:
         if n & 1:
@@ -114,12 +136,14 @@ def _rest_of_power(base: float, n: int) -> float:
 
 
 class Optimizer:
-    """What the optimisers share: the groups of parameters, their state, zero_grad and the state dict.
+    """What the optimisers share: the groups of parameters, their state, zero_grad and the state
+    dict.
 
-    param_groups is a list of dicts: "params", a list of Tensors, and the options of these, which may be changed at any time
-    (`optimizer.param_groups[0]["lr"] = 0.01`; the schedules do just that). An optimiser takes Tensors, or dicts such as
-    {"params": tensors, "lr": 0.01}, one for each group. Options are checked when they are given and again at each step.
-    state[p] is what is kept for the parameter p: "step", how many steps it has made, and arrays by name.
+    param_groups is a list of dicts: "params", a list of Tensors, and the options of these, which
+    may be changed at any time (`optimizer.param_groups[0]["lr"] = 0.01`; the schedules do just
+    that). An optimiser takes Tensors, or dicts such as {"params": tensors, "lr": 0.01}, one for
+    each group. Options are checked when they are given and again at each step. state[p] is what is
+    kept for the parameter p: "step", how many steps it has made, and arrays by name.
 
     >>> import minigrad as mg
     >>> w, b = mg.ones(2, requires_grad=True), mg.zeros(2, requires_grad=True)
@@ -128,19 +152,25 @@ class Optimizer:
     (True, [0.01, 0.0])
     """
 
-    _all_names: tuple[str, ...] = ()            # of the arrays that any options need
-    _begins_with_a_gradient = False             # an array is None until its first use
+    _all_names: tuple[str, ...] = ()  # of the arrays that any options need
+    _begins_with_a_gradient = False  # an array is None until its first use
 
     def __init__(self, parameters: Parameters, defaults: Group) -> None:
         self.op = type(self).__name__
         if not isinstance(defaults, Mapping):
-            raise TypeError(f"{self.op}: defaults must be a dict of options, got {type(defaults).__name__}")
+            raise TypeError(
+                f"{self.op}: defaults must be a dict of options, got {type(defaults).__name__}"
+            )
         self.param_groups = _groups(self.op, parameters, defaults)
         for p in self.parameters:
             if not p.is_leaf:
-                raise ValueError(f"{self.op}: parameters must be leaves of the graph, got the output of {p.grad_fn.name}")
+                raise ValueError(
+                    f"{self.op}: parameters must be leaves of the graph, got the output of {p.grad_fn.name}"
+                )
         self.state: dict[Tensor, dict[str, Any]] = {p: {"step": 0} for p in self.parameters}
-        self.behind_zero = [(0, 1.0)] * len(self.param_groups)          # for schedule.py, which tells what it is
+        self.behind_zero = [(0, 1.0)] * len(
+            self.param_groups
+        )  # for schedule.py, which tells what it is
         self._complete()
 
     @property
@@ -157,10 +187,13 @@ class Optimizer:
         return np.zeros(p.shape, p.dtype)
 
     def _complete(self) -> None:
-        """Make the arrays that are not there: at first all, later those that a changed option needs."""
+        """Make the arrays that are not there: at first all, later those that a changed option
+        needs."""
         if any(p not in self.state for p in self.parameters):
-            raise ValueError(f"{self.op}: a parameter was put into a group after the optimiser was made: "
-                             "make a new optimiser with all of them")
+            raise ValueError(
+                f"{self.op}: a parameter was put into a group after the optimiser was made: "
+                "make a new optimiser with all of them"
+            )
         for group in self.param_groups:
             for name in self._names(group):
                 for p in group["params"]:
@@ -172,13 +205,19 @@ class Optimizer:
         update.clear_gradients(self.parameters)
 
     def step(self) -> None:
-        """Change each parameter by its gradient: all or, when an exception comes out of it before the change, none; Ctrl-C acts
-        before the change or after it."""
+        """Change each parameter by its gradient: all or, when an exception comes out of it before
+        the change, none; Ctrl-C acts before the change or after it."""
         for i, group in enumerate(self.param_groups):
             options = {name: value for name, value in group.items() if name != "params"}
-            group.update(_checked(self.op if len(self.param_groups) == 1 else f"{self.op}: group {i}", options))
+            group.update(
+                _checked(
+                    self.op if len(self.param_groups) == 1 else f"{self.op}: group {i}", options
+                )
+            )
         self._complete()
-        due = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        due = [
+            (p, group) for group in self.param_groups for p in group["params"] if p.grad is not None
+        ]
         updates = update.Updates(self.op, len(due))
         for p, group in due:
             state = self.state[p]
@@ -187,19 +226,28 @@ class Optimizer:
             updates.note(state, "step", t)
         updates.run()
 
-    def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
+    def _add(
+        self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group
+    ) -> None:
         """Add p's step, its t-th, with the options o."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Copies of all that a later run needs to go on with the same bits: {"param_groups": [{"lr": 0.1, ..., "params": [0,
-        1]}], "steps": [7, 7], "0.m": array, ...}. Parameters are numbered through all groups. What is no array fits into JSON:
-        None is a momentum that has not begun. Arrays of an option that was switched off are there too, for when it comes back."""
+        """Copies of all that a later run needs to go on with the same bits: {"param_groups":
+        [{"lr": 0.1, ..., "params": [0, 1]}], "steps": [7, 7], "0.m": array, ...}. Parameters are
+        numbered through all groups. What is no array fits into JSON: None is a momentum that has
+        not begun. Arrays of an option that was switched off are there too, for when it comes
+        back."""
         self._complete()
         groups, steps, arrays = [], [], {}
         for group in self.param_groups:
-            options = {name: list(value) if isinstance(value, tuple) else value for name, value in group.items()}
-            groups.append(options | {"params": list(range(len(steps), len(steps) + len(group["params"])))})
+            options = {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in group.items()
+            }
+            groups.append(
+                options | {"params": list(range(len(steps), len(steps) + len(group["params"])))}
+            )
             for p in group["params"]:
                 for name, array in self.state[p].items():
                     if name != "step":
@@ -208,52 +256,92 @@ class Optimizer:
         return {"param_groups": groups, "steps": steps, **arrays}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state_dict, with its options; all that does not fit is one ValueError, and then nothing has changed."""
+        """Go on from a state_dict, with its options; all that does not fit is one ValueError, and
+        then nothing has changed."""
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: state must be a dict, got {type(state).__name__}")
         wrong: list[str] = []
         options = self._loaded_options(state, wrong)
         own, needed, known = self.parameters, {}, {}
-        for i, (p, group) in enumerate(zip(own, [g for g in options for _ in g["params"]], strict=True)):
+        for i, (p, group) in enumerate(
+            zip(own, [g for g in options for _ in g["params"]], strict=True)
+        ):
             needed |= {f"{i}.{name}": p for name in self._names(group)}
             known |= {f"{i}.{name}": p for name in self._all_names}
         wrong += [f"missing: {k}" for k in ("steps", *needed) if k not in state]
-        wrong += [f"unexpected: {k}" for k in state if k not in known and k not in ("param_groups", "steps")]
+        wrong += [
+            f"unexpected: {k}"
+            for k in state
+            if k not in known and k not in ("param_groups", "steps")
+        ]
         found = {k: p for k, p in known.items() if k in state}
         for k, p in found.items():
             array = state[k]
             begins = array is None and self._begins_with_a_gradient
-            if not begins and not (isinstance(array, np.ndarray) and array.shape == p.shape and array.dtype == p.dtype):
-                got = f"{array.shape} and {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
-                wrong.append(f"{k} must be an array of shape {p.shape} and dtype {p.dtype}, got {got}")
+            if not begins and not (
+                isinstance(array, np.ndarray) and array.shape == p.shape and array.dtype == p.dtype
+            ):
+                got = (
+                    f"{array.shape} and {array.dtype}"
+                    if isinstance(array, np.ndarray)
+                    else type(array).__name__
+                )
+                wrong.append(
+                    f"{k} must be an array of shape {p.shape} and dtype {p.dtype}, got {got}"
+                )
         steps = state.get("steps", [])
-        if "steps" in state and not (isinstance(steps, list) and len(steps) == len(own) and
-                                     all(type(n) is int and n >= 0 for n in steps)):
+        if "steps" in state and not (
+            isinstance(steps, list)
+            and len(steps) == len(own)
+            and all(type(n) is int and n >= 0 for n in steps)
+        ):
             wrong.append(f"steps must be a list of {len(own)} ints of at least 0, got {steps!r}")
         if wrong:
-            raise ValueError(f"load_state_dict: {self.op} does not fit the state: " + "; ".join(wrong))
-        loaded: dict[Tensor, dict[str, Any]] = {p: {"step": n} for p, n in zip(own, steps, strict=True)}
+            raise ValueError(
+                f"load_state_dict: {self.op} does not fit the state: " + "; ".join(wrong)
+            )
+        loaded: dict[Tensor, dict[str, Any]] = {
+            p: {"step": n} for p, n in zip(own, steps, strict=True)
+        }
         for k, p in found.items():
-            began = state[k] is not None and not (self._begins_with_a_gradient and loaded[p]["step"] == 0)
+            began = state[k] is not None and not (
+                self._begins_with_a_gradient and loaded[p]["step"] == 0
+            )
             loaded[p][k.partition(".")[2]] = np.array(state[k], order="C") if began else None
-        update.commit([(self.__dict__, {"state": loaded}), *zip(self.param_groups, options, strict=True)])
+        update.commit(
+            [(self.__dict__, {"state": loaded}), *zip(self.param_groups, options, strict=True)]
+        )
 
     def _loaded_options(self, state: Mapping[str, Any], wrong: list[str]) -> list[Group]:
-        """The groups of a state with this optimiser's parameters; where they do not fit `wrong` grows, and they are our own."""
+        """The groups of a state with this optimiser's parameters; where they do not fit `wrong`
+        grows, and they are our own."""
         saved = state.get("param_groups")
         if "param_groups" not in state:
             wrong.append("missing: param_groups")
-        elif not (isinstance(saved, list) and len(saved) == len(self.param_groups)
-                  and all(isinstance(group, Mapping) for group in saved)):
-            wrong.append(f"param_groups must be a list of {len(self.param_groups)} dicts, got {saved!r}")
+        elif not (
+            isinstance(saved, list)
+            and len(saved) == len(self.param_groups)
+            and all(isinstance(group, Mapping) for group in saved)
+        ):
+            wrong.append(
+                f"param_groups must be a list of {len(self.param_groups)} dicts, got {saved!r}"
+            )
             saved = None
         groups, first = [], 0
         for i, group in enumerate(self.param_groups):
             options, before = dict(saved[i]) if saved else {}, len(wrong)
             end = first + len(group["params"])
             if saved:
-                wrong += [f"param_groups[{i}] misses {k!r}" for k in group if k not in options and k != "initial_lr"]
-                wrong += [f"param_groups[{i}] has the unexpected {k!r}" for k in options if k not in group and k != "initial_lr"]
+                wrong += [
+                    f"param_groups[{i}] misses {k!r}"
+                    for k in group
+                    if k not in options and k != "initial_lr"
+                ]
+                wrong += [
+                    f"param_groups[{i}] has the unexpected {k!r}"
+                    for k in options
+                    if k not in group and k != "initial_lr"
+                ]
                 if options.pop("params", None) != list(range(first, end)):
                     wrong.append(f"param_groups[{i}] must hold the parameters {first} to {end - 1}")
             if len(wrong) == before:
@@ -267,10 +355,11 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Gradient descent: v = momentum v + (1 - dampening) g, p = p - lr v; with nesterov, p = p - lr (g + momentum v). The first
-    v of a parameter is g, also where momentum is switched on later.
+    """Gradient descent: v = momentum v + (1 - dampening) g, p = p - lr v; with nesterov, p = p - lr
+    (g + momentum v). The first v of a parameter is g, also where momentum is switched on later.
 
-    SGD(parameters, lr=0.001, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False).
+    SGD(parameters, lr=0.001, momentum=0, dampening=0, weight_decay=0, nesterov=False,
+    maximize=False).
 
     >>> import minigrad as mg
     >>> p = mg.Tensor([1.0], requires_grad=True)
@@ -291,8 +380,17 @@ class SGD(Optimizer):
         nesterov: bool = False,
         maximize: bool = False,
     ) -> None:
-        super().__init__(parameters, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
-                                          nesterov=nesterov, maximize=maximize))
+        super().__init__(
+            parameters,
+            dict(
+                lr=lr,
+                momentum=momentum,
+                dampening=dampening,
+                weight_decay=weight_decay,
+                nesterov=nesterov,
+                maximize=maximize,
+            ),
+        )
 
     _all_names = ("v",)
     _begins_with_a_gradient = True
@@ -303,20 +401,35 @@ class SGD(Optimizer):
     def _initial(self, p: Tensor, group: Group) -> None:
         return None
 
-    def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
+    def _add(
+        self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group
+    ) -> None:
         v = state["v"] if o["momentum"] else None
         begins = bool(o["momentum"]) and v is None
         if begins:
             v = np.empty(p.shape, p.dtype)
             updates.note(state, "v", v)
-        updates.sgd(p, v, o["lr"], o["weight_decay"], o["momentum"], o["dampening"], o["nesterov"], o["maximize"], begins)
+        updates.sgd(
+            p,
+            v,
+            o["lr"],
+            o["weight_decay"],
+            o["momentum"],
+            o["dampening"],
+            o["nesterov"],
+            o["maximize"],
+            begins,
+        )
 
 
 class RMSprop(Optimizer):
-    """RMSprop (Hinton 2012, lecture 6e): v = alpha v + (1 - alpha) g^2, p = p - lr g / (sqrt(v) + eps).
+    """RMSprop (Hinton 2012, lecture 6e): v = alpha v + (1 - alpha) g^2, p = p - lr g / (sqrt(v) +
+    eps).
 
-    RMSprop(parameters, lr=0.01, alpha=0.99, eps=1e-8, weight_decay=0, momentum=0, centered=False, maximize=False).
-    centered: with m = alpha m + (1 - alpha) g, the root is that of the variance v - m^2 (Graves 2013, equation 40).
+    RMSprop(parameters, lr=0.01, alpha=0.99, eps=1e-8, weight_decay=0, momentum=0, centered=False,
+    maximize=False).
+    centered: with m = alpha m + (1 - alpha) g, the root is that of the variance v - m^2 (Graves
+    2013, equation 40).
     momentum: b = momentum b + g / (sqrt(v) + eps), p = p - lr b.
 
     >>> import minigrad as mg
@@ -339,24 +452,49 @@ class RMSprop(Optimizer):
         centered: bool = False,
         maximize: bool = False,
     ) -> None:
-        super().__init__(parameters, dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum,
-                                          centered=centered, maximize=maximize))
+        super().__init__(
+            parameters,
+            dict(
+                lr=lr,
+                alpha=alpha,
+                eps=eps,
+                weight_decay=weight_decay,
+                momentum=momentum,
+                centered=centered,
+                maximize=maximize,
+            ),
+        )
 
     _all_names = ("v", "m", "b")
 
     def _names(self, group: Group) -> tuple[str, ...]:
-        return ("v",) + (("m",) if group["centered"] else ()) + (("b",) if group["momentum"] else ())
+        return (
+            ("v",) + (("m",) if group["centered"] else ()) + (("b",) if group["momentum"] else ())
+        )
 
-    def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
-        updates.rmsprop(p, state["v"], state["m"] if o["centered"] else None, state["b"] if o["momentum"] else None,
-                        o["lr"], o["weight_decay"], o["alpha"], o["eps"], o["momentum"], o["maximize"])
+    def _add(
+        self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group
+    ) -> None:
+        updates.rmsprop(
+            p,
+            state["v"],
+            state["m"] if o["centered"] else None,
+            state["b"] if o["momentum"] else None,
+            o["lr"],
+            o["weight_decay"],
+            o["alpha"],
+            o["eps"],
+            o["momentum"],
+            o["maximize"],
+        )
 
 
 class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015, algorithm 1): m and v are running means of g and g^2, p = p - lr (m / (1 - b1^t)) / (sqrt(v /
-    (1 - b2^t)) + eps).
+    """Adam (Kingma and Ba 2015, algorithm 1): m and v are running means of g and g^2, p = p - lr (m
+    / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
 
-    Adam(parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False, maximize=False).
+    Adam(parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False,
+    maximize=False).
     amsgrad: v is the largest so far (Reddi, Kale and Kumar 2018).
 
     >>> import minigrad as mg
@@ -380,26 +518,53 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         maximize: bool = False,
     ) -> None:
-        super().__init__(parameters, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
-                                          maximize=maximize))
+        super().__init__(
+            parameters,
+            dict(
+                lr=lr,
+                betas=betas,
+                eps=eps,
+                weight_decay=weight_decay,
+                amsgrad=amsgrad,
+                maximize=maximize,
+            ),
+        )
 
     _all_names = ("m", "v", "v_max")
 
     def _names(self, group: Group) -> tuple[str, ...]:
         return ("m", "v", "v_max") if group["amsgrad"] else ("m", "v")
 
-    def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
+    def _add(
+        self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group
+    ) -> None:
         b1, b2 = o["betas"]
         lr, root = o["lr"] / _rest_of_power(b1, t), 1 / math.sqrt(_rest_of_power(b2, t))
-        decay, shrink = (0.0, o["lr"] * o["weight_decay"]) if self.decoupled else (o["weight_decay"], 0.0)
-        updates.adam(p, state["m"], state["v"], state["v_max"] if o["amsgrad"] else None,
-                     lr, decay, shrink, b1, b2, o["eps"], root, o["maximize"])
+        decay, shrink = (
+            (0.0, o["lr"] * o["weight_decay"]) if self.decoupled else (o["weight_decay"], 0.0)
+        )
+        updates.adam(
+            p,
+            state["m"],
+            state["v"],
+            state["v_max"] if o["amsgrad"] else None,
+            lr,
+            decay,
+            shrink,
+            b1,
+            b2,
+            o["eps"],
+            root,
+            o["maximize"],
+        )
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019): p shrinks by lr * weight_decay * p beside Adam's step.
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019): p shrinks by lr * weight_decay
+    * p beside Adam's step.
 
-    AdamW(parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, amsgrad=False, maximize=False).
+    AdamW(parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, amsgrad=False,
+    maximize=False).
 
     >>> import minigrad as mg
     >>> mg.optim.AdamW([mg.Tensor([1.0], requires_grad=True)]).param_groups[0]["weight_decay"]
@@ -422,10 +587,11 @@ class AdamW(Adam):
 
 
 class Adagrad(Optimizer):
-    """Adagrad (Duchi, Hazan and Singer 2011): s = s + g^2, p = p - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps).
+    """Adagrad (Duchi, Hazan and Singer 2011): s = s + g^2, p = p - lr / (1 + (t - 1) lr_decay) g /
+    (sqrt(s) + eps).
 
-    Adagrad(parameters, lr=0.01, lr_decay=0, weight_decay=0, initial_accumulator_value=0, eps=1e-10, maximize=False); s starts
-    at initial_accumulator_value.
+    Adagrad(parameters, lr=0.01, lr_decay=0, weight_decay=0, initial_accumulator_value=0, eps=1e-10,
+    maximize=False); s starts at initial_accumulator_value.
 
     >>> import minigrad as mg
     >>> p = mg.Tensor([1.0], requires_grad=True)
@@ -446,8 +612,17 @@ class Adagrad(Optimizer):
         eps: float = 1e-10,
         maximize: bool = False,
     ) -> None:
-        super().__init__(parameters, dict(lr=lr, lr_decay=lr_decay, weight_decay=weight_decay,
-                                          initial_accumulator_value=initial_accumulator_value, eps=eps, maximize=maximize))
+        super().__init__(
+            parameters,
+            dict(
+                lr=lr,
+                lr_decay=lr_decay,
+                weight_decay=weight_decay,
+                initial_accumulator_value=initial_accumulator_value,
+                eps=eps,
+                maximize=maximize,
+            ),
+        )
 
     _all_names = ("s",)
 
@@ -457,5 +632,14 @@ class Adagrad(Optimizer):
     def _initial(self, p: Tensor, group: Group) -> np.ndarray:
         return np.full(p.shape, group["initial_accumulator_value"], p.dtype)
 
-    def _add(self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group) -> None:
-        updates.adagrad(p, state["s"], o["lr"] / (1 + (t - 1) * o["lr_decay"]), o["weight_decay"], o["eps"], o["maximize"])
+    def _add(
+        self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group
+    ) -> None:
+        updates.adagrad(
+            p,
+            state["s"],
+            o["lr"] / (1 + (t - 1) * o["lr_decay"]),
+            o["weight_decay"],
+            o["eps"],
+            o["maximize"],
+        )

@@ -1,15 +1,18 @@
-"""Schedules of the learning rate: ConstantLR, StepLR, MultiStepLR, ExponentialLR, CosineAnnealingLR, LinearLR, OneCycleLR,
-ReduceLROnPlateau. Names and arguments are PyTorch's, and for one schedule on an optimiser the numbers are too; the one exception
-is ReduceLROnPlateau's relative threshold for negative metrics.
+"""Schedules of the learning rate: ConstantLR, StepLR, MultiStepLR, ExponentialLR,
+CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau. Names and arguments are PyTorch's, and
+for one schedule on an optimiser the numbers are too; the one exception is ReduceLROnPlateau's
+relative threshold for negative metrics.
 
-A schedule changes "lr" in the optimiser's param_groups: once when it is made, then at each `step`, which is called after the
-optimiser's. Each formula gives the rate after t steps, from the rate `base` that the group had before any schedule.
+A schedule changes "lr" in the optimiser's param_groups: once when it is made, then at each `step`,
+which is called after the optimiser's. Each formula gives the rate after t steps, from the rate
+`base` that the group had before any schedule.
 
-Several schedules may act on one optimiser: the rate is then base times the product of rate / base of each, also after one of
-them was at 0 for a while. PyTorch's numbers are the same for ConstantLR, StepLR, MultiStepLR, ExponentialLR and LinearLR, and for
-CosineAnnealingLR with eta_min=0 in its first T_max steps. Beyond these, and with eta_min above 0, PyTorch's CosineAnnealingLR adds
-to the rate that the others made, and its OneCycleLR overwrites it; here both are factors as the others are. So a warm-up goes with
-any other schedule; both step:
+Several schedules may act on one optimiser: the rate is then base times the product of rate / base
+of each, also after one of them was at 0 for a while. PyTorch's numbers are the same for ConstantLR,
+StepLR, MultiStepLR, ExponentialLR and LinearLR, and for CosineAnnealingLR with eta_min=0 in its
+first T_max steps. Beyond these, and with eta_min above 0, PyTorch's CosineAnnealingLR adds to the
+rate that the others made, and its OneCycleLR overwrites it; here both are factors as the others
+are. So a warm-up goes with any other schedule; both step:
 
 >>> import minigrad as mg
 >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], lr=0.8)
@@ -23,9 +26,10 @@ any other schedule; both step:
 >>> rates
 [0.2, 0.4, 0.6, 0.8, 0.4, 0.4, 0.4, 0.4, 0.2]
 
-or one after the other, `(warmup if t < 3 else decay).step()` in the t-th turn of the loop: then the second begins when the first
-has ended.
+or one after the other, `(warmup if t < 3 else decay).step()` in the t-th turn of the loop: then the
+second begins when the first has ended.
 """
+
 import math
 import operator
 from bisect import bisect_right
@@ -41,6 +45,7 @@ from minigrad.optim.optimizers import Optimizer, _power
 
 # ---------------------------------------------------------------- arguments
 
+
 def _whole(op: str, name: str, value: Any, low: int = 1) -> int:
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
@@ -48,19 +53,25 @@ def _whole(op: str, name: str, value: Any, low: int = 1) -> int:
     if whole < low:
         raise ValueError(f"{op}: {name} must be at least {low}, got {whole}")
     if whole >= 2**63:
-        raise ValueError(f"{op}: {name} must be below 2 ** 63, got an int of {whole.bit_length()} bits")
+        raise ValueError(
+            f"{op}: {name} must be below 2 ** 63, got an int of {whole.bit_length()} bits"
+        )
     return whole
 
 
 def _choice(op: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
-        raise ValueError(f"{op}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise ValueError(
+            f"{op}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+        )
     return value
 
 
 def _optimizer(op: str, optimizer: Any) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"{op}: optimizer must be an optimiser of minigrad.optim, got {type(optimizer).__name__}")
+        raise TypeError(
+            f"{op}: optimizer must be an optimiser of minigrad.optim, got {type(optimizer).__name__}"
+        )
     return optimizer
 
 
@@ -70,11 +81,14 @@ def _each(op: str, name: str, value: Any, optimizer: Optimizer, **bounds: Any) -
     if not isinstance(value, (list, tuple)):
         return [_number(op, name, value, **bounds)] * count
     if len(value) != count:
-        raise ValueError(f"{op}: {name} must hold a number for each of the {count} groups, got {len(value)}")
+        raise ValueError(
+            f"{op}: {name} must hold a number for each of the {count} groups, got {len(value)}"
+        )
     return [_number(op, f"{name}[{i}]", v, **bounds) for i, v in enumerate(value)]
 
 
 # ---------------------------------------------------------------- what the schedules share
+
 
 class _State:
     """What every schedule has: the optimiser, a count of steps, the state dict."""
@@ -91,15 +105,23 @@ class _State:
         return {"steps": lambda v: type(v) is int and v >= 0}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later run needs to go on, the present rates too; numbers and lists, which JSON can hold."""
+        """What a later run needs to go on, the present rates too; numbers and lists, which JSON can
+        hold."""
         kept = {name: getattr(self, name) for name in self._kept()}
-        kept = {name: list(v) if isinstance(v, list) else v for name, v in kept.items()} | {"lrs": self.get_last_lr()}
+        kept = {name: list(v) if isinstance(v, list) else v for name, v in kept.items()} | {
+            "lrs": self.get_last_lr()
+        }
         behind = self.optimizer.behind_zero
-        return kept | {"behind_zero": [list(pair) for pair in behind]} if any(zeros for zeros, _ in behind) else kept
+        return (
+            kept | {"behind_zero": [list(pair) for pair in behind]}
+            if any(zeros for zeros, _ in behind)
+            else kept
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state_dict, in a schedule made with the same arguments, before or after the optimiser's is loaded. All
-        that does not fit is one ValueError, and then nothing has changed."""
+        """Go on from a state_dict, in a schedule made with the same arguments, before or after the
+        optimiser's is loaded. All that does not fit is one ValueError, and then nothing has
+        changed."""
         op = type(self).__name__
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: state must be a dict, got {type(state).__name__}")
@@ -107,7 +129,11 @@ class _State:
         wrong = [f"missing: {k}" for k in checks if k not in state]
         checks["behind_zero"] = self._pairs
         wrong += [f"unexpected: {k}" for k in state if k not in checks]
-        wrong += [f"{k} cannot be {state[k]!r}" for k, fits in checks.items() if k in state and not fits(state[k])]
+        wrong += [
+            f"{k} cannot be {state[k]!r}"
+            for k, fits in checks.items()
+            if k in state and not fits(state[k])
+        ]
         if wrong:
             raise ValueError(f"load_state_dict: {op} does not fit the state: " + "; ".join(wrong))
         update.commit(self._loaded(state))
@@ -116,22 +142,37 @@ class _State:
         """What a state that fits sets: [(dict, what in it), ...]."""
         kept = {k: list(state[k]) if isinstance(state[k], list) else state[k] for k in self._kept()}
         groups = self.optimizer.param_groups
-        behind = [(zeros, value) for zeros, value in state.get("behind_zero", [(0, 1.0)] * len(groups))]
-        return [(self.__dict__, kept), (self.optimizer.__dict__, {"behind_zero": behind}),
-                *((group, {"lr": lr}) for group, lr in zip(groups, state["lrs"], strict=True))]
+        behind = [
+            (zeros, value) for zeros, value in state.get("behind_zero", [(0, 1.0)] * len(groups))
+        ]
+        return [
+            (self.__dict__, kept),
+            (self.optimizer.__dict__, {"behind_zero": behind}),
+            *((group, {"lr": lr}) for group, lr in zip(groups, state["lrs"], strict=True)),
+        ]
 
     def _pairs(self, value: Any) -> bool:
-        return (isinstance(value, list) and len(value) == len(self.optimizer.param_groups)
-                and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
-                and all(type(zeros) is int and zeros >= 0 and type(v) is float and 0 <= v < math.inf for zeros, v in value))
+        return (
+            isinstance(value, list)
+            and len(value) == len(self.optimizer.param_groups)
+            and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
+            and all(
+                type(zeros) is int and zeros >= 0 and type(v) is float and 0 <= v < math.inf
+                for zeros, v in value
+            )
+        )
 
     def _rates(self, value: Any) -> bool:
-        return (isinstance(value, list) and len(value) == len(self.optimizer.param_groups)
-                and all(type(v) is float and 0 <= v < math.inf for v in value))
+        return (
+            isinstance(value, list)
+            and len(value) == len(self.optimizer.param_groups)
+            and all(type(v) is float and 0 <= v < math.inf for v in value)
+        )
 
 
 class Schedule(_State):
-    """A schedule with a formula: `rate(base, t)` is the learning rate after t steps. A subclass may give a formula of its own.
+    """A schedule with a formula: `rate(base, t)` is the learning rate after t steps. A subclass may
+    give a formula of its own.
 
     >>> import minigrad as mg
     >>> class Inverse(mg.optim.schedule.Schedule):
@@ -148,7 +189,9 @@ class Schedule(_State):
         groups = optimizer.param_groups
         self.base_lrs = [group.get("initial_lr", group["lr"]) for group in groups]
         changes = self._moves([(base, self.rate(base, 0)) for base in self.base_lrs])
-        changes += [(group, {"initial_lr": base}) for group, base in zip(groups, self.base_lrs, strict=True)]
+        changes += [
+            (group, {"initial_lr": base}) for group, base in zip(groups, self.base_lrs, strict=True)
+        ]
         update.commit([(self.__dict__, {"steps": 0}), *changes])
 
     def rate(self, base: float, t: int) -> float:
@@ -161,17 +204,25 @@ class Schedule(_State):
 
     def _step(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """What a step sets: [(dict, what in it), ...]."""
-        rates = [(self.rate(base, self.steps), self.rate(base, self.steps + 1)) for base in self.base_lrs]
+        rates = [
+            (self.rate(base, self.steps), self.rate(base, self.steps + 1)) for base in self.base_lrs
+        ]
         return [(self.__dict__, {"steps": self.steps + 1}), *self._moves(rates)]
 
-    def _moves(self, rates: list[tuple[float, float]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    def _moves(
+        self, rates: list[tuple[float, float]]
+    ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """What is set when this schedule's part of the rates goes from old to new, for each group.
 
-        Where only this schedule acts, the rate is `new` to the bit; else it changes by the same factor. While it is 0 there is no
-        factor: behind_zero has for each group (how many schedules are at 0, what the rate is without their parts). A rate that
-        was set by hand meanwhile is not 0, and then these do not count."""
+        Where only this schedule acts, the rate is `new` to the bit; else it changes by the same
+        factor. While it is 0 there is no
+        factor: behind_zero has for each group (how many schedules are at 0, what the rate is
+        without their parts). A rate that was set by hand meanwhile is not 0, and then these do not
+        count."""
         found, behind = [], []
-        for group, (old, new), (zeros, hidden) in zip(self.optimizer.param_groups, rates, self.optimizer.behind_zero, strict=True):
+        for group, (old, new), (zeros, hidden) in zip(
+            self.optimizer.param_groups, rates, self.optimizer.behind_zero, strict=True
+        ):
             lr = group["lr"]
             value = hidden if zeros and lr == 0 else lr
             zeros = zeros if lr == 0 else 0
@@ -192,6 +243,7 @@ class Schedule(_State):
 
 
 # ---------------------------------------------------------------- schedules with a formula
+
 
 class ConstantLR(Schedule):
     """lr = base * factor for the first total_iters steps, then base.
@@ -243,8 +295,12 @@ class MultiStepLR(Schedule):
 
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1) -> None:
         if not hasattr(milestones, "__iter__"):
-            raise TypeError(f"MultiStepLR: milestones must be a list of ints, got {type(milestones).__name__}")
-        self.milestones = sorted(_whole("MultiStepLR", f"milestones[{i}]", n, 0) for i, n in enumerate(milestones))
+            raise TypeError(
+                f"MultiStepLR: milestones must be a list of ints, got {type(milestones).__name__}"
+            )
+        self.milestones = sorted(
+            _whole("MultiStepLR", f"milestones[{i}]", n, 0) for i, n in enumerate(milestones)
+        )
         self.gamma = _number("MultiStepLR", "gamma", gamma, ends="()")
         super().__init__(optimizer)
 
@@ -271,9 +327,11 @@ class ExponentialLR(Schedule):
 
 
 class LinearLR(Schedule):
-    """lr = base * f, with f going in a straight line from start_factor to end_factor in total_iters steps: the warm-up.
+    """lr = base * f, with f going in a straight line from start_factor to end_factor in total_iters
+    steps: the warm-up.
 
-    The page of this module, `help(minigrad.optim.schedule)`, shows how a warm-up goes with another schedule.
+    The page of this module, `help(minigrad.optim.schedule)`, shows how a warm-up goes with another
+    schedule.
 
     >>> import minigrad as mg
     >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], lr=0.5)
@@ -282,7 +340,13 @@ class LinearLR(Schedule):
     [[0.25], [0.375], [0.5], [0.5]]
     """
 
-    def __init__(self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        start_factor: float = 1 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+    ) -> None:
         self.start_factor = _number("LinearLR", "start_factor", start_factor, 0, 1, "(]")
         self.end_factor = _number("LinearLR", "end_factor", end_factor, 0, 1, "[]")
         self.total_iters = _whole("LinearLR", "total_iters", total_iters)
@@ -291,12 +355,14 @@ class LinearLR(Schedule):
     def rate(self, base: float, t: int) -> float:
         if t >= self.total_iters:
             return base * self.end_factor
-        return base * (self.start_factor + (self.end_factor - self.start_factor) * t / self.total_iters)
+        return base * (
+            self.start_factor + (self.end_factor - self.start_factor) * t / self.total_iters
+        )
 
 
 class CosineAnnealingLR(Schedule):
-    """lr = eta_min + (base - eta_min) (1 + cos(pi t / T_max)) / 2 (Loshchilov and Hutter 2017, equation 5): down to eta_min in
-    T_max steps, and as slowly up again if the training goes on.
+    """lr = eta_min + (base - eta_min) (1 + cos(pi t / T_max)) / 2 (Loshchilov and Hutter 2017,
+    equation 5): down to eta_min in T_max steps, and as slowly up again if the training goes on.
 
     >>> import minigrad as mg
     >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], lr=0.5)
@@ -315,12 +381,13 @@ class CosineAnnealingLR(Schedule):
 
 
 class OneCycleLR(Schedule):
-    """The one-cycle policy (Smith and Topin 2019): in total_steps steps from max_lr / div_factor up to max_lr, for the first
-    pct_start of them, and down to final_div_factor times less than the beginning. The optimiser's own rate does not count.
+    """The one-cycle policy (Smith and Topin 2019): in total_steps steps from max_lr / div_factor up
+    to max_lr, for the first pct_start of them, and down to final_div_factor times less than the
+    beginning. The optimiser's own rate does not count.
 
-    max_lr: a number, or a list with one for each group. anneal_strategy: the way between these, "cos" or "linear". With
-    cycle_momentum the momentum (of Adam betas[0]) goes the other way, from max_momentum to base_momentum and back. A step beyond
-    total_steps is a ValueError.
+    max_lr: a number, or a list with one for each group. anneal_strategy: the way between these,
+    "cos" or "linear". With cycle_momentum the momentum (of Adam betas[0]) goes the other way, from
+    max_momentum to base_momentum and back. A step beyond total_steps is a ValueError.
 
     >>> import minigrad as mg
     >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], momentum=0.9)
@@ -355,7 +422,9 @@ class OneCycleLR(Schedule):
         self.div_factor = _number(op, "div_factor", div_factor, 0, ends="()")
         self.final_div_factor = _number(op, "final_div_factor", final_div_factor, ends="()")
         if self.cycle_momentum and not any(name in groups[0] for name in ("betas", "momentum")):
-            raise ValueError(f"{op}: {optimizer.op} has no momentum to cycle: give cycle_momentum=False")
+            raise ValueError(
+                f"{op}: {optimizer.op} has no momentum to cycle: give cycle_momentum=False"
+            )
         for group, high in zip(groups, highest, strict=True):
             group["lr"] = group["initial_lr"] = high / self.div_factor
         super().__init__(optimizer)
@@ -364,9 +433,18 @@ class OneCycleLR(Schedule):
     def _between(self, low: float, high: float, end: float, t: int) -> float:
         """From `low` up to `high`, and down to `end`."""
         top = self.pct_start * self.total_steps - 1
-        start, stop, x = (low, high, t / top if top else 1.0) if t <= top else \
-            (high, end, (t - top) / (self.total_steps - 1 - top) if t < self.total_steps else 1.0)
-        return start + (stop - start) * (x if self.anneal_strategy == "linear" else (1 - math.cos(math.pi * x)) / 2)
+        start, stop, x = (
+            (low, high, t / top if top else 1.0)
+            if t <= top
+            else (
+                high,
+                end,
+                (t - top) / (self.total_steps - 1 - top) if t < self.total_steps else 1.0,
+            )
+        )
+        return start + (stop - start) * (
+            x if self.anneal_strategy == "linear" else (1 - math.cos(math.pi * x)) / 2
+        )
 
     def rate(self, base: float, t: int) -> float:
         return self._between(base, base * self.div_factor, base / self.final_div_factor, t)
@@ -385,19 +463,30 @@ class OneCycleLR(Schedule):
     def _momenta(self, t: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """What the momentum after t steps sets."""
         momentum = self._between(self.max_momentum, self.base_momentum, self.max_momentum, t)
-        return [(group, {"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})
-                for group in (self.optimizer.param_groups if self.cycle_momentum else ())]
+        return [
+            (
+                group,
+                {"betas": (momentum, group["betas"][1])}
+                if "betas" in group
+                else {"momentum": momentum},
+            )
+            for group in (self.optimizer.param_groups if self.cycle_momentum else ())
+        ]
 
 
 # ---------------------------------------------------------------- by what is measured
 
-class ReduceLROnPlateau(_State):
-    """lr = max(factor * lr, min_lr) when the metric given to `step` has not improved for more than `patience` steps.
 
-    mode: whether a lower ("min") or a higher ("max") metric is better. Better means by more than `threshold`, a part of the size of
-    the best so far (threshold_mode="rel") or a difference ("abs"). For a negative best, PyTorch's relative threshold lets pass what
-    is as good as before or a little worse, so that it never reduces the rate; here it asks for more, as for a positive one. After a change, `cooldown` steps pass before steps without improvement
-    are counted again. A change of eps or less is not made. min_lr: a number, or a list with one for each group.
+class ReduceLROnPlateau(_State):
+    """lr = max(factor * lr, min_lr) when the metric given to `step` has not improved for more than
+    `patience` steps.
+
+    mode: whether a lower ("min") or a higher ("max") metric is better. Better means by more than
+    `threshold`, a part of the size of the best so far (threshold_mode="rel") or a difference
+    ("abs"). For a negative best, PyTorch's relative threshold lets pass what is as good as before
+    or a little worse, so that it never reduces the rate; here it asks for more, as for a positive
+    one. After a change, `cooldown` steps pass before steps without improvement are counted again. A
+    change of eps or less is not made. min_lr: a number, or a list with one for each group.
 
     >>> import minigrad as mg
     >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], lr=0.5)
@@ -432,8 +521,8 @@ class ReduceLROnPlateau(_State):
         self.best: float | None = None
 
     def step(self, metric: float | Tensor) -> None:
-        """Go on by one step; metric is what is watched, the loss on held-out data say, a finite number: NaN is a
-        ValueError."""
+        """Go on by one step; metric is what is watched, the loss on held-out data say, a finite
+        number: NaN is a ValueError."""
         if isinstance(metric, Tensor) and metric.size == 1:
             metric = metric.item()
         metric = _number("ReduceLROnPlateau", "metric", metric, -math.inf, math.inf, "()")
@@ -447,14 +536,22 @@ class ReduceLROnPlateau(_State):
         if bad_steps > self.patience:
             changes = self._reduced()
             cooldown_left, bad_steps = self.cooldown, 0
-        counts = {"steps": self.steps + 1, "best": best, "bad_steps": bad_steps, "cooldown_left": cooldown_left}
+        counts = {
+            "steps": self.steps + 1,
+            "best": best,
+            "bad_steps": bad_steps,
+            "cooldown_left": cooldown_left,
+        }
         update.commit([(self.__dict__, counts), *changes])
 
     def _reduced(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """What lower rates set: [(dict, what in it), ...]. Behind a rate that another schedule holds at 0, the factor acts too."""
+        """What lower rates set: [(dict, what in it), ...]. Behind a rate that another schedule
+        holds at 0, the factor acts too."""
         found, behind = [], []
         optimizer = self.optimizer
-        for group, least, (zeros, value) in zip(optimizer.param_groups, self.min_lrs, optimizer.behind_zero, strict=True):
+        for group, least, (zeros, value) in zip(
+            optimizer.param_groups, self.min_lrs, optimizer.behind_zero, strict=True
+        ):
             lower = max(group["lr"] * self.factor, least)
             if group["lr"] - lower > self.eps:
                 found.append((group, {"lr": lower}))
@@ -469,5 +566,9 @@ class ReduceLROnPlateau(_State):
 
     def _kept(self) -> dict[str, Callable[[Any], bool]]:
         count = super()._kept()["steps"]
-        return {"steps": count, "bad_steps": count, "cooldown_left": count,
-                "best": lambda v: v is None or type(v) is float and math.isfinite(v)}
+        return {
+            "steps": count,
+            "bad_steps": count,
+            "cooldown_left": count,
+            "best": lambda v: v is None or type(v) is float and math.isfinite(v),
+        }

@@ -1,8 +1,10 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""In-place changes of parameters and gradients, each one pass of a C kernel: the steps of the optimisers, and what clipping needs.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
+# cdivision=True
+"""In-place changes of parameters and gradients, each one pass of a C kernel: the steps of the
+optimisers, and what clipping needs.
 
-What the numbers mean is in optim.py, the formulas are in csrc/optim.inc. Here everything is checked before anything changes, and
-the tape is told of each change, as it is of an assignment.
+What the numbers mean is in optim.py, the formulas are in csrc/optim.inc. Here everything is checked
+before anything changes, and the tape is told of each change, as it is of an assignment.
 """
 cimport cython
 cimport numpy as cnp
@@ -49,8 +51,8 @@ cdef int check_changeable(Tensor x, str op) except -1:
 
 
 cdef int give_back(Tensor x, cnp.ndarray array) noexcept:
-    """x gets the values of `array`, its own memory or a copy that was changed in its place. It allocates nothing: x has a
-    version, `prepared` saw to that."""
+    """x gets the values of `array`, its own memory or a copy that was changed in its place. It
+    allocates nothing: x has a version, `prepared` saw to that."""
     cdef ptrdiff_t own[64]
     cdef ptrdiff_t dense[64]
     cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(array)
@@ -66,7 +68,8 @@ cdef int give_back(Tensor x, cnp.ndarray array) noexcept:
 
 
 cdef cnp.ndarray prepared(Tensor x, str op):
-    """x's memory in C order, or a copy, to be changed and then given back; all that can fail is behind us then."""
+    """x's memory in C order, or a copy, to be changed and then given back; all that can fail is
+    behind us then."""
     check_changeable(x, op)
     if x.version is None:
         x.version = Version.__new__(Version)
@@ -139,8 +142,9 @@ cdef int refuse_shared(list arrays, str op, str what) except -1:
 @cython.embedsignature(True)
 @cython.embedsignature.format("clinic")
 cdef class Updates:
-    """Updates(op, most): the steps of up to `most` parameters, gathered and then made at once, without the GIL where they are
-    long. Whatever can fail does so before the first of them: after an exception nothing has changed.
+    """Updates(op, most): the steps of up to `most` parameters, gathered and then made at once,
+    without the GIL where they are long. Whatever can fail does so before the first of them: after
+    an exception nothing has changed.
 
     >>> import minigrad as mg, numpy as np
     >>> p = mg.ones(2, requires_grad=True)
@@ -234,7 +238,8 @@ cdef class Updates:
 
     def adam(self, Tensor p not None, m not None, v not None, v_max, double lr, double weight_decay, double shrink, double beta1,
              double beta2, double eps, double root, bint maximize) -> None:
-        """A step of Adam or AdamW, of which the latter shrinks p by shrink * p; v_max is None without amsgrad."""
+        """A step of Adam or AdamW, of which the latter shrinks p by shrink * p; v_max is None
+        without amsgrad."""
         cdef mg_update *u = self.new(p, mg_step_adam, lr, weight_decay, maximize)
         u.m, u.v, u.extra = self.kept(m, p, "m"), self.kept(v, p, "v"), self.kept(v_max, p, "v_max")
         u.shrink, u.beta1, u.beta2, u.eps, u.root = shrink, beta1, beta2, eps, root
@@ -254,7 +259,8 @@ cdef class Updates:
         self.notes.append((state, key, value))
 
     cdef int check_memory(self) except -1:
-        """No two parameters or arrays of states may share memory; a gradient that shares some with them is copied."""
+        """No two parameters or arrays of states may share memory; a gradient that shares some with
+        them is copied."""
         cdef Py_ssize_t i, count = 0
         cdef Py_ssize_t most = 2 * len(self.tensors) + len(self.states)
         cdef Span *spans = <Span *>malloc(max(most, 1) * sizeof(Span))
@@ -282,7 +288,8 @@ cdef class Updates:
         return 0
 
     def run(self) -> None:
-        """Make the steps, all of them: no signal is handled in between, and nothing is allocated."""
+        """Make the steps, all of them: no signal is handled in between, and nothing is
+        allocated."""
         cdef Py_ssize_t i, elements = 0, count = self.count
         cdef tuple pair, note
         self.refuse_running()
@@ -328,7 +335,8 @@ def squares(Tensor x not None, double scale) -> list[float]:
 ctypedef void (*Change)(const mg_kernels *K, size_t n, double number, void *x) noexcept nogil
 
 cdef int change_all(list tensors, Change change, double number, str op) except -1:
-    """Change each memory once, also where several of the tensors have it; all or, after an exception, none."""
+    """Change each memory once, also where several of the tensors have it; all or, after an
+    exception, none."""
     cdef Tensor x
     cdef cnp.ndarray array
     cdef const mg_kernels *K
@@ -341,7 +349,8 @@ cdef int change_all(list tensors, Change change, double number, str op) except -
             raise TypeError(f"{op}: the gradients must be Tensors")
         distinct.setdefault((<Py_ssize_t>cnp.PyArray_DATA(x._array), x.shape, (<object>x._array).strides), x)
     tensors = list(distinct.values())
-    # No comprehension in this file: the code that Cython makes of one frees an item twice when memory is short.
+    # No comprehension in this file: the code that Cython makes of one frees an item twice when
+    # memory is short.
     cdef list arrays = []
     for x in tensors:
         arrays.append(prepared(x, op))
@@ -372,7 +381,8 @@ cdef int change_all(list tensors, Change change, double number, str op) except -
 
 
 def commit(list changes not None) -> None:
-    """Update dicts, [(dict, what to set in it), ...], without handling a signal in between; all or none.
+    """Update dicts, [(dict, what to set in it), ...], without handling a signal in between; all or
+    none.
 
     >>> options = {"lr": 0.1}
     >>> commit([(options, {"lr": 0.2})])
@@ -427,7 +437,8 @@ def scale_(list tensors not None, double scale, str op not None) -> None:
 
 
 def clamp_(list tensors not None, double bound, str op not None) -> None:
-    """Values above `bound` become bound, those below -bound become -bound, in each tensor; NaN stays.
+    """Values above `bound` become bound, those below -bound become -bound, in each tensor; NaN
+    stays.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([3.0, -4.0])

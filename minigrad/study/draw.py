@@ -1,8 +1,11 @@
-"""Drawing the computational graph: as text, for Graphviz, or as an SVG picture. What a Node is, tensor.pyx tells.
+"""Drawing the computational graph: as text, for Graphviz, or as an SVG picture. What a Node is,
+tensor.pyx tells.
 
-The graph is walked with a list instead of recursion, so a million nodes are no danger. It shows what the tape holds: constants
-are not on it, and after `backward` nothing is, unless the graph was retained.
+The graph is walked with a list instead of recursion, so a million nodes are no danger. It shows
+what the tape holds: constants are not on it, and after `backward` nothing is, unless the graph was
+retained.
 """
+
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -15,8 +18,9 @@ FORMS = ("text", "dot", "svg")
 def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = "text") -> str:
     """The graph that `tensor` was made by, as one string.
 
-    names: names for leaves, such as ``dict(module.named_parameters())``; others are shown by their shape. form: "text", one op a
-    line; "dot", the language of Graphviz; "svg", a picture for a browser. Draw before `backward`, which frees the graph.
+    names: names for leaves, such as ``dict(module.named_parameters())``; others are shown by their
+    shape. form: "text", one op a line; "dot", the language of Graphviz; "svg", a picture for a
+    browser. Draw before `backward`, which frees the graph.
 
     >>> import minigrad as mg
     >>> x, W, b = (mg.ones(shape, requires_grad=True) for shape in [(2, 3), (3, 4), 4])
@@ -37,7 +41,9 @@ def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = 
     known = {}
     for name, leaf in ({} if names is None else names).items():
         if not isinstance(leaf, Tensor):
-            raise TypeError(f"draw: names must map to Tensors, got {type(leaf).__name__} for {name!r}")
+            raise TypeError(
+                f"draw: names must map to Tensors, got {type(leaf).__name__} for {name!r}"
+            )
         known[id(leaf)] = name
     vertices = _walk(tensor)
     labels = [_label(thing, known) for thing, _ in vertices]
@@ -47,13 +53,16 @@ def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = 
 
 
 def _walk(tensor: Tensor) -> list[tuple[Any, list[int]]]:
-    """The vertices in an order in which inputs come first: (Node or leaf Tensor, numbers of its inputs)."""
+    """The vertices in an order in which inputs come first: (Node or leaf Tensor, numbers of its
+    inputs)."""
     number: dict[int, int] = {}
     vertices: list[tuple[Any, list[int]]] = []
     stack = [_slot(tensor.grad_fn if tensor.grad_fn is not None else tensor)]
     while stack:
         slot = stack[-1]
-        inputs = [] if isinstance(slot, Tensor) else [_slot(s) for s in slot.inputs if s is not None]
+        inputs = (
+            [] if isinstance(slot, Tensor) else [_slot(s) for s in slot.inputs if s is not None]
+        )
         waiting = [] if id(slot) in number else [s for s in inputs if id(s) not in number]
         if waiting:
             stack.extend(reversed(waiting))
@@ -79,18 +88,24 @@ def _label(thing: Any, known: dict[int, str]) -> str:
 
 
 def _text(labels: list[str], inputs: list[list[int]], leaf: list[bool]) -> str:
-    return "\n".join(" ".join([str(k), label, *map(str, inputs[k])]) for k, label in enumerate(labels))
+    return "\n".join(
+        " ".join([str(k), label, *map(str, inputs[k])]) for k, label in enumerate(labels)
+    )
 
 
 def _dot(labels: list[str], inputs: list[list[int]], leaf: list[bool]) -> str:
     quoted = [label.replace("\\", "\\\\").replace('"', '\\"') for label in labels]
-    lines = [f'    {k} [label="{label}"{", shape=box" if leaf[k] else ""}]' for k, label in enumerate(quoted)]
+    lines = [
+        f'    {k} [label="{label}"{", shape=box" if leaf[k] else ""}]'
+        for k, label in enumerate(quoted)
+    ]
     lines += [f"    {source} -> {k}" for k, sources in enumerate(inputs) for source in sources]
     return "\n".join(["digraph {", "    rankdir=LR", *lines, "}"])
 
 
 def _svg(labels: list[str], inputs: list[list[int]], leaf: list[bool]) -> str:
-    """From left to right: an op stands one column before the first that uses it, the last one at its depth."""
+    """From left to right: an op stands one column before the first that uses it, the last one at
+    its depth."""
     n = len(labels)
     depth = [0] * n
     for k in range(n):
@@ -112,13 +127,27 @@ def _svg(labels: list[str], inputs: list[list[int]], leaf: list[bool]) -> str:
     for k in range(n):
         for s in inputs[k]:
             x1, y1, x2, y2 = x[s] + box, y[s] + height / 2, x[k], y[k] + height / 2
-            over = y1 if column[k] - column[s] == 1 else -10 if y1 + y2 <= bottom else bottom + 40     # long ones pass outside
+            over = (
+                y1 if column[k] - column[s] == 1 else -10 if y1 + y2 <= bottom else bottom + 40
+            )  # long ones pass outside
             under = y2 if column[k] - column[s] == 1 else over
-            parts.append(f'<path d="M{x1:.0f} {y1:.0f}C{x1 + 20:.0f} {over:.0f} {x2 - 20:.0f} {under:.0f} {x2:.0f} {y2:.0f}" '
-                         'fill="none" stroke="#888"/>')
+            parts.append(
+                f'<path d="M{x1:.0f} {y1:.0f}C{x1 + 20:.0f} {over:.0f} {x2 - 20:.0f} {under:.0f} {x2:.0f} {y2:.0f}" '
+                'fill="none" stroke="#888"/>'
+            )
     for k, label in enumerate(labels):
-        parts.append(f'<rect x="{x[k]:.0f}" y="{y[k]:.0f}" width="{box:.0f}" height="{height}" rx="{2 if leaf[k] else 13}" '
-                     f'fill="{"#dfe8f5" if leaf[k] else "#f6e6cf"}" stroke="#555"/>')
-        parts.append(f'<text x="{x[k] + box / 2:.0f}" y="{y[k] + 17:.0f}" text-anchor="middle">{escape(label)}</text>')
-    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" width="{20 + max(column) * (box + 40) + box:.0f}" '
-                      f'height="{bottom + 30:.0f}" font-family="monospace" font-size="12">', *parts, "</svg>"])
+        parts.append(
+            f'<rect x="{x[k]:.0f}" y="{y[k]:.0f}" width="{box:.0f}" height="{height}" rx="{2 if leaf[k] else 13}" '
+            f'fill="{"#dfe8f5" if leaf[k] else "#f6e6cf"}" stroke="#555"/>'
+        )
+        parts.append(
+            f'<text x="{x[k] + box / 2:.0f}" y="{y[k] + 17:.0f}" text-anchor="middle">{escape(label)}</text>'
+        )
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{20 + max(column) * (box + 40) + box:.0f}" '
+            f'height="{bottom + 30:.0f}" font-family="monospace" font-size="12">',
+            *parts,
+            "</svg>",
+        ]
+    )

@@ -1,25 +1,32 @@
-"""Gradient checks: the gradients that backward makes against differences of the function itself, in float64.
+"""Gradient checks: the gradients that backward makes against differences of the function itself, in
+float64.
 
 Differences are central, of five points (Abramowitz and Stegun, 25.3.6):
 
-    f'(x) ~ (f(x - 2h) - 8 f(x - h) + 8 f(x + h) - f(x + 2h)) / 12h        with an error of h^4 / 30 times the fifth derivative
+    f'(x) ~ (f(x - 2h) - 8 f(x - h) + 8 f(x + h) - f(x + 2h)) / 12h        with an error of h^4 / 30
+    times the fifth derivative
 
-With h = 1e-3 they are right to about 1e-12 for functions of moderate size, a thousand times better than two points with h = 1e-6,
-so that the tolerance can be tight: a gradient that is wrong by a factor of 1.0001, or that went through float32, fails.
+With h = 1e-3 they are right to about 1e-12 for functions of moderate size, a thousand times better
+than two points with h = 1e-6, so that the tolerance can be tight: a gradient that is wrong by a
+factor of 1.0001, or that went through float32, fails.
 
-Where a gradient does not agree at first, the function may change fast, end nearby, or lose digits inside. So before it is called
-wrong, other steps are tried: smaller ones, and some in proportion to x. Each gives an estimate of the derivative and of its error:
+Where a gradient does not agree at first, the function may change fast, end nearby, or lose digits
+inside. So before it is called wrong, other steps are tried: smaller ones, and some in proportion to
+x. Each gives an estimate of the derivative and of its error:
 
-    rounding      noise / h, the noise of f being what its fourth differences show at still smaller steps
-    truncation    how far the estimate of the next smaller step is away
+    rounding      noise / h, the noise of f being what its fourth differences show at still smaller
+    steps truncation    how far the estimate of the next smaller step is away
 
 and the estimate with the smallest error decides. Steps are powers of two, so that x + h is exact.
 """
+
 import numpy as np
 
 from minigrad.core.tensor import Tensor, grad
 
-CONSTANT = "no output of fn requires grad: it does not depend on the inputs, or was made under no_grad"
+CONSTANT = (
+    "no output of fn requires grad: it does not depend on the inputs, or was made under no_grad"
+)
 
 
 class GradcheckError(RuntimeError):
@@ -35,16 +42,20 @@ class GradcheckError(RuntimeError):
 
 
 def gradcheck(fn, inputs, *, eps=1e-3, rtol=1e-8, atol=0.0, seed=0) -> bool:
-    """Check the gradients of fn(*inputs) against differences; return True, or raise a GradcheckError that says where they differ.
+    """Check the gradients of fn(*inputs) against differences; return True, or raise a
+    GradcheckError that says where they differ.
 
-    fn: takes `inputs` (a Tensor or several) and returns a Tensor or several. The inputs that require grad are checked; they must
-    be float64 leaves that own their memory, which is changed and put back, so fn may also reach them by another way (the
-    parameters of a module). Near the inputs fn must be smooth.
-    eps: the first step of the differences. Where a gradient does not agree, also eps / 10, eps / 100 and steps in proportion to
-    the input are tried.
-    rtol, atol: each element of the Jacobian must be within atol + rtol * its own size, beside the error of the differences.
+    fn: takes `inputs` (a Tensor or several) and returns a Tensor or several. The inputs that
+    require grad are checked; they must be float64 leaves that own their memory, which is changed
+    and put back, so fn may also reach them by another way (the parameters of a module). Near the
+    inputs fn must be smooth.
+    eps: the first step of the differences. Where a gradient does not agree, also eps / 10, eps /
+    100 and steps in proportion to the input are tried.
+    rtol, atol: each element of the Jacobian must be within atol + rtol * its own size, beside the
+    error of the differences.
 
-    Checked are the whole Jacobian, one output element at a time, and the gradient for one random cotangent (drawn with `seed`),
+    Checked are the whole Jacobian, one output element at a time, and the gradient for one random
+    cotangent (drawn with `seed`),
     twice: it must be the Jacobian's product, and the second time have the same bits.
 
     >>> import minigrad as mg
@@ -58,19 +69,32 @@ def gradcheck(fn, inputs, *, eps=1e-3, rtol=1e-8, atol=0.0, seed=0) -> bool:
     if not any(y.requires_grad for y in outputs):
         raise ValueError(f"gradcheck: {CONSTANT}")
     analytic = _jacobians(outputs, tested)
-    checked = [_numeric(fn, inputs, x, outputs, jacobian, eps, rtol, atol)
-               for x, jacobian in zip(tested, analytic, strict=True)]
-    places = [f"output {k}{_element(element)}" for k, y in enumerate(outputs) for element in np.ndindex(y.shape)]
+    checked = [
+        _numeric(fn, inputs, x, outputs, jacobian, eps, rtol, atol)
+        for x, jacobian in zip(tested, analytic, strict=True)
+    ]
+    places = [
+        f"output {k}{_element(element)}"
+        for k, y in enumerate(outputs)
+        for element in np.ndindex(y.shape)
+    ]
     for row, place in enumerate(places):
         for x, jacobian, (numeric, limit, steps) in zip(tested, analytic, checked, strict=True):
             where = f"of {place} with respect to input {_position(x, inputs)}"
-            _compare(jacobian[row].reshape(x.shape), numeric[row].reshape(x.shape), limit[row].reshape(x.shape), where,
-                     steps[row].reshape(x.shape))
+            _compare(
+                jacobian[row].reshape(x.shape),
+                numeric[row].reshape(x.shape),
+                limit[row].reshape(x.shape),
+                where,
+                steps[row].reshape(x.shape),
+            )
     rng = np.random.default_rng(seed)
     cotangents = [rng.normal(size=y.shape) for y in outputs]
     flat = np.concatenate([v.ravel() for v in cotangents])
     first, second = _gradients(outputs, tested, cotangents), _gradients(outputs, tested, cotangents)
-    for x, gradient, again, jacobian, (_, limit, _) in zip(tested, first, second, analytic, checked, strict=True):
+    for x, gradient, again, jacobian, (_, limit, _) in zip(
+        tested, first, second, analytic, checked, strict=True
+    ):
         where = f"for a random cotangent with respect to input {_position(x, inputs)}"
         limit = np.abs(flat) @ limit + 1e-13 * (np.abs(flat) @ np.abs(jacobian))
         _compare(gradient, (flat @ jacobian).reshape(x.shape), limit.reshape(x.shape), where)
@@ -80,10 +104,11 @@ def gradcheck(fn, inputs, *, eps=1e-3, rtol=1e-8, atol=0.0, seed=0) -> bool:
 
 
 def gradgradcheck(fn, inputs, *, eps=1e-3, rtol=1e-8, atol=1e-12, seed=0) -> bool:
-    """Check the second derivatives of fn(*inputs): gradcheck of the gradients for a random cotangent, which is an input too.
+    """Check the second derivatives of fn(*inputs): gradcheck of the gradients for a random
+    cotangent, which is an input too.
 
-    Arguments and errors are those of gradcheck; atol is above 0, since gradients are differences of like numbers more often than
-    functions are, and of what is lost in those no difference tells.
+    Arguments and errors are those of gradcheck; atol is above 0, since gradients are differences of
+    like numbers more often than functions are, and of what is lost in those no difference tells.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([0.5, -1.0], dtype=np.float64, requires_grad=True)
@@ -112,11 +137,19 @@ def _checked_inputs(inputs, op):
         if not isinstance(x, Tensor):
             raise TypeError(f"{op}: input {i} must be a Tensor, got {type(x).__name__}")
         if x.dtype != np.float64:
-            raise TypeError(f"{op}: input {i} must have dtype float64, got {x.dtype}: differences in float32 prove nothing")
+            raise TypeError(
+                f"{op}: input {i} must have dtype float64, got {x.dtype}: differences in float32 prove nothing"
+            )
         if x.requires_grad and not x.is_leaf:
-            raise ValueError(f"{op}: input {i} must be a leaf, it was made by {x.grad_fn.name}: use detach()")
-        if x.requires_grad and (not x._array.flags.writeable or (x.size > 1 and 0 in x._array.strides)):
-            raise ValueError(f"{op}: input {i} must own its memory, this is read-only or repeats elements: give a copy")
+            raise ValueError(
+                f"{op}: input {i} must be a leaf, it was made by {x.grad_fn.name}: use detach()"
+            )
+        if x.requires_grad and (
+            not x._array.flags.writeable or (x.size > 1 and 0 in x._array.strides)
+        ):
+            raise ValueError(
+                f"{op}: input {i} must own its memory, this is read-only or repeats elements: give a copy"
+            )
     if not any(x.requires_grad for x in inputs):
         raise ValueError(f"{op}: none of the {len(inputs)} inputs requires grad")
     return inputs
@@ -127,9 +160,13 @@ def _evaluate(fn, inputs):
     outputs = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
     for k, y in enumerate(outputs):
         if not isinstance(y, Tensor):
-            raise TypeError(f"gradcheck: fn must return Tensors, got {type(y).__name__} for output {k}")
+            raise TypeError(
+                f"gradcheck: fn must return Tensors, got {type(y).__name__} for output {k}"
+            )
         if y.dtype != np.float64:
-            raise TypeError(f"gradcheck: output {k} of fn must have dtype float64 like the inputs, got {y.dtype}")
+            raise TypeError(
+                f"gradcheck: output {k} of fn must have dtype float64 like the inputs, got {y.dtype}"
+            )
     return outputs
 
 
@@ -150,8 +187,9 @@ def _steps(value, eps):
 
 
 def _numeric(fn, inputs, x, outputs, analytic, eps, rtol, atol):
-    """The Jacobian of all outputs with respect to x by differences, what may lie between it and the analytic one, and the steps:
-    three arrays (number of output elements, number of elements of x)."""
+    """The Jacobian of all outputs with respect to x by differences, what may lie between it and the
+    analytic one, and the steps: three arrays (number of output elements, number of elements of
+    x)."""
     memory = x._array
     numeric, noise, steps = (np.zeros(analytic.shape) for _ in range(3))
 
@@ -170,27 +208,42 @@ def _numeric(fn, inputs, x, outputs, analytic, eps, rtol, atol):
             value = memory[element].item()
             try:
                 first, *others = _steps(value, eps)
-                numeric[:, column], noise[:, column], _ = _derivative(values(element, value, first), middle, first)
+                numeric[:, column], noise[:, column], _ = _derivative(
+                    values(element, value, first), middle, first
+                )
                 steps[:, column] = first
                 limit = atol + rtol * np.abs(numeric[:, column])
-                far = ~(np.abs(analytic[:, column] - numeric[:, column]) <= limit + noise[:, column])
-                unsure = (analytic[:, column] != numeric[:, column]) & (far | (noise[:, column] > limit))
+                far = ~(
+                    np.abs(analytic[:, column] - numeric[:, column]) <= limit + noise[:, column]
+                )
+                unsure = (analytic[:, column] != numeric[:, column]) & (
+                    far | (noise[:, column] > limit)
+                )
                 if unsure.any() and others:
                     falling = sorted([first, *others], reverse=True)
-                    found = [_derivative(values(element, value, step), middle, step) for step in falling]
-                    probes = [_derivative(values(element, value, falling[-1] / part), middle, 1.0)[2] for part in (128, 1024)]
+                    found = [
+                        _derivative(values(element, value, step), middle, step) for step in falling
+                    ]
+                    probes = [
+                        _derivative(values(element, value, falling[-1] / part), middle, 1.0)[2]
+                        for part in (128, 1024)
+                    ]
                     best, error, step = _best(found, falling, np.fmax(*probes))
                     for old, new in ((numeric, best), (noise, error), (steps, step)):
                         old[unsure, column] = new[unsure]
             finally:
                 memory[element] = value
-        # The analytic gradient is rounded too: a sum that cancels, to a few units of its largest term.
-        largest = np.max(np.abs(np.where(np.isfinite(numeric), numeric, 0)), axis=1, keepdims=True, initial=0)
+        # The analytic gradient is rounded too: a sum that cancels, to a few units of its largest
+        # term.
+        largest = np.max(
+            np.abs(np.where(np.isfinite(numeric), numeric, 0)), axis=1, keepdims=True, initial=0
+        )
         return numeric, atol + rtol * np.abs(numeric) + noise + 64 * unit * largest, steps
 
 
 def _derivative(values, middle, step):
-    """f' by five points, its error by the rounding of f's values, and the fourth difference over that of pure noise."""
+    """f' by five points, its error by the rounding of f's values, and the fourth difference over
+    that of pure noise."""
     a, b, c, d = values
     size = np.max(np.abs([a, b, c, d]), axis=0)
     fourth = np.abs(a - 4 * b + 6 * middle - 4 * c + d) / np.sqrt(70)
@@ -199,12 +252,14 @@ def _derivative(values, middle, step):
 
 
 def _best(found, steps, noise):
-    """For each output the estimate with the smallest error, that error, and its step; `found` and `steps` with steps falling."""
+    """For each output the estimate with the smallest error, that error, and its step; `found` and
+    `steps` with steps falling."""
     estimates, errors = [], []
     moves = np.zeros(noise.shape, bool)
     for i, (derivative, rounding, _) in enumerate(found):
         neighbour = found[i + 1][0] if i + 1 < len(found) else found[i - 1][0]
-        # At a kink the fourth difference grows with the step: there the smallest step tells nothing of the noise of its like.
+        # At a kink the fourth difference grows with the step: there the smallest step tells nothing
+        # of the noise of its like.
         of_f = np.fmax(noise, found[-1][2]) if steps[i] >= 32 * steps[-1] else noise
         error = rounding + 12 * of_f / steps[i] + 2 * np.abs(derivative - neighbour)
         # Where f moves at a larger step and no more at this one, the step is lost in the rounding.
@@ -221,14 +276,18 @@ def _best(found, steps, noise):
 
 
 def _jacobians(outputs, inputs):
-    """The analytic Jacobians of all outputs, one for each input: (number of output elements, number of its elements)."""
+    """The analytic Jacobians of all outputs, one for each input: (number of output elements, number
+    of its elements)."""
     rows = []
     for y in outputs:
         for element in np.ndindex(y.shape):
             cotangent = np.zeros(y.shape)
             cotangent[element] = 1
             rows.append(_gradients([y], inputs, [cotangent]))
-    return [np.array([row[i].ravel() for row in rows]).reshape(len(rows), x.size) for i, x in enumerate(inputs)]
+    return [
+        np.array([row[i].ravel() for row in rows]).reshape(len(rows), x.size)
+        for i, x in enumerate(inputs)
+    ]
 
 
 def _gradients(outputs, inputs, cotangents):
@@ -236,8 +295,12 @@ def _gradients(outputs, inputs, cotangents):
     pairs = [(y, v) for y, v in zip(outputs, cotangents, strict=True) if y.requires_grad]
     if not pairs:
         return [np.zeros(x.shape) for x in inputs]
-    found = grad([y for y, _ in pairs], inputs, [v for _, v in pairs], retain_graph=True, allow_unused=True)
-    return [np.zeros(x.shape) if dx is None else dx.numpy() for x, dx in zip(inputs, found, strict=True)]
+    found = grad(
+        [y for y, _ in pairs], inputs, [v for _, v in pairs], retain_graph=True, allow_unused=True
+    )
+    return [
+        np.zeros(x.shape) if dx is None else dx.numpy() for x, dx in zip(inputs, found, strict=True)
+    ]
 
 
 def _compare(analytic, numeric, limit, where, steps=None):
@@ -245,9 +308,11 @@ def _compare(analytic, numeric, limit, where, steps=None):
     if wrong.any():
         element = tuple(int(i) for i in np.argwhere(wrong)[0])
         by = "the Jacobian" if steps is None else f"differences with a step of {steps[element]:.2g}"
-        raise GradcheckError(f"gradcheck: the gradient {where}{_element(element)} is {float(analytic[element])!r} by backward "
-                             f"but {float(numeric[element])!r} by {by}; allowed is a difference of {limit[element]:.2g}; "
-                             f"{wrong.sum()} of {wrong.size} elements differ")
+        raise GradcheckError(
+            f"gradcheck: the gradient {where}{_element(element)} is {float(analytic[element])!r} by backward "
+            f"but {float(numeric[element])!r} by {by}; allowed is a difference of {limit[element]:.2g}; "
+            f"{wrong.sum()} of {wrong.size} elements differ"
+        )
 
 
 def _position(x, inputs):

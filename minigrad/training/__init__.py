@@ -1,4 +1,6 @@
-"""From a loss to trained weights: truncated backpropagation through time, the training loop, and checkpoints."""
+"""From a loss to trained weights: truncated backpropagation through time, the training loop, and
+checkpoints."""
+
 from minigrad.training.bptt import TruncatedBPTT, accumulate
 from minigrad.training.loop import fit
 from minigrad.training.history import History

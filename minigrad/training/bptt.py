@@ -1,13 +1,5 @@
 """Truncated backpropagation through time, and gradients accumulated over several batches."""
 
-
-
-
-
-
-
-
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,20 +11,23 @@ from minigrad.ops.shape import concatenate
 
 
 class TruncatedBPTT:
-    """Truncated backpropagation through time over a sequence of any length: every k1 steps, back through the last k2 steps.
+    """Truncated backpropagation through time over a sequence of any length: every k1 steps, back
+    through the last k2 steps.
 
     TruncatedBPTT(model, loss, k1, k2=k1). `model(x, state)` returns (out, new state), as the
     recurrent layers do; the state is a Tensor, None or a number, or a tuple, named tuple, list or
     dict of states. Call the object with the next k1 steps, x and y of shape (k1, B, ...) (the last
     call may hold fewer); the loss it returns reaches back k2 steps:
 
-        window n = steps s .. e - 1,   e = min(n k1, T),   s = max(0, e - k2),   from the state before s, which is a constant
-        loss n   = loss(out[(n - 1) k1 .. e - 1], y[(n - 1) k1 .. e - 1]),   so that each step's loss counts once
+        window n = steps s .. e - 1,   e = min(n k1, T),   s = max(0, e - k2),   from the state
+        before s, which is a constant loss n   = loss(out[(n - 1) k1 .. e - 1], y[(n - 1) k1 .. e -
+        1]),   so that each step's loss counts once
 
-    This is BPTT(h = k2; h' = k1) of Williams and Peng 1990, with the pseudocode of Sutskever's thesis (2013), section 2.8.6. With
-    k2 = k1 windows are the chunks themselves, the last one too; with k2 >= T nothing is cut. For k2 > k1 the steps before the
-    chunk are computed again, with the weights of now: the gradient is that of the window as it stands, also when the weights
-    change after every chunk. The state that goes on is that of the first computation that reached it.
+    This is BPTT(h = k2; h' = k1) of Williams and Peng 1990, with the pseudocode of Sutskever's
+    thesis (2013), section 2.8.6. With k2 = k1 windows are the chunks themselves, the last one too;
+    with k2 >= T nothing is cut. For k2 > k1 the steps before the chunk are computed again, with the
+    weights of now: the gradient is that of the window as it stands, also when the weights change
+    after every chunk. The state that goes on is that of the first computation that reached it.
 
     >>> import numpy as np, minigrad as mg
     >>> x, y = np.ones((6, 2, 3), np.float32), np.zeros((6, 2, 4), np.float32)
@@ -42,31 +37,40 @@ class TruncatedBPTT:
     ...     loss.backward()                 # here would follow clipping, optimizer.step() and optimizer.zero_grad()
     """
 
-    def __init__(self, model: Callable, loss: Callable[[Tensor, Any], Tensor], k1: int, k2: int | None = None) -> None:
+    def __init__(
+        self, model: Callable, loss: Callable[[Tensor, Any], Tensor], k1: int, k2: int | None = None
+    ) -> None:
         op = "TruncatedBPTT"
         self.model, self.loss, self.k1 = model, loss, size(op, "k1", k1)
         self.k2 = self.k1 if k2 is None else size(op, "k2", k2)
         if self.k2 < self.k1:
-            raise ValueError(f"{op}: k2 must be at least k1 = {k1}, or the losses of some steps would have no gradient, got {k2}")
-        self.form: str | None = None        # shapes and dtypes of the state, once one was computed
+            raise ValueError(
+                f"{op}: k2 must be at least k1 = {k1}, or the losses of some steps would have no gradient, got {k2}"
+            )
+        self.form: str | None = None  # shapes and dtypes of the state, once one was computed
         self.reset()
 
     def reset(self) -> None:
         """A new sequence begins: the state is None again, which the model takes for zeros."""
-        self.state: Any = None      # before the first of the remembered steps
-        self.past: Any = None       # x of the steps that the next window begins with
+        self.state: Any = None  # before the first of the remembered steps
+        self.past: Any = None  # x of the steps that the next window begins with
 
     def __call__(self, x: Any, y: Any, ahead: int | None = None) -> Tensor:
-        """The loss of the next steps, x (k1, B, ...) with y (k1, B, ...); its backward goes through the last k2 steps. ahead: how
-        many steps the next call will bring, if not k1: the state is kept where that call's window begins."""
+        """The loss of the next steps, x (k1, B, ...) with y (k1, B, ...); its backward goes through
+        the last k2 steps. ahead: how many steps the next call will bring, if not k1: the state is
+        kept where that call's window begins."""
         if not (1 <= len(x) <= self.k1 and len(y) == len(x)):
-            raise ValueError(f"TruncatedBPTT: x and y must both have 1 to k1 = {self.k1} steps, got {len(x)} and {len(y)}")
+            raise ValueError(
+                f"TruncatedBPTT: x and y must both have 1 to k1 = {self.k1} steps, got {len(x)} and {len(y)}"
+            )
         if self.past is not None and self.past.shape[1:] != x.shape[1:]:
-            raise ValueError(f"TruncatedBPTT: x must have steps of shape {self.past.shape[1:]} as before, got {x.shape[1:]}; "
-                             "reset() begins a new sequence")
+            raise ValueError(
+                f"TruncatedBPTT: x must have steps of shape {self.past.shape[1:]} as before, got {x.shape[1:]}; "
+                "reset() begins a new sequence"
+            )
         window = x if self.past is None else _joined(self.past, x)
         ahead = self.k1 if ahead is None or self.k1 == self.k2 else ahead
-        later = max(0, len(window) + ahead - self.k2)               # where the next window begins
+        later = max(0, len(window) + ahead - self.k2)  # where the next window begins
         outputs, kept = [], self.state
         if later:
             out, kept = self.model(window[:later], self.state)
@@ -75,19 +79,22 @@ class TruncatedBPTT:
             out, _ = self.model(window[later:], kept)
             outputs.append(out)
         out = outputs[0] if len(outputs) == 1 else concatenate(outputs, 0)
-        loss = self.loss(out[len(window) - len(x):], y)
+        loss = self.loss(out[len(window) - len(x) :], y)
         past = window[later:] if later < len(window) else None
         self.state = _mapped(_detached, kept)
-        self.past = _copied(past)       # the caller may put the next steps into the same memory
+        self.past = _copied(past)  # the caller may put the next steps into the same memory
         if kept is not None:
             self.form = _form(kept)
         return loss
 
     def over(self, x: Any, y: Any) -> Iterator[Tensor]:
-        """The losses of a long sequence, x (T, B, ...) with y (T, B, ...), k1 steps at a time; the state carries on."""
+        """The losses of a long sequence, x (T, B, ...) with y (T, B, ...), k1 steps at a time; the
+        state carries on."""
         for start in range(0, len(x), self.k1):
             end = start + self.k1
-            yield self(x[start:end], y[start:end], min(self.k1, len(x) - end) if end < len(x) else None)
+            yield self(
+                x[start:end], y[start:end], min(self.k1, len(x) - end) if end < len(x) else None
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of what is carried on, the state and the remembered steps, as they are."""
@@ -113,7 +120,9 @@ def _check_keys(op: str, state: Any, names: tuple[str, ...]) -> None:
         raise TypeError(f"{op}: state must be a dict, got {type(state).__name__}")
     missing = [name for name in names if name not in state]
     if missing:
-        raise ValueError(f"{op}: state must have the keys {', '.join(names)}, {', '.join(missing)} missing")
+        raise ValueError(
+            f"{op}: state must have the keys {', '.join(names)}, {', '.join(missing)} missing"
+        )
 
 
 def _joined(past: Any, x: Any) -> Any:

@@ -1,9 +1,10 @@
 """Checkpoints: named arrays and a little JSON in one file, written atomically, read strictly.
 
-The format is safetensors (a length, a JSON header, raw little-endian data), so other tools can read it. The header's metadata
-holds a CRC-32 of every array and of the header itself: any flipped bit is found. Nothing in a file is ever executed, and a name
-in it is never used as a path.
+The format is safetensors (a length, a JSON header, raw little-endian data), so other tools can read
+it. The header's metadata holds a CRC-32 of every array and of the header itself: any flipped bit is
+found. Nothing in a file is ever executed, and a name in it is never used as a path.
 """
+
 import contextlib
 import errno
 import json
@@ -18,13 +19,15 @@ from typing import Any
 
 import numpy as np
 
-MAX_HEADER = 2 << 20        # bytes; some 14,000 arrays
-MAX_PARTS = 1 << 17         # commas and brackets in a header, so that a small file cannot fill the memory with empty lists
+MAX_HEADER = 2 << 20  # bytes; some 14,000 arrays
+MAX_PARTS = (
+    1 << 17
+)  # commas and brackets in a header, so that a small file cannot fill the memory with empty lists
 DTYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 FORMAT = "minigrad 1"
-PREFIX, SUFFIX = ".minigrad-", ".tmp"       # of temporary files
-TUPLE = "@tuple"            # the key of the object that stands for a tuple in `extra`
+PREFIX, SUFFIX = ".minigrad-", ".tmp"  # of temporary files
+TUPLE = "@tuple"  # the key of the object that stands for a tuple in `extra`
 
 
 class CheckpointError(ValueError):
@@ -64,20 +67,36 @@ def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) 
 def contents(arrays: Mapping[str, Any], extra: Any = None) -> list[bytes]:
     """What `save` writes, in pieces; raises what cannot be saved."""
     if not isinstance(arrays, Mapping):
-        raise TypeError(f"save: arrays must be a dict of arrays by name, got {type(arrays).__name__}")
+        raise TypeError(
+            f"save: arrays must be a dict of arrays by name, got {type(arrays).__name__}"
+        )
     header: dict[str, Any] = {}
     checksums, parts, at = {}, [], 0
     for name, value in arrays.items():
-        if not isinstance(name, str) or not name or name == "__metadata__" or len(name) > 1024 or not name.isprintable():
+        if (
+            not isinstance(name, str)
+            or not name
+            or name == "__metadata__"
+            or len(name) > 1024
+            or not name.isprintable()
+        ):
             raise ValueError(f"save: names must be 1 to 1024 printable characters, got {name!r}")
         if _has_mask(value):
-            raise TypeError(f"save: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
+            raise TypeError(
+                f"save: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)"
+            )
         array = np.asarray(value)
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
         if array.dtype not in NAMES:
-            raise TypeError(f"save: {name} must have one of the dtypes {', '.join(str(d) for d in NAMES)}, got {array.dtype}")
+            raise TypeError(
+                f"save: {name} must have one of the dtypes {', '.join(str(d) for d in NAMES)}, got {array.dtype}"
+            )
         data = array.tobytes()
-        header[name] = {"dtype": NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [at, at + len(data)]}
+        header[name] = {
+            "dtype": NAMES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [at, at + len(data)],
+        }
         checksums[name] = zlib.crc32(data)
         parts.append(data)
         at += len(data)
@@ -90,11 +109,15 @@ def contents(arrays: Mapping[str, Any], extra: Any = None) -> list[bytes]:
     text = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
-        raise ValueError(f"save: the header has {len(text)} bytes, more than {MAX_HEADER}: put less of extra in it")
+        raise ValueError(
+            f"save: the header has {len(text)} bytes, more than {MAX_HEADER}: put less of extra in it"
+        )
     if _parts(text) > MAX_PARTS:
-        raise ValueError(f"save: the header has {_parts(text)} entries, more than {MAX_PARTS}: put long lists in arrays")
+        raise ValueError(
+            f"save: the header has {_parts(text)} entries, more than {MAX_PARTS}: put long lists in arrays"
+        )
     place = text.rindex(b'"header_crc32":"00000000"') + len(b'"header_crc32":"')
-    text = text[:place] + b"%08x" % zlib.crc32(text) + text[place + 8:]
+    text = text[:place] + b"%08x" % zlib.crc32(text) + text[place + 8 :]
     return [len(text).to_bytes(8, "little"), text, *parts]
 
 
@@ -107,7 +130,9 @@ def _has_mask(value: Any) -> bool:
 
 def _checked_path(path: Any, op: str) -> Path:
     if not isinstance(path, (str, bytes, os.PathLike)):
-        raise TypeError(f"{op}: path must be a str, bytes or os.PathLike, got {type(path).__name__}")
+        raise TypeError(
+            f"{op}: path must be a str, bytes or os.PathLike, got {type(path).__name__}"
+        )
     return Path(os.fsdecode(path))
 
 
@@ -178,7 +203,8 @@ def _decoded(pairs: list[tuple[str, Any]]) -> Any:
 
 
 def check_place(path: str | os.PathLike) -> None:
-    """Raise now the OSError that a `save` to this place would raise: the folder is missing or closed, or it is a folder."""
+    """Raise now the OSError that a `save` to this place would raise: the folder is missing or
+    closed, or it is a folder."""
     path = _checked_path(path, "save")
     _old_mode(path)
     try:
@@ -240,10 +266,10 @@ def _write(path: Path, parts: list[bytes]) -> None:
             os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):        # Ctrl-C just after the move
+        with contextlib.suppress(FileNotFoundError):  # Ctrl-C just after the move
             os.unlink(temporary)
         raise
-    if os.name == "posix":          # the new name, too, must reach the disk
+    if os.name == "posix":  # the new name, too, must reach the disk
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -252,11 +278,15 @@ def _write(path: Path, parts: list[bytes]) -> None:
 
 
 def _remove_orphans(folder: Path) -> None:
-    """Remove what a save left behind that was killed: our temporary files of our user, older than an hour, so that none is in
-    use."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:       # the save itself is done
+    """Remove what a save left behind that was killed: our temporary files of our user, older than
+    an hour, so that none is in use."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # the save itself is done
         for entry in entries:
-            if entry.name.startswith(PREFIX) and entry.name.endswith(SUFFIX) and entry.is_file(follow_symlinks=False):
+            if (
+                entry.name.startswith(PREFIX)
+                and entry.name.endswith(SUFFIX)
+                and entry.is_file(follow_symlinks=False)
+            ):
                 status = entry.stat(follow_symlinks=False)
                 ours = os.name != "posix" or status.st_uid == os.geteuid()
                 if ours and time.time() - status.st_mtime > 3600:
@@ -264,7 +294,8 @@ def _remove_orphans(folder: Path) -> None:
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Any]:
-    """Read a file made by `save`; return (arrays, extra). Anything wrong with it is a CheckpointError, and nothing is returned.
+    """Read a file made by `save`; return (arrays, extra). Anything wrong with it is a
+    CheckpointError, and nothing is returned.
 
     A file that cannot be opened is an OSError as usual.
 
@@ -275,7 +306,9 @@ def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Any]:
     ({}, None)
     """
     path = _checked_path(path, "load")
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+    with open(
+        path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+    ) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise CheckpointError(f"load: {path} is not a regular file")
@@ -307,7 +340,10 @@ def _json(
         return json.loads(text, object_pairs_hook=pairs, parse_constant=_no_constants)
     except CheckpointError:
         raise
-    except (ValueError, RecursionError) as error:           # ValueError: also numbers of more digits than int takes
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: also numbers of more digits than int takes
         raise CheckpointError(f"{what} is not JSON: {error}") from None
 
 
@@ -318,30 +354,47 @@ def _parts(header: bytes) -> int:
 def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
     _need(size >= 8, f"the file is cut off: {size} bytes")
     length = int.from_bytes(file.read(8), "little")
-    _need(length <= MAX_HEADER, f"the header would have {length} bytes, at most {MAX_HEADER} are allowed")
-    _need(length <= size - 8, f"the file is cut off: the header would have {length} bytes, {size - 8} follow")
+    _need(
+        length <= MAX_HEADER,
+        f"the header would have {length} bytes, at most {MAX_HEADER} are allowed",
+    )
+    _need(
+        length <= size - 8,
+        f"the file is cut off: the header would have {length} bytes, {size - 8} follow",
+    )
     raw = file.read(length)
     _need(len(raw) == length, "the file is cut off in its header")
-    _need(_parts(raw) <= MAX_PARTS, f"the header has {_parts(raw)} entries, at most {MAX_PARTS} are allowed")
+    _need(
+        _parts(raw) <= MAX_PARTS,
+        f"the header has {_parts(raw)} entries, at most {MAX_PARTS} are allowed",
+    )
     try:
         header = _json(raw.decode("ascii"), "the header")
     except UnicodeDecodeError:
         raise CheckpointError("the header is not ASCII, which JSON can always be") from None
     _need(isinstance(header, dict), "the header is not an object")
     metadata = header.pop("__metadata__", None)
-    _need(isinstance(metadata, dict) and metadata.get("format") == FORMAT and
-          set(metadata) == {"format", "crc32", "extra", "header_crc32"} and all(isinstance(v, str) for v in metadata.values()),
-          f"the file is not a checkpoint of the format {FORMAT!r}")
+    _need(
+        isinstance(metadata, dict)
+        and metadata.get("format") == FORMAT
+        and set(metadata) == {"format", "crc32", "extra", "header_crc32"}
+        and all(isinstance(v, str) for v in metadata.values()),
+        f"the file is not a checkpoint of the format {FORMAT!r}",
+    )
     place = raw.rfind(b'"header_crc32":"')
     _need(place >= 0, "the header has no checksum")
     place += len(b'"header_crc32":"')
     _need(
-        raw[place : place + 8] == b"%08x" % zlib.crc32(raw[:place] + b"00000000" + raw[place + 8 :]),
+        raw[place : place + 8]
+        == b"%08x" % zlib.crc32(raw[:place] + b"00000000" + raw[place + 8 :]),
         "the header's checksum is wrong: the file is damaged",
     )
     checksums = _json(metadata["crc32"], "the list of checksums")
     extra = _json(metadata["extra"], "the extra part", _decoded)
-    _need(isinstance(checksums, dict) and set(checksums) == set(header), "the checksums do not match the arrays")
+    _need(
+        isinstance(checksums, dict) and set(checksums) == set(header),
+        "the checksums do not match the arrays",
+    )
     at, plan = 0, []
     for name, entry in header.items():
         _need(
@@ -349,18 +402,28 @@ def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
             f"the entry of {name!r} is not that of an array",
         )
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        _need(isinstance(dtype, str) and dtype in DTYPES, f"{name!r} has the unknown dtype {dtype!r}")
         _need(
-            isinstance(shape, list) and len(shape) <= 64 and all(type(d) is int and 0 <= d < 1 << 48 for d in shape),
+            isinstance(dtype, str) and dtype in DTYPES, f"{name!r} has the unknown dtype {dtype!r}"
+        )
+        _need(
+            isinstance(shape, list)
+            and len(shape) <= 64
+            and all(type(d) is int and 0 <= d < 1 << 48 for d in shape),
             f"{name!r} has a bad shape",
         )
         _need(
-            isinstance(offsets, list) and len(offsets) == 2 and all(type(d) is int for d in offsets), f"{name!r} has bad offsets"
+            isinstance(offsets, list)
+            and len(offsets) == 2
+            and all(type(d) is int for d in offsets),
+            f"{name!r} has bad offsets",
         )
         count = np.dtype(DTYPES[dtype]).itemsize
         for d in shape:
             count *= d
-        _need(offsets == [at, at + count], f"the data of {name!r} leaves a hole, overlaps, or does not fit its shape")
+        _need(
+            offsets == [at, at + count],
+            f"the data of {name!r} leaves a hole, overlaps, or does not fit its shape",
+        )
         at += count
         plan.append((name, np.dtype(DTYPES[dtype]), shape, count))
     _need(
@@ -372,12 +435,16 @@ def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
     for name, dtype, shape, count in plan:
         data = file.read(count)
         _need(
-            len(data) == count and zlib.crc32(data) == checksums[name], f"the data of {name!r} is damaged: its checksum is wrong"
+            len(data) == count and zlib.crc32(data) == checksums[name],
+            f"the data of {name!r} is damaged: its checksum is wrong",
         )
-        _need(dtype != np.bool_ or not data.strip(b"\0\1"), f"{name!r} holds a bool that is neither 0 nor 1")
+        _need(
+            dtype != np.bool_ or not data.strip(b"\0\1"),
+            f"{name!r} holds a bool that is neither 0 nor 1",
+        )
         try:
             array = np.frombuffer(data, dtype).reshape(shape)
-        except ValueError as error:                         # empty, but other dimensions larger than any array
+        except ValueError as error:  # empty, but other dimensions larger than any array
             raise CheckpointError(f"{name!r} has a bad shape: {error}") from None
         arrays[name] = array.astype(dtype.newbyteorder("="))
     return arrays, extra

@@ -1,4 +1,5 @@
 """Ctrl-C while a training works: noted, and answered when the work at hand is whole."""
+
 import contextlib
 import signal
 import threading
@@ -8,19 +9,23 @@ from typing import Any
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[list]:
-    """A list that the first Ctrl-C fills, so that a step is never broken off; the second one is a KeyboardInterrupt."""
+    """A list that the first Ctrl-C fills, so that a step is never broken off; the second one is a
+    KeyboardInterrupt."""
     stop: list[int] = []
-    if threading.current_thread() is not threading.main_thread():       # Python delivers signals to the main thread alone
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # Python delivers signals to the main thread alone
         yield stop
         return
     before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
-    if before is signal.SIG_IGN:            # started by nohup, say: to be left alone
+    if before is signal.SIG_IGN:  # started by nohup, say: to be left alone
         yield stop
         return
 
     def note(number: int, _: Any) -> None:
         stop.append(number)
         signal.signal(signal.SIGINT, before)
+
     signal.signal(signal.SIGINT, note)
     try:
         yield stop

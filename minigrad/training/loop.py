@@ -1,6 +1,8 @@
-"""From a loss to trained weights: truncated backpropagation through time, gradients over several batches, the training loop,
-and checkpoints of all that a training consists of. What a step does to the weights is in optim.py, files are in checkpoint.py.
+"""From a loss to trained weights: truncated backpropagation through time, gradients over several
+batches, the training loop, and checkpoints of all that a training consists of. What a step does to
+the weights is in optim.py, files are in checkpoint.py.
 """
+
 import contextlib
 import inspect
 import math
@@ -46,7 +48,8 @@ def fit(
     config: Any = None,
     parts: Mapping[str, Any] | None = None,
 ) -> History:
-    """Train: for each batch the gradient of `loss(*batch)`, clipped to the norm `clip`, and a step; return the History.
+    """Train: for each batch the gradient of `loss(*batch)`, clipped to the norm `clip`, and a step;
+    return the History.
 
     An epoch is one iteration over `batches`, which gives tuples. `epochs` and `steps` are the
     totals at which the training ends, whichever is first. `loss` returns a Tensor of one number, or
@@ -127,7 +130,7 @@ def fit(
         for _, function in calls["after_resume"]:
             function(history)
     if save is not None:
-        contents(*_training(everything, config))        # raises now what cannot be saved
+        contents(*_training(everything, config))  # raises now what cannot be saved
     first, start = history.step, time.perf_counter()
     total = min(steps, epochs * len(batches) if hasattr(batches, "__len__") else math.inf)
 
@@ -171,7 +174,7 @@ def fit(
         if save is not None and save_every is not None and history.step % save_every == 0:
             save_training(save, everything, config)
         elif save is not None and history.step == first + 1:
-            contents(*_training(everything, config))    # what the first step has made, too
+            contents(*_training(everything, config))  # what the first step has made, too
         show(history, line or _line)
 
     try:
@@ -504,7 +507,8 @@ def _print_end(history: History, patience: int | None, idle: bool) -> None:
 
 @contextlib.contextmanager
 def _progress(first: int, total: float) -> Iterator[Callable]:
-    """Shows the steps: tqdm's bar where it is installed and stderr is a terminal, else at most one line a second."""
+    """Shows the steps: tqdm's bar where it is installed and stderr is a terminal, else at most one
+    line a second."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -520,8 +524,13 @@ def _progress(first: int, total: float) -> Iterator[Callable]:
             bar.update()
         elif time.perf_counter() - shown >= 1 or history.step == total:
             shown = time.perf_counter()
-            of, left = (f"/{total}", f"  {(total - history.step) / history.speed:.0f} s left") if total < np.inf else ("", "")
+            of, left = (
+                (f"/{total}", f"  {(total - history.step) / history.speed:.0f} s left")
+                if total < np.inf
+                else ("", "")
+            )
             print(f"step {history.step}{of}  {line(history)}{left}", flush=True)
+
     try:
         yield show
     finally:

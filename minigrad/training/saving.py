@@ -1,4 +1,5 @@
 """Checkpoints of all that a training consists of, in one file."""
+
 import copy
 import reprlib
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from minigrad.training.interrupts import _interrupts
 
 
 def save_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
-    """Write all that a training consists of to one file, atomically: then a resumed run equals the uninterrupted one to the bit.
+    """Write all that a training consists of to one file, atomically: then a resumed run equals the
+    uninterrupted one to the bit.
 
     parts: what has a state_dict, by name: the model, the optimizer, a schedule, the data, a
     TruncatedBPTT; a Generator is a part too. The default generator goes with them. States may hold
@@ -79,7 +81,8 @@ def _set_state(part: Any, state: Any) -> None:
 
 
 def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
-    """Set the parts and the default generator to what `save_training` wrote; the parts and config must be those of the file.
+    """Set the parts and the default generator to what `save_training` wrote; the parts and config
+    must be those of the file.
 
     All that is in the file counts, the options of the optimizer too: its learning rate is the
     file's then, whatever it was made with. To go on with another one, set it afterwards, as in
@@ -111,7 +114,9 @@ def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> No
             f"{_difference(extra['config'], given)}"
         )
     if set(extra["training"]) != set(parts):
-        raise CheckpointError(f"load_training: {path} has the parts {', '.join(extra['training'])}, not {', '.join(parts)}")
+        raise CheckpointError(
+            f"load_training: {path} has the parts {', '.join(extra['training'])}, not {', '.join(parts)}"
+        )
     generator, before = default_generator.state, {}
     for name, part in parts.items():
         try:
@@ -122,7 +127,7 @@ def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> No
             ) from None
     name, touched = "generator", []
     try:
-        Generator().state = extra["generator"]          # raises what is none
+        Generator().state = extra["generator"]  # raises what is none
         states = {}
         for name in parts:
             states[name] = _unpacked(extra["training"][name], arrays)
@@ -134,11 +139,11 @@ def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> No
         default_generator.state = extra["generator"]
     except BaseException as error:
         wrong = ""
-        with _interrupts() as stop:                     # Ctrl-C waits
+        with _interrupts() as stop:  # Ctrl-C waits
             for changed in touched:
                 try:
                     _set_state(parts[changed], before[changed])
-                except BaseException as again:          # the others must be set back all the same
+                except BaseException as again:  # the others must be set back all the same
                     wrong += f"; {changed} could not be set back: {type(again).__name__}: {again}"
             default_generator.state = generator
         if stop:
@@ -153,7 +158,10 @@ def _difference(found: Any, expected: Any) -> str:
     if not (isinstance(found, dict) and isinstance(expected, dict)):
         found, expected = {"config": found}, {"config": expected}
     names = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
-    return "; ".join(f"{name} is {reprlib.repr(found.get(name))}, not {reprlib.repr(expected.get(name))}" for name in names)
+    return "; ".join(
+        f"{name} is {reprlib.repr(found.get(name))}, not {reprlib.repr(expected.get(name))}"
+        for name in names
+    )
 
 
 def _packed(value: Any, name: str, arrays: dict[str, np.ndarray] | None) -> Any:
@@ -176,7 +184,9 @@ def _packed(value: Any, name: str, arrays: dict[str, np.ndarray] | None) -> Any:
         return {"@float": repr(value)}
     if isinstance(value, Mapping):
         if any(not isinstance(key, str) or key.startswith("@") for key in value):
-            raise ValueError(f"save_training: {name} must have keys that are str and do not begin with @, got {list(value)}")
+            raise ValueError(
+                f"save_training: {name} must have keys that are str and do not begin with @, got {list(value)}"
+            )
         return {key: _packed(inner, f"{name}.{key}", arrays) for key, inner in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         parts = {

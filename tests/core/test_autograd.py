@@ -1,4 +1,6 @@
-"""The tape and the sweep: accumulation, errors of state, hooks, grad(), modes, changes in place, memory, depth, threads."""
+"""The tape and the sweep: accumulation, errors of state, hooks, grad(), modes, changes in place,
+memory, depth, threads."""
+
 import asyncio
 import copy
 import ctypes
@@ -28,6 +30,7 @@ def close(tensor, *values):
 
 # ---------------------------------------------------------------- backward
 
+
 def test_gradients_accumulate():
     x = leaf(1.0, 2.0)
     (x * x).sum().backward()
@@ -45,7 +48,9 @@ def test_grad_setter():
     x.grad = mg.Tensor(np.array([5.0, 6.0]))
     (x * 2.0).sum().backward()
     assert close(x.grad, 7, 8)
-    with pytest.raises(ValueError, match=r"grad: must have shape \(2,\) and dtype float64, got \(3,\) and float64"):
+    with pytest.raises(
+        ValueError, match=r"grad: must have shape \(2,\) and dtype float64, got \(3,\) and float64"
+    ):
         x.grad = mg.ones(3, np.float64)
     with pytest.raises(ValueError, match="grad: must have shape .* dtype float64, got .* float32"):
         x.grad = mg.ones(2)
@@ -83,7 +88,7 @@ def test_sixty_doublings_take_sixty_visits():
         y = y + y
         y.register_hook(lambda dy: visits.append(None))
     y.backward()
-    assert close(x.grad, 2.0 ** 60) and len(visits) == 60
+    assert close(x.grad, 2.0**60) and len(visits) == 60
 
 
 def test_backward_twice():
@@ -93,7 +98,10 @@ def test_backward_twice():
     first = x.grad.numpy().copy()
     y.backward()
     assert (x.grad.numpy() == 2 * first).all()
-    with pytest.raises(RuntimeError, match=r"through the graph a second time, but \w+ has freed .* retain_graph=True"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"through the graph a second time, but \w+ has freed .* retain_graph=True",
+    ):
         y.backward()
     assert (x.grad.numpy() == 2 * first).all()
 
@@ -102,14 +110,18 @@ def test_freed_graph_below_a_live_one():
     x = leaf(1.0)
     y = mg.exp(x)
     y.backward()
-    with pytest.raises(RuntimeError, match="through the graph a second time, but exp has freed what it saved"):
+    with pytest.raises(
+        RuntimeError, match="through the graph a second time, but exp has freed what it saved"
+    ):
         (y * 2.0).backward()
     assert close(x.grad, np.e)
 
 
 def test_state_errors():
     x = leaf(1.0, 2.0)
-    with pytest.raises(RuntimeError, match=r"backward: .*implicitly only for a scalar, the output has shape \(2,\)"):
+    with pytest.raises(
+        RuntimeError, match=r"backward: .*implicitly only for a scalar, the output has shape \(2,\)"
+    ):
         (x * x).backward()
     with pytest.raises(RuntimeError, match="backward: the tensor does not require grad"):
         mg.ones(()).backward()
@@ -120,9 +132,13 @@ def test_state_errors():
     with pytest.raises(RuntimeError, match="backward: the tensor does not require grad"):
         y.backward()
     y = x * x
-    with pytest.raises(ValueError, match=r"backward: gradient must have shape \(2,\) like the output, got \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"backward: gradient must have shape \(2,\) like the output, got \(3,\)"
+    ):
         y.backward(np.ones(3))
-    with pytest.raises(TypeError, match="backward: gradient must have dtype float64 like the output, got float32"):
+    with pytest.raises(
+        TypeError, match="backward: gradient must have dtype float64 like the output, got float32"
+    ):
         y.backward(mg.ones(2))
     with pytest.raises(TypeError, match="int64"):
         y.backward(np.ones(2, int))
@@ -171,29 +187,51 @@ def test_retain_grad():
 
 # ---------------------------------------------------------------- random graphs
 
+
 def whole(x):
     """x, broadcast to (3, 3)."""
     return x + np.zeros((3, 3))
 
 
 UNARY = [
-    lambda lib, x: lib.tanh(x), lambda lib, x: lib.sin(x), lambda lib, x: lib.exp(x * 0.1), lambda lib, x: -x, lambda lib, x: x,
-    lambda lib, x: whole(x).reshape((9,)).reshape((3, 3)), lambda lib, x: whole(x).T, lambda lib, x: whole(x)[1:2],
-    lambda lib, x: whole(x)[:, ::-2][:, :1], lambda lib, x: whole(x)[[2, 0, 2]],
-    lambda lib, x: whole(x).sum(0, keepdims=True), lambda lib, x: whole(x).mean(1, keepdims=True),
+    lambda lib, x: lib.tanh(x),
+    lambda lib, x: lib.sin(x),
+    lambda lib, x: lib.exp(x * 0.1),
+    lambda lib, x: -x,
+    lambda lib, x: x,
+    lambda lib, x: whole(x).reshape((9,)).reshape((3, 3)),
+    lambda lib, x: whole(x).T,
+    lambda lib, x: whole(x)[1:2],
+    lambda lib, x: whole(x)[:, ::-2][:, :1],
+    lambda lib, x: whole(x)[[2, 0, 2]],
+    lambda lib, x: whole(x).sum(0, keepdims=True),
+    lambda lib, x: whole(x).mean(1, keepdims=True),
 ]
 BINARY = [
-    lambda lib, x, y: x + y, lambda lib, x, y: x - y, lambda lib, x, y: x * y * 0.5, lambda lib, x, y: x / (y * y + 2.0),
-    lambda lib, x, y: whole(x) @ whole(y) * 0.3, lambda lib, x, y: lib.concatenate([whole(x)[:1], whole(y)[1:]]),
+    lambda lib, x, y: x + y,
+    lambda lib, x, y: x - y,
+    lambda lib, x, y: x * y * 0.5,
+    lambda lib, x, y: x / (y * y + 2.0),
+    lambda lib, x, y: whole(x) @ whole(y) * 0.3,
+    lambda lib, x, y: lib.concatenate([whole(x)[:1], whole(y)[1:]]),
     lambda lib, x, y: lib.stack([whole(x), whole(y)])[1],
 ]
 
 
 def random_program(seed):
-    """A function of (lib, inputs) that makes 25 values, each from earlier ones, some of them used often, and adds up the last."""
+    """A function of (lib, inputs) that makes 25 values, each from earlier ones, some of them used
+    often, and adds up the last."""
     rng = np.random.default_rng(seed)
-    steps = [(BINARY[rng.integers(len(BINARY))] if rng.random() < 0.6 else UNARY[rng.integers(len(UNARY))],
-              rng.integers(0, 3 + k), rng.integers(max(0, k - 2), 3 + k)) for k in range(25)]
+    steps = [
+        (
+            BINARY[rng.integers(len(BINARY))]
+            if rng.random() < 0.6
+            else UNARY[rng.integers(len(UNARY))],
+            rng.integers(0, 3 + k),
+            rng.integers(max(0, k - 2), 3 + k),
+        )
+        for k in range(25)
+    ]
     weights = rng.normal(size=(28, 3, 3))
 
     def program(lib, inputs):
@@ -210,7 +248,8 @@ def random_program(seed):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_random_graph(seed):
-    """Against the complex step on the same program in NumPy; backward, grad() and create_graph agree; nothing shares memory."""
+    """Against the complex step on the same program in NumPy; backward, grad() and create_graph
+    agree; nothing shares memory."""
     program = random_program(seed)
     rng = np.random.default_rng(1000 + seed)
     arrays = [rng.normal(size=shape) for shape in ((3, 3), (1, 3), (3, 1))]
@@ -223,7 +262,7 @@ def test_random_graph(seed):
         for element in np.ndindex(array.shape):
             stepped = array.astype(complex)
             stepped[element] += 1e-30j
-            expected[element] = program(np, [*arrays[:i], stepped, *arrays[i + 1:]]).imag / 1e-30
+            expected[element] = program(np, [*arrays[:i], stepped, *arrays[i + 1 :]]).imag / 1e-30
         error = np.abs((dx.numpy() if dx is not None else 0) - expected).max()
         assert error <= 1e-12 + 1e-10 * np.abs(expected).max()
     again = mg.grad(y, inputs, retain_graph=True, create_graph=True, allow_unused=True)
@@ -236,10 +275,11 @@ def test_random_graph(seed):
             assert once.tobytes() == dx.numpy().tobytes() and (x.grad.numpy() == 2 * once).all()
             np.testing.assert_allclose(graph_dx.numpy(), once, rtol=1e-9, atol=1e-12)
     grads = [x.grad.numpy() for x in inputs if x.grad is not None]
-    assert not any(np.shares_memory(a, b) for k, a in enumerate(grads) for b in grads[k + 1:])
+    assert not any(np.shares_memory(a, b) for k, a in enumerate(grads) for b in grads[k + 1 :])
 
 
 # ---------------------------------------------------------------- hooks
+
 
 def test_hooks_run_in_order_on_the_whole_gradient():
     x, seen = leaf(1.0), []
@@ -283,7 +323,8 @@ def test_hook_removed():
 @pytest.mark.parametrize("where", ["intermediate", "leaf"])
 @pytest.mark.parametrize("kind", ["raises", "wrong shape", "wrong dtype", "wrong type"])
 def test_failing_hook_changes_no_gradient(where, kind):
-    """The exception of the hook comes out, no leaf has changed, the visited part of the graph is freed and nothing stays open."""
+    """The exception of the hook comes out, no leaf has changed, the visited part of the graph is
+    freed and nothing stays open."""
     a, b, c = leaf(1.0, 2.0), leaf(3.0, 4.0), leaf(5.0, 6.0)
     (a * b * c).sum().backward()
     before = [x.grad.numpy().tobytes() for x in (a, b, c)]
@@ -293,13 +334,19 @@ def test_failing_hook_changes_no_gradient(where, kind):
     def hook(dy):
         if kind == "raises":
             raise KeyError("mine")
-        return {"wrong shape": mg.ones(3, np.float64), "wrong dtype": mg.ones(2), "wrong type": np.ones(2)}[kind]
+        return {
+            "wrong shape": mg.ones(3, np.float64),
+            "wrong dtype": mg.ones(2),
+            "wrong type": np.ones(2),
+        }[kind]
 
     handle = (inner if where == "intermediate" else a).register_hook(hook)
-    error, text = {"raises": (KeyError, "mine"),
-                   "wrong shape": (RuntimeError, r"hook: the gradient has shape \(2,\).*returned \(3,\)"),
-                   "wrong dtype": (RuntimeError, "hook: .*float64, the hook returned .*float32"),
-                   "wrong type": (TypeError, "hook: must return a Tensor or None, got ndarray")}[kind]
+    error, text = {
+        "raises": (KeyError, "mine"),
+        "wrong shape": (RuntimeError, r"hook: the gradient has shape \(2,\).*returned \(3,\)"),
+        "wrong dtype": (RuntimeError, "hook: .*float64, the hook returned .*float32"),
+        "wrong type": (TypeError, "hook: must return a Tensor or None, got ndarray"),
+    }[kind]
     with pytest.raises(error, match=text):
         y.backward()
     assert [x.grad.numpy().tobytes() for x in (a, b, c)] == before
@@ -329,13 +376,16 @@ def test_failing_hook_with_retained_graph():
 def test_backward_inside_a_hook():
     x, z = leaf(2.0), leaf(3.0)
     y = x * x
-    y.register_hook(mg.enable_grad()(lambda dy: (z * z).backward()))        # a hook runs without recording
+    y.register_hook(
+        mg.enable_grad()(lambda dy: (z * z).backward())
+    )  # a hook runs without recording
     (y * 2.0).backward()
     assert close(x.grad, 8) and close(z.grad, 6)
 
 
 def test_backward_inside_a_hook_through_an_open_tensor():
-    """x has its gradient gathered by the outer sweep: the inner one gathers beside it, and both are added."""
+    """x has its gradient gathered by the outer sweep: the inner one gathers beside it, and both are
+    added."""
     x = leaf(2.0)
     y = x * x
     y.register_hook(mg.enable_grad()(lambda dy: (x * 3.0).backward()))
@@ -368,7 +418,8 @@ def test_hook_that_holds_an_earlier_node():
 
 
 def test_hooks_that_make_and_kill_nodes():
-    """Whatever a hook does to other graphs, to its own tensors and to the collector, the walk goes on."""
+    """Whatever a hook does to other graphs, to its own tensors and to the collector, the walk goes
+    on."""
     x, others = leaf(0.5), []
 
     class Noisy:
@@ -415,13 +466,14 @@ def test_hooks_that_remove_and_add_hooks():
     x.backward()
     x.backward()
     assert seen == ["once", "added"] and close(x.grad, 2)
-    handles[0].remove()                 # a second time: the number is not that of another hook
+    handles[0].remove()  # a second time: the number is not that of another hook
     x.backward()
     assert seen == ["once", "added", "added"]
 
 
 def test_hook_keeps_its_gradient():
-    """What hooks keep does not change with later sweeps, nor when .grad is changed, and not what other hooks keep."""
+    """What hooks keep does not change with later sweeps, nor when .grad is changed, and not what
+    other hooks keep."""
     x, kept = leaf(1.0, 2.0), []
     y = x * 3.0
     for tensor in (x, x, y, y):
@@ -431,12 +483,22 @@ def test_hook_keeps_its_gradient():
     x.grad[...] = 0.0
     assert [dx.tolist() for dx in kept] == [[1, 1], [1, 1], [3, 3], [3, 3]] * 2
     kept[0][...] = 9.0
-    assert [dx.tolist() for dx in kept[1:]] == [[1, 1], [3, 3], [3, 3], [1, 1], [1, 1], [3, 3], [3, 3]]
+    assert [dx.tolist() for dx in kept[1:]] == [
+        [1, 1],
+        [3, 3],
+        [3, 3],
+        [1, 1],
+        [1, 1],
+        [3, 3],
+        [3, 3],
+    ]
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_hook_changes_its_gradient_in_place(create_graph):
-    """That gradient changes, as in PyTorch; those of other branches and the caller's seed do not."""
+    """That gradient changes, as in PyTorch; those of other branches and the caller's seed do
+    not."""
+
     def hook(gradient):
         gradient[0] = 100.0
 
@@ -462,14 +524,19 @@ def test_rule_of_a_user_writes_to_what_it_is_given():
         @staticmethod
         def backward(ctx, dy):
             dy[0] = 50.0
-            Careless.kept[...] = dy             # one buffer for all calls
+            Careless.kept[...] = dy  # one buffer for all calls
             return Careless.kept
 
     x, w, seed = leaf(1.0, 2.0), leaf(1.0, 2.0), mg.Tensor(np.array([1.0, 2.0]))
     (Careless.apply(x) + w).backward(seed)
     first = x.grad.numpy().copy()
     (Careless.apply(w * 3.0) + w).backward(seed)
-    assert first.tolist() == [50, 2] and close(x.grad, 50, 2) and close(w.grad, 1 + 150 + 1, 2 + 6 + 2) and close(seed, 1, 2)
+    assert (
+        first.tolist() == [50, 2]
+        and close(x.grad, 50, 2)
+        and close(w.grad, 1 + 150 + 1, 2 + 6 + 2)
+        and close(seed, 1, 2)
+    )
 
 
 def test_results_of_grad_are_memory_of_their_own():
@@ -477,15 +544,20 @@ def test_results_of_grad_are_memory_of_their_own():
     for create_graph in (False, True):
         y = x + w
         z = y * 1.0
-        results = mg.grad(z, [x, w, y, z], seed, create_graph=create_graph) + mg.grad(x.sum(), x, create_graph=create_graph)
+        results = mg.grad(z, [x, w, y, z], seed, create_graph=create_graph) + mg.grad(
+            x.sum(), x, create_graph=create_graph
+        )
         for i, result in enumerate(results):
             with mg.no_grad():
                 result[...] = float(i)
-        assert [result.tolist() for result in results] == [[i, i] for i in range(5)] and close(seed, 1, 2)
+        assert [result.tolist() for result in results] == [[i, i] for i in range(5)] and close(
+            seed, 1, 2
+        )
 
 
 def test_retain_grad_as_in_pytorch():
-    """Twice is once, hooks registered later are seen, an assignment moves it on, later sweeps add, no gradient is an error."""
+    """Twice is once, hooks registered later are seen, an assignment moves it on, later sweeps add,
+    no gradient is an error."""
     x = leaf(2.0)
     y = x * x
     y.retain_grad()
@@ -513,7 +585,7 @@ def test_retain_grad_as_in_pytorch():
     y.retain_grad()
     loss, watched = y.sum(), weakref.ref(y)
     del y
-    assert watched() is None            # retaining does not keep the tensor
+    assert watched() is None  # retaining does not keep the tensor
     mg.grad(loss, x.detach().requires_grad_(), allow_unused=True)
 
 
@@ -526,11 +598,14 @@ def test_hook_errors():
 
 # ---------------------------------------------------------------- grad, vjp, jacobian
 
+
 def test_grad_commits_nothing():
     x, w = leaf(2.0), leaf(3.0)
     y = x * w
     dx, dw = mg.grad(mg.exp(y), (x, w))
-    assert close(dx, 3 * np.exp(6)) and close(dw, 2 * np.exp(6)) and x.grad is None and w.grad is None
+    assert (
+        close(dx, 3 * np.exp(6)) and close(dw, 2 * np.exp(6)) and x.grad is None and w.grad is None
+    )
 
 
 def test_grad_of_an_intermediate():
@@ -553,7 +628,10 @@ def test_grad_several_outputs():
 def test_grad_unused():
     x, other = leaf(2.0), leaf(1.0)
     y = x * x
-    with pytest.raises(RuntimeError, match="grad: input 1 was not used to compute the outputs; allow_unused=True gives"):
+    with pytest.raises(
+        RuntimeError,
+        match="grad: input 1 was not used to compute the outputs; allow_unused=True gives",
+    ):
         mg.grad(y, (x, other), retain_graph=True)
     dx, nothing = mg.grad(y, (x, other), allow_unused=True)
     assert close(dx, 4) and nothing is None
@@ -572,7 +650,9 @@ def test_grad_errors():
         mg.grad([None], x)
     with pytest.raises(TypeError, match="grad: inputs must be Tensors, got ndarray"):
         mg.grad(y, [np.ones(1)])
-    with pytest.raises(ValueError, match="grad: grad_outputs must have one entry for each of the 1 outputs, got 2"):
+    with pytest.raises(
+        ValueError, match="grad: grad_outputs must have one entry for each of the 1 outputs, got 2"
+    ):
         mg.grad(y, x, [None, None])
     with pytest.raises(ValueError, match="grad: gradient must have shape"):
         mg.grad(y, x, [np.ones(3)])
@@ -604,7 +684,7 @@ def test_grad_frees_only_what_it_went_through():
     with pytest.raises(ZeroDivisionError):
         y.sum().backward()
     handle.remove()
-    y.sum().backward()                  # the rule of exp had not run
+    y.sum().backward()  # the rule of exp had not run
     assert close(x.grad, np.exp(2))
 
 
@@ -623,12 +703,16 @@ def test_grad_of_tensors_with_their_own_equality():
     assert x.grad.tolist() == [3, 4]
 
 
-@pytest.mark.parametrize("make, text", [
-    (lambda x: mg.Tensor(np.broadcast_to(np.ones(1), (3,)), copy=False), "read-only"),
-    (lambda x: mg.ones(1, np.float64).broadcast_to(3), "share one memory location"),
-    (lambda x: x, "that of the tensor itself"),
-    (lambda x: x.detach(), "that of the tensor itself"),
-], ids=["read-only", "expanded", "itself", "detached"])
+@pytest.mark.parametrize(
+    "make, text",
+    [
+        (lambda x: mg.Tensor(np.broadcast_to(np.ones(1), (3,)), copy=False), "read-only"),
+        (lambda x: mg.ones(1, np.float64).broadcast_to(3), "share one memory location"),
+        (lambda x: x, "that of the tensor itself"),
+        (lambda x: x.detach(), "that of the tensor itself"),
+    ],
+    ids=["read-only", "expanded", "itself", "detached"],
+)
 def test_grad_that_cannot_be_added_to(make, text):
     x = leaf(1.0, 2.0, 3.0)
     with pytest.raises(ValueError, match=f"grad: .*{text}"):
@@ -636,7 +720,7 @@ def test_grad_that_cannot_be_added_to(make, text):
     assert x.grad is None
     buffer = np.ones(3)
     x.grad = mg.Tensor(buffer, copy=False)
-    (x * 2.0).sum().backward()          # a buffer of the user's is added to in place
+    (x * 2.0).sum().backward()  # a buffer of the user's is added to in place
     assert buffer.tolist() == [3, 3, 3]
 
 
@@ -655,7 +739,7 @@ def test_third_order():
 
 def test_backward_with_create_graph():
     x = leaf(3.0)
-    (x ** 3).backward(create_graph=True)
+    (x**3).backward(create_graph=True)
     assert x.grad.requires_grad and close(x.grad, 27)
     penalty = (x.grad * x.grad).sum()
     x.grad = None
@@ -665,15 +749,16 @@ def test_backward_with_create_graph():
 
 def test_gradient_penalty_accumulates_into_a_grad_with_graph():
     x = leaf(2.0)
-    (x ** 3).backward(create_graph=True)
-    (x ** 2).backward(create_graph=True)
+    (x**3).backward(create_graph=True)
+    (x**2).backward(create_graph=True)
     assert close(x.grad, 12 + 4)
     (second,) = mg.grad(x.grad, x)
     assert close(second, 12 + 2)
 
 
 def test_leaves_do_not_share_a_gradient():
-    """dx and dw of x + w are one and the same for the sweep; adding to one later must not change the other, nor the seed."""
+    """dx and dw of x + w are one and the same for the sweep; adding to one later must not change
+    the other, nor the seed."""
     for create_graph in (False, True):
         x, w, seed = leaf(1.0), leaf(1.0), mg.ones(1, np.float64)
         (x + w).backward(seed, create_graph=create_graph)
@@ -691,11 +776,15 @@ def test_vjp():
     assert close(dx, 0, 0)
     _, (a, b) = mg.vjp(lambda a, b: a * b * b, (x, x), np.ones(2))
     assert close(a, 1, 4) and close(b, 2, 8)
-    with pytest.raises(ValueError, match="vjp: v must have one entry for each of the 1 outputs, got 2"):
+    with pytest.raises(
+        ValueError, match="vjp: v must have one entry for each of the 1 outputs, got 2"
+    ):
         mg.vjp(lambda x: x * x, x, (np.ones(2), np.ones(2)))
     with pytest.raises(TypeError, match="vjp: inputs must be Tensors, got ndarray at position 0"):
         mg.vjp(lambda x: x, np.ones(2))
-    with pytest.raises(TypeError, match="vjp: what fn returns must be Tensors, got float at position 0"):
+    with pytest.raises(
+        TypeError, match="vjp: what fn returns must be Tensors, got float at position 0"
+    ):
         mg.vjp(lambda x: 1.0, x)
     with pytest.raises(RuntimeError, match="only for a scalar"):
         mg.vjp(lambda x: x * x, x)
@@ -703,7 +792,7 @@ def test_vjp():
 
 def test_vjp_and_jacobian_can_be_differentiated():
     x = leaf(0.5, -1.0)
-    _, (dx,) = mg.vjp(lambda x: x ** 3, x, np.ones(2), create_graph=True)
+    _, (dx,) = mg.vjp(lambda x: x**3, x, np.ones(2), create_graph=True)
     (ddx,) = mg.grad(dx.sum(), x)
     np.testing.assert_allclose(ddx.numpy(), 6 * x.numpy(), rtol=1e-14)
     assert mg.gradcheck(lambda x: mg.jacobian(lambda x: mg.exp(x) * x, x, create_graph=True), x)
@@ -727,6 +816,7 @@ def test_jacobian():
 
 
 # ---------------------------------------------------------------- ops of the user
+
 
 class Scale(mg.Function):
     """y = x k for a number k."""
@@ -784,7 +874,9 @@ def test_function():
 
 
 def test_function_results_and_saved_results_meet():
-    """In a second sweep gradients reach a result both directly and through what backward had saved of it."""
+    """In a second sweep gradients reach a result both directly and through what backward had saved
+    of it."""
+
     def composed(r, a):
         return r * mg.cos(a), r * mg.sin(a)
 
@@ -838,18 +930,50 @@ def test_function_needs_input_grad_and_mode():
 
 
 def broken(forward=lambda ctx, x, k: x * 2.0, backward=lambda ctx, dy: (dy, None)):
-    return type("Broken", (mg.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)})
+    return type(
+        "Broken",
+        (mg.Function,),
+        {"forward": staticmethod(forward), "backward": staticmethod(backward)},
+    )
 
 
-@pytest.mark.parametrize("backward, error, text", [
-    (lambda ctx, dy: dy, RuntimeError, "Broken: backward must return a gradient for each of the 2 arguments of forward, got 1"),
-    (lambda ctx, dy: (dy, None, None), RuntimeError, "Broken: .* each of the 2 arguments of forward, got 3"),
-    (lambda ctx, dy: (dy, dy), RuntimeError, "Broken: backward must return None for argument 1, which is no Tensor, got Tensor"),
-    (lambda ctx, dy: (mg.ones(3, np.float64), None), RuntimeError, r"Broken: .*gradient of shape \(3,\).* expected shape \(1,\)"),
-    (lambda ctx, dy: (mg.ones(1), None), RuntimeError, "Broken: .*dtype float32 for input 0, expected .*float64"),
-    (lambda ctx, dy: (np.ones(1), None), TypeError, "Broken: backward must return Tensors or None, got ndarray for input 0"),
-    (lambda ctx, dy: 1 / 0, ZeroDivisionError, "division by zero"),
-], ids=range(7))
+@pytest.mark.parametrize(
+    "backward, error, text",
+    [
+        (
+            lambda ctx, dy: dy,
+            RuntimeError,
+            "Broken: backward must return a gradient for each of the 2 arguments of forward, got 1",
+        ),
+        (
+            lambda ctx, dy: (dy, None, None),
+            RuntimeError,
+            "Broken: .* each of the 2 arguments of forward, got 3",
+        ),
+        (
+            lambda ctx, dy: (dy, dy),
+            RuntimeError,
+            "Broken: backward must return None for argument 1, which is no Tensor, got Tensor",
+        ),
+        (
+            lambda ctx, dy: (mg.ones(3, np.float64), None),
+            RuntimeError,
+            r"Broken: .*gradient of shape \(3,\).* expected shape \(1,\)",
+        ),
+        (
+            lambda ctx, dy: (mg.ones(1), None),
+            RuntimeError,
+            "Broken: .*dtype float32 for input 0, expected .*float64",
+        ),
+        (
+            lambda ctx, dy: (np.ones(1), None),
+            TypeError,
+            "Broken: backward must return Tensors or None, got ndarray for input 0",
+        ),
+        (lambda ctx, dy: 1 / 0, ZeroDivisionError, "division by zero"),
+    ],
+    ids=range(7),
+)
 def test_function_with_a_wrong_backward(backward, error, text):
     x = leaf(1.0)
     y = broken(backward=backward).apply(x, 3)
@@ -860,9 +984,14 @@ def test_function_with_a_wrong_backward(backward, error, text):
 
 def test_function_errors():
     x = leaf(1.0)
-    with pytest.raises(TypeError, match="Broken: forward must return a Tensor or a tuple of them, got ndarray"):
+    with pytest.raises(
+        TypeError, match="Broken: forward must return a Tensor or a tuple of them, got ndarray"
+    ):
         broken(lambda ctx, x, k: np.ones(1)).apply(x, 3)
-    with pytest.raises(TypeError, match="save_for_backward: can keep Tensors, got int: set an attribute of ctx instead"):
+    with pytest.raises(
+        TypeError,
+        match="save_for_backward: can keep Tensors, got int: set an attribute of ctx instead",
+    ):
         broken(lambda ctx, x, k: ctx.save_for_backward(x, k)).apply(x, 3)
     with pytest.raises(NotImplementedError, match="Function: a subclass must define forward"):
         mg.Function.apply(x)
@@ -881,26 +1010,46 @@ def test_function_that_saved_an_intermediate_is_not_differentiated_twice():
 
     x = leaf(3.0)
     assert mg.gradcheck(Square.apply, x)
-    with pytest.raises(RuntimeError, match="Square: cannot be differentiated twice, since it saved a tensor that is neither"):
+    with pytest.raises(
+        RuntimeError,
+        match="Square: cannot be differentiated twice, since it saved a tensor that is neither",
+    ):
         mg.grad(Square.apply(x), x, create_graph=True)
 
 
-@pytest.mark.parametrize("values, error, text", [
-    (np.ones(2, np.float16), TypeError, "float16"), (np.ones(2, bool), TypeError, "bool"), (np.ones(2, int), TypeError, "int64"),
-    (np.ones(2, np.longdouble), TypeError, "dtype"), (np.ones(2, complex), TypeError, "complex128"),
-    (None, TypeError, "NoneType"), (np.ma.masked_array([1.0, 2.0], [False, True]), TypeError, "masked"),
-    ("a", TypeError, "str"), ((), ValueError, "at least one"),
-    ((np.ones(2), None), TypeError, "NoneType"), (np.array([None]), TypeError, "object"),
-], ids=range(11))
+@pytest.mark.parametrize(
+    "values, error, text",
+    [
+        (np.ones(2, np.float16), TypeError, "float16"),
+        (np.ones(2, bool), TypeError, "bool"),
+        (np.ones(2, int), TypeError, "int64"),
+        (np.ones(2, np.longdouble), TypeError, "dtype"),
+        (np.ones(2, complex), TypeError, "complex128"),
+        (None, TypeError, "NoneType"),
+        (np.ma.masked_array([1.0, 2.0], [False, True]), TypeError, "masked"),
+        ("a", TypeError, "str"),
+        ((), ValueError, "at least one"),
+        ((np.ones(2), None), TypeError, "NoneType"),
+        (np.array([None]), TypeError, "object"),
+    ],
+    ids=range(11),
+)
 def test_record_with_values_that_no_tensor_holds(values, error, text):
     with pytest.raises(error, match=f"twice: .*{text}"):
         mg.record("twice", values, (leaf(1.0, 2.0),), lambda dy: dy * 2.0)
 
 
-@pytest.mark.parametrize("values", [
-    np.frombuffer(bytearray(17), np.uint8)[1:].view(np.float64), np.zeros(2, ">f8"), np.zeros(4)[::-2], np.zeros((2, 2)).T[0],
-    np.lib.stride_tricks.as_strided(np.zeros(3, [("a", "f8"), ("b", "i4")])["a"], (2,)),
-], ids=["misaligned", "big-endian", "backwards", "column", "field"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.frombuffer(bytearray(17), np.uint8)[1:].view(np.float64),
+        np.zeros(2, ">f8"),
+        np.zeros(4)[::-2],
+        np.zeros((2, 2)).T[0],
+        np.lib.stride_tricks.as_strided(np.zeros(3, [("a", "f8"), ("b", "i4")])["a"], (2,)),
+    ],
+    ids=["misaligned", "big-endian", "backwards", "column", "field"],
+)
 def test_record_makes_proper_arrays(values):
     x = leaf(1.0, 2.0)
     y = mg.record("op", values, (x,), lambda dy: dy * 2.0)
@@ -908,22 +1057,36 @@ def test_record_makes_proper_arrays(values):
     assert y.tolist() == [0, 0] and close(x.grad, 2, 2)
 
 
-@pytest.mark.parametrize("options, text", [
-    ({"saved": (None,)}, "saved must be Tensors, got NoneType at position 0"),
-    ({"saved": (leaf(1.0), np.ones(2))}, "saved must be Tensors, got ndarray at position 1"),
-    ({"saved": None}, "saved must be a tuple of Tensors, got None"), ({"saved": [leaf(1.0)]}, "'saved' .*tuple"),
-    ({"inputs": (1,)}, "inputs must be Tensors, got int at position 0"), ({"inputs": leaf(1.0)}, "'inputs' .*tuple"),
-    ({"inputs": None}, "'inputs' .*tuple"), ({"name": 3}, "'name' .*str"), ({"name": None}, "'name' .*str"),
-    ({"backward": None}, "backward must be callable, got NoneType"),
-], ids=range(10))
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        ({"saved": (None,)}, "saved must be Tensors, got NoneType at position 0"),
+        ({"saved": (leaf(1.0), np.ones(2))}, "saved must be Tensors, got ndarray at position 1"),
+        ({"saved": None}, "saved must be a tuple of Tensors, got None"),
+        ({"saved": [leaf(1.0)]}, "'saved' .*tuple"),
+        ({"inputs": (1,)}, "inputs must be Tensors, got int at position 0"),
+        ({"inputs": leaf(1.0)}, "'inputs' .*tuple"),
+        ({"inputs": None}, "'inputs' .*tuple"),
+        ({"name": 3}, "'name' .*str"),
+        ({"name": None}, "'name' .*str"),
+        ({"backward": None}, "backward must be callable, got NoneType"),
+    ],
+    ids=range(10),
+)
 def test_record_with_wrong_arguments(options, text):
-    arguments = {"name": "op", "values": np.ones(1), "inputs": (leaf(1.0),), "backward": lambda dy: dy}
+    arguments = {
+        "name": "op",
+        "values": np.ones(1),
+        "inputs": (leaf(1.0),),
+        "backward": lambda dy: dy,
+    }
     with pytest.raises(TypeError, match=text):
         mg.record(**(arguments | options))
 
 
 def test_function_that_returns_its_argument():
     """The result is another tensor with the same memory; what was saved is the argument."""
+
     class Same(mg.Function):
         @staticmethod
         def forward(ctx, x):
@@ -970,7 +1133,9 @@ def test_function_whose_results_share_memory():
 
 
 def test_function_that_comes_back_to_itself():
-    """backward of the same op, inside of its own backward: each sees what was saved, before and after."""
+    """backward of the same op, inside of its own backward: each sees what was saved, before and
+    after."""
+
     class Square(mg.Function):
         depth = 0
 
@@ -993,7 +1158,9 @@ def test_function_that_comes_back_to_itself():
     y = Square.apply(x)
     assert close(mg.grad(y, x)[0], 6)
     empty = broken(lambda ctx, x, k: ())
-    with pytest.raises(TypeError, match=r"Broken: forward must return a Tensor or a tuple of them, got \(\)"):
+    with pytest.raises(
+        TypeError, match=r"Broken: forward must return a Tensor or a tuple of them, got \(\)"
+    ):
         empty.apply(x, 3)
 
 
@@ -1019,6 +1186,7 @@ def test_function_leaves_nothing_behind():
 
 
 # ---------------------------------------------------------------- recording on and off
+
 
 def test_no_grad_and_enable_grad_nest():
     x = leaf(1.0)
@@ -1065,7 +1233,7 @@ def test_decorators():
 def test_backward_under_no_grad():
     """The mode of the caller does not matter to the sweep, and the sweep leaves it as it was."""
     x = leaf(2.0)
-    y = x ** 3
+    y = x**3
     with mg.no_grad():
         (dx,) = mg.grad(y, x, create_graph=True)
         assert not mg.is_grad_enabled()
@@ -1186,10 +1354,15 @@ def anomalies():
         return True
 
 
-@pytest.mark.parametrize("context, inside", [(mg.no_grad, mg.is_grad_enabled), (mg.detect_anomaly, lambda: not anomalies())],
-                         ids=["no_grad", "detect_anomaly"])
+@pytest.mark.parametrize(
+    "context, inside",
+    [(mg.no_grad, mg.is_grad_enabled), (mg.detect_anomaly, lambda: not anomalies())],
+    ids=["no_grad", "detect_anomaly"],
+)
 def test_contexts_that_end_in_any_order(context, inside):
-    """Contexts held open by generators; one context object entered twice; by two threads at a time."""
+    """Contexts held open by generators; one context object entered twice; by two threads at a
+    time."""
+
     def held():
         with context():
             yield
@@ -1221,7 +1394,8 @@ def test_contexts_that_end_in_any_order(context, inside):
 
 
 def test_generator_that_outlives_the_sweep_it_was_started_in():
-    """no_grad entered in a hook and left after backward brings back the mode of before the sweep."""
+    """no_grad entered in a hook and left after backward brings back the mode of before the
+    sweep."""
     generators = []
 
     def held():
@@ -1241,13 +1415,18 @@ def test_generator_that_outlives_the_sweep_it_was_started_in():
 
 # ---------------------------------------------------------------- changes in place
 
+
 def test_changing_a_saved_tensor_is_caught():
     x, c = leaf(1.0, 2.0), mg.Tensor(np.array([3.0, 4.0]))
     y = (x * c).sum()
     c[0] = 10.0
-    with pytest.raises(RuntimeError, match=(
+    with pytest.raises(
+        RuntimeError,
+        match=(
             r"mul: one of the tensors needed for gradient computation has been modified by an in-place operation: "
-            r"a float64 tensor of shape \(2,\) is at version 1; expected version 0 instead. Hint: ")):
+            r"a float64 tensor of shape \(2,\) is at version 1; expected version 0 instead. Hint: "
+        ),
+    ):
         y.backward()
     assert x.grad is None
 
@@ -1260,13 +1439,17 @@ def test_changing_what_is_not_saved_is_allowed():
     assert close(x.grad, 1, 1)
 
 
-@pytest.mark.parametrize("change", [
-    lambda c: c.__setitem__(0, 10.0),
-    lambda c: c.detach().__setitem__(0, 10.0),
-    lambda c: c[:1].__setitem__(0, 10.0),
-    lambda c: c.reshape((2, 1)).__setitem__((0, 0), 10.0),
-    lambda c: c.detach()[1:].reshape((1, 1)).__setitem__(..., 10.0),
-], ids=["itself", "detached", "slice", "reshaped", "view of a view"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.__setitem__(0, 10.0),
+        lambda c: c.detach().__setitem__(0, 10.0),
+        lambda c: c[:1].__setitem__(0, 10.0),
+        lambda c: c.reshape((2, 1)).__setitem__((0, 0), 10.0),
+        lambda c: c.detach()[1:].reshape((1, 1)).__setitem__(..., 10.0),
+    ],
+    ids=["itself", "detached", "slice", "reshaped", "view of a view"],
+)
 def test_changes_through_other_names_are_caught(change):
     x, c = leaf(1.0, 2.0), mg.Tensor(np.array([3.0, 4.0]))
     y = (x * c).sum()
@@ -1324,11 +1507,16 @@ def test_constructor_copies():
 
 # ---------------------------------------------------------------- anomaly mode
 
+
 def test_anomaly_forward_names_op_and_line():
     x = leaf(1.0, 0.0)
     with mg.detect_anomaly():
-        with pytest.raises(RuntimeError, match=(
-                r"anomaly: log made the first non-finite value, of shape \(2,\), at .*test_autograd.py:\d+: mg.log\(x\)")):
+        with pytest.raises(
+            RuntimeError,
+            match=(
+                r"anomaly: log made the first non-finite value, of shape \(2,\), at .*test_autograd.py:\d+: mg.log\(x\)"
+            ),
+        ):
             mg.log(x)
         with pytest.raises(RuntimeError, match="anomaly: mul got the first non-finite value"):
             mg.Tensor(np.array([np.nan, 1.0])) * x
@@ -1339,9 +1527,13 @@ def test_anomaly_backward_names_op_and_line():
     x = leaf(0.0, 1.0)
     with mg.detect_anomaly():
         y = mg.sqrt(x) * 2.0
-        with pytest.raises(RuntimeError, match=(
+        with pytest.raises(
+            RuntimeError,
+            match=(
                 r"anomaly: the backward of sqrt made the first non-finite gradient, for its input 0; the op was recorded at "
-                r".*test_autograd.py:\d+: y = mg.sqrt\(x\) \* 2.0")):
+                r".*test_autograd.py:\d+: y = mg.sqrt\(x\) \* 2.0"
+            ),
+        ):
             y.sum().backward()
     assert x.grad is None
 
@@ -1352,13 +1544,18 @@ def test_anomaly_notices_memory_changed_behind_its_back():
     with mg.detect_anomaly():
         y = (x * c).sum()
         c._array[0] = 100.0
-        with pytest.raises(RuntimeError, match=(
-                r"mul: the memory of a saved tensor .* was changed behind minigrad's back.*test_autograd.py:\d+: y = ")):
+        with pytest.raises(
+            RuntimeError,
+            match=(
+                r"mul: the memory of a saved tensor .* was changed behind minigrad's back.*test_autograd.py:\d+: y = "
+            ),
+        ):
             y.backward()
 
 
 def test_anomaly_where_a_rule_gives_nothing():
-    """An input that is given no gradient is not visited, with one or several sweeps on their way."""
+    """An input that is given no gradient is not visited, with one or several sweeps on their
+    way."""
     x = leaf(1.0)
     y = mg.exp(x)
     z = broken(backward=lambda ctx, dy: (None, None)).apply(y, 3) + x
@@ -1372,8 +1569,10 @@ def test_anomaly_where_a_rule_gives_nothing():
 def test_anomaly_names_a_line_in_a_folder_called_minigrad(tmp_path):
     script = tmp_path / "minigrad" / "train.py"
     script.parent.mkdir()
-    script.write_text("import sys\nsys.path.pop(0)\nimport minigrad as mg\nx = mg.Tensor([0.0], requires_grad=True)\n"
-                      "with mg.detect_anomaly():\n    y = mg.log(x)\n")
+    script.write_text(
+        "import sys\nsys.path.pop(0)\nimport minigrad as mg\nx = mg.Tensor([0.0], requires_grad=True)\n"
+        "with mg.detect_anomaly():\n    y = mg.log(x)\n"
+    )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     assert f"at {script}:6: y = mg.log(x)" in done.stderr
 
@@ -1391,13 +1590,23 @@ def test_anomaly_mode_leaves_right_things_alone():
 
 # ---------------------------------------------------------------- copies
 
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))],
-                         ids=["copy", "deepcopy", "pickle"])
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))],
+    ids=["copy", "deepcopy", "pickle"],
+)
 def test_copies(duplicate):
     x = leaf(1.0, 2.0)
     x.sum().backward()
     y = duplicate(x)
-    assert type(y) is mg.Tensor and y.requires_grad and y.is_leaf and y.grad is None and y.dtype == x.dtype
+    assert (
+        type(y) is mg.Tensor
+        and y.requires_grad
+        and y.is_leaf
+        and y.grad is None
+        and y.dtype == x.dtype
+    )
     assert y.numpy().tobytes() == x.numpy().tobytes() and not np.shares_memory(y.numpy(), x.numpy())
     assert not duplicate(x.detach()).requires_grad
     assert duplicate(mg.zeros((0, 3))).shape == (0, 3)
@@ -1413,19 +1622,36 @@ def test_deepcopy_keeps_sharing():
 
 # ---------------------------------------------------------------- tensors that were not made properly
 
+
 class Forgot(mg.Tensor):
     def __init__(self):
         pass
 
 
-@pytest.mark.parametrize("make", [lambda: mg.Tensor.__new__(mg.Tensor), lambda: mg.nn.Parameter.__new__(mg.nn.Parameter), Forgot])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: mg.Tensor.__new__(mg.Tensor),
+        lambda: mg.nn.Parameter.__new__(mg.nn.Parameter),
+        Forgot,
+    ],
+)
 def test_tensor_without_init(make):
     """It is empty; every method and function gives an answer or an ordinary error."""
     t = make()
     assert t.shape == (0,) and t.dtype == np.float32 and t.tolist() == [] and not t.requires_grad
-    calls = [getattr(t, name) for name in dir(t) if name not in ("__class__", "__new__", "__init__", "__init_subclass__")]
-    calls += [function for name, function in vars(mg).items() if callable(function) and not inspect.isclass(function)
-              and name not in ("show_config", "save", "load", "manual_seed", "set_num_threads", "draw")]
+    calls = [
+        getattr(t, name)
+        for name in dir(t)
+        if name not in ("__class__", "__new__", "__init__", "__init_subclass__")
+    ]
+    calls += [
+        function
+        for name, function in vars(mg).items()
+        if callable(function)
+        and not inspect.isclass(function)
+        and name not in ("show_config", "save", "load", "manual_seed", "set_num_threads", "draw")
+    ]
     for call in filter(callable, calls):
         for arguments in ((), (t,), (t, t), (1,), (t, 0), (None,)):
             try:
@@ -1446,7 +1672,9 @@ def test_init_twice():
     late.requires_grad_()
     y = late.sum()
     late.__init__([1.0, 2.0], requires_grad=True)
-    with pytest.raises(RuntimeError, match=r"__init__ after it had been used: .* \(0,\), it has shape \(2,\)"):
+    with pytest.raises(
+        RuntimeError, match=r"__init__ after it had been used: .* \(0,\), it has shape \(2,\)"
+    ):
         y.backward()
     with pytest.raises(TypeError):
         mg.Tensor("no")
@@ -1455,10 +1683,19 @@ def test_init_twice():
 
 
 def test_insides_made_by_hand():
-    """The classes that a user can reach through grad_fn and the module: empty objects, that nothing can be done with."""
+    """The classes that a user can reach through grad_fn and the module: empty objects, that nothing
+    can be done with."""
     module = sys.modules["minigrad.core.tensor"]
     node = type(mg.exp(leaf(1.0)).grad_fn)
-    for kind in (node, *node.__mro__[1:-1], module.Sweep, module.Mode, module.Output, module.Version, module.LeafStandIn):
+    for kind in (
+        node,
+        *node.__mro__[1:-1],
+        module.Sweep,
+        module.Mode,
+        module.Output,
+        module.Version,
+        module.LeafStandIn,
+    ):
         thing = kind()
         repr(thing)
         for name in dir(thing):
@@ -1474,6 +1711,7 @@ def test_insides_made_by_hand():
 
 
 # ---------------------------------------------------------------- memory
+
 
 def test_intermediates_die_with_the_loss():
     x = leaf(1.0, 2.0)
@@ -1493,7 +1731,7 @@ def test_backward_frees_saved_tensors():
     x = leaf(1.0, 2.0)
     c = mg.ones(2, np.float64)
     watched = weakref.ref(c)
-    y = x * c                   # stays alive, and with it its node
+    y = x * c  # stays alive, and with it its node
     del c
     assert watched() is not None
     y.sum().backward()
@@ -1524,8 +1762,21 @@ def test_no_cycles():
 
 
 class Mallinfo2(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in
-                ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    ]
 
 
 def allocated():
@@ -1549,7 +1800,7 @@ def failing_step(w, x):
 
 
 def second_order_step(w, x):
-    (dw,) = mg.grad((w ** 3).sum(), w, create_graph=True)
+    (dw,) = mg.grad((w**3).sum(), w, create_graph=True)
     mg.grad((dw * dw).sum(), w)
 
 
@@ -1590,7 +1841,7 @@ def test_cycle_through_a_hook_is_collected():
 def test_cycle_through_grad_is_collected():
     """backward(create_graph=True) makes x.grad hold the graph, and the graph hold x."""
     x = leaf(2.0)
-    (x ** 3).backward(create_graph=True)
+    (x**3).backward(create_graph=True)
     watched = weakref.ref(x)
     del x
     gc.collect()
@@ -1637,7 +1888,8 @@ def results(loss, leaves):
 @pytest.mark.parametrize("run", [first_grads, more_grads, graph_grads, results])
 @pytest.mark.parametrize("make", [hooked, fused, wide])
 def test_out_of_memory(make, run):
-    """Each allocation fails once: a MemoryError, no gradient changed, and the same bits when it is done again."""
+    """Each allocation fails once: a MemoryError, no gradient changed, and the same bits when it is
+    done again."""
     testcapi = pytest.importorskip("_testcapi")
 
     def prepared():
@@ -1654,7 +1906,7 @@ def test_out_of_memory(make, run):
     loss, leaves = prepared()
     expected = bits(run(loss, leaves), leaves)
     failed = 0
-    gc.disable()                        # or it is the collector that runs out of memory, and says so on stderr
+    gc.disable()  # or it is the collector that runs out of memory, and says so on stderr
     try:
         for n in range(2000):
             loss, leaves = prepared()
@@ -1685,7 +1937,9 @@ def forward_ops():
     w = mg.Tensor(np.arange(3.0) + 1, requires_grad=True)
     layers = {}
     for checkpoint in (None, "sqrt"):
-        layers[checkpoint] = mg.nn.LSTM(3, 2, num_layers=2, bidirectional=True, checkpoint=checkpoint, dtype=np.float64)
+        layers[checkpoint] = mg.nn.LSTM(
+            3, 2, num_layers=2, bidirectional=True, checkpoint=checkpoint, dtype=np.float64
+        )
     target, rows = np.array([0, 2]), np.array([1, 0, 1])
 
     def put(index):
@@ -1693,19 +1947,31 @@ def forward_ops():
             y = x * 1.0
             y[index] = 2.0 * w.sum()
             return y
+
         return function
 
     return {
-        "transpose": lambda x: mg.transpose(x, [1, 0]), "flip": lambda x: mg.flip(x, (0, 1)),
-        "stack": lambda x: mg.stack([x, np.ones((2, 3)), x]), "concatenate": lambda x: mg.concatenate([x, np.ones((2, 3))], 1),
-        "split": lambda x: mg.stack(mg.split(x, [1, 1])), "pad": lambda x: mg.pad(x, [(1, 0), (2, 3)], 0.5),
-        "slices": lambda x: x[np.int64(1):, (np.array(0)):2], "rows": lambda x: x[rows], "several": lambda x: x[[0, 1], [2, 0]],
-        "mask": lambda x: x[np.array([True, False])], "put rows": put([1, 0]), "put slice": put((slice(np.int64(0), 1), Ellipsis)),
-        "sum": lambda x: mg.sum(x, axis=(np.int64(0),)), "mean": lambda x: mg.mean(x.T, axis=(0, 1)),
-        "softmax": lambda x: mg.softmax(x, axis=0), "max": lambda x: mg.max(x, axis=0),
+        "transpose": lambda x: mg.transpose(x, [1, 0]),
+        "flip": lambda x: mg.flip(x, (0, 1)),
+        "stack": lambda x: mg.stack([x, np.ones((2, 3)), x]),
+        "concatenate": lambda x: mg.concatenate([x, np.ones((2, 3))], 1),
+        "split": lambda x: mg.stack(mg.split(x, [1, 1])),
+        "pad": lambda x: mg.pad(x, [(1, 0), (2, 3)], 0.5),
+        "slices": lambda x: x[np.int64(1) :, (np.array(0)) : 2],
+        "rows": lambda x: x[rows],
+        "several": lambda x: x[[0, 1], [2, 0]],
+        "mask": lambda x: x[np.array([True, False])],
+        "put rows": put([1, 0]),
+        "put slice": put((slice(np.int64(0), 1), Ellipsis)),
+        "sum": lambda x: mg.sum(x, axis=(np.int64(0),)),
+        "mean": lambda x: mg.mean(x.T, axis=(0, 1)),
+        "softmax": lambda x: mg.softmax(x, axis=0),
+        "max": lambda x: mg.max(x, axis=0),
         "cross entropy": lambda x: mg.cross_entropy(x, target),
-        "weighted": lambda x: mg.cross_entropy(x, target, weight=np.array([1.0, 2.0, 3.0])), "product of views": lambda x: (x.T @ x)[::-1],
-        "layer": lambda x: layers[None](x.reshape((2, 1, 3)))[0], "checkpointed": lambda x: layers["sqrt"](x.reshape((2, 1, 3)))[0],
+        "weighted": lambda x: mg.cross_entropy(x, target, weight=np.array([1.0, 2.0, 3.0])),
+        "product of views": lambda x: (x.T @ x)[::-1],
+        "layer": lambda x: layers[None](x.reshape((2, 1, 3)))[0],
+        "checkpointed": lambda x: layers["sqrt"](x.reshape((2, 1, 3)))[0],
         "record": lambda x: mg.record("twice", 2 * x.numpy(), (x, w), lambda dy: (2 * dy, None)),
         "data": lambda x: x + mg.Tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=np.float64),
     }
@@ -1713,14 +1979,15 @@ def forward_ops():
 
 @pytest.mark.parametrize("name", forward_ops())
 def test_forward_out_of_memory(name):
-    """Each allocation of a forward fails once: a MemoryError, no crash, and the same bits when it is done again."""
+    """Each allocation of a forward fails once: a MemoryError, no crash, and the same bits when it
+    is done again."""
     testcapi = pytest.importorskip("_testcapi")
     mg.manual_seed(0)
     function = forward_ops()[name]
     values = np.random.default_rng(0).standard_normal((2, 3))
     expected = function(mg.Tensor(values, requires_grad=True)).numpy().tobytes()
     failed = 0
-    gc.disable()                        # or it is the collector that runs out of memory, and says so on stderr
+    gc.disable()  # or it is the collector that runs out of memory, and says so on stderr
     try:
         for n in range(3000):
             x = mg.Tensor(values, requires_grad=True)
@@ -1747,10 +2014,11 @@ def test_forward_out_of_memory(name):
 
 # ---------------------------------------------------------------- depth
 
+
 def chain(n):
     x = leaf(1.0)
     y = x
-    gc.disable()                # which looks again and again through what will not go away, and is slow at that
+    gc.disable()  # which looks again and again through what will not go away, and is slow at that
     for _ in range(n):
         y = y + 1.0
     gc.enable()
@@ -1767,14 +2035,16 @@ def test_a_million_nodes():
         (dx,) = mg.grad(y, x)
         assert close(dx, 1)
         x, y = chain(1_000_000)
-        del x, y                # without a sweep
+        del x, y  # without a sweep
         return True
 
     assert in_small_thread(work)
 
 
 def test_deep_chains_of_other_kinds():
-    """Saved outputs, several outputs, Python rules, create_graph, and a collected cycle: 20 000 nodes each."""
+    """Saved outputs, several outputs, Python rules, create_graph, and a collected cycle: 20 000
+    nodes each."""
+
     class Pair(mg.Function):
         @staticmethod
         def forward(ctx, x):
@@ -1785,7 +2055,13 @@ def test_deep_chains_of_other_kinds():
             return da + db
 
     def work():
-        for op in (mg.tanh, lambda y: y * y, lambda y: Pair.apply(y)[1], lambda y: Scale.apply(y, 1.0), lambda y: y.reshape(1)):
+        for op in (
+            mg.tanh,
+            lambda y: y * y,
+            lambda y: Pair.apply(y)[1],
+            lambda y: Scale.apply(y, 1.0),
+            lambda y: y.reshape(1),
+        ):
             for sweep in (True, False):
                 x = leaf(0.0)
                 y = x
@@ -1810,6 +2086,7 @@ def test_deep_chains_of_other_kinds():
 
 
 # ---------------------------------------------------------------- threads
+
 
 @pytest.fixture
 def hasty():
@@ -1867,7 +2144,8 @@ def test_threads_that_share_leaves(hasty):
 
 
 def test_threads_that_share_a_graph(hasty):
-    """The same nodes in several sweeps at once, with a hook and a rule in Python, where threads take turns."""
+    """The same nodes in several sweeps at once, with a hook and a rule in Python, where threads
+    take turns."""
     w = leaf(1.0, 2.0)
     h = w
     for _ in range(10):
@@ -1889,7 +2167,8 @@ def test_threads_that_share_a_graph(hasty):
 
 
 def test_threads_that_free_a_shared_graph(hasty):
-    """Without retain_graph one of them may succeed; the others get an error, and the gradient is that of whole sweeps."""
+    """Without retain_graph one of them may succeed; the others get an error, and the gradient is
+    that of whole sweeps."""
     for _ in range(30):
         w, done = leaf(1.0, 2.0), []
         h = w
@@ -1906,7 +2185,7 @@ def test_threads_that_free_a_shared_graph(hasty):
                 done.append(i)
 
         run_threads(3, work)
-        assert w.grad is None or close(w.grad, len(done) * 11, len(done) * 11 * 2.0 ** 10)
+        assert w.grad is None or close(w.grad, len(done) * 11, len(done) * 11 * 2.0**10)
 
 
 def test_threads_that_commit_with_create_graph(hasty):

@@ -1,4 +1,6 @@
-"""The memory of large arrays (csrc/runtime/blocks.h): reused, never shared by two arrays, little more than was once in use."""
+"""The memory of large arrays (csrc/runtime/blocks.h): reused, never shared by two arrays, little
+more than was once in use."""
+
 import os
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import pytest
 
 import minigrad as mg
 
-LARGE = 1 << 20     # elements: far above the size from which blocks are kept
+LARGE = 1 << 20  # elements: far above the size from which blocks are kept
 
 
 def address(tensor):
@@ -65,9 +67,11 @@ print(resident() - peak)
 def test_what_is_kept_is_little_more_than_was_in_use():
     run = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)
     sizes, given_back, again = map(float, run.stdout.split())
-    assert sizes < 12           # two blocks, not forty
-    assert given_back < 4       # 16 blocks wait for their next use
-    assert again < 16 + 4       # and make room for other sizes: at most a quarter more than 16 blocks of 4 MB
+    assert sizes < 12  # two blocks, not forty
+    assert given_back < 4  # 16 blocks wait for their next use
+    assert (
+        again < 16 + 4
+    )  # and make room for other sizes: at most a quarter more than 16 blocks of 4 MB
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -1,7 +1,9 @@
-"""Memory that tensors share with each other and with NumPy, and what changes it: views, in-place operators, saved operands.
+"""Memory that tensors share with each other and with NumPy, and what changes it: views, in-place
+operators, saved operands.
 
 test_views_fuzz.py tries random programs of these; here are the rules one by one.
 """
+
 import copy
 import gc
 import operator
@@ -12,8 +14,13 @@ import pytest
 import minigrad as mg
 
 RNG = np.random.default_rng(5)
-IN_PLACE = {"+=": (operator.iadd, np.add), "-=": (operator.isub, np.subtract), "*=": (operator.imul, np.multiply),
-            "/=": (operator.itruediv, np.divide), "**=": (operator.ipow, np.power)}
+IN_PLACE = {
+    "+=": (operator.iadd, np.add),
+    "-=": (operator.isub, np.subtract),
+    "*=": (operator.imul, np.multiply),
+    "/=": (operator.itruediv, np.divide),
+    "**=": (operator.ipow, np.power),
+}
 
 
 def leaf(value):
@@ -21,7 +28,8 @@ def leaf(value):
 
 
 def check_gradients(function, *values):
-    """The gradients of `function`, whose Tensors are made of values, against complex steps of the same function on NumPy arrays."""
+    """The gradients of `function`, whose Tensors are made of values, against complex steps of the
+    same function on NumPy arrays."""
     leaves = [leaf(value) for value in values]
     y = function(mg, *leaves)
     v = RNG.standard_normal(y.shape)
@@ -43,10 +51,19 @@ def buffer(module, *shape):
 # ---------------------------------------------------------------- views
 
 VIEWS = {
-    "reshape": lambda x: x.reshape((3, 2)), "flat": lambda x: x.reshape(-1), "transpose": lambda x: x.T,
-    "swapaxes": lambda x: x.swapaxes(0, 1), "slice": lambda x: x[:, 1:], "step": lambda x: x[::-1, ::2], "row": lambda x: x[1],
-    "new axis": lambda x: x[None], "squeeze": lambda x: x[0:1].squeeze(), "of a view": lambda x: x.reshape((3, 2)).T[1:],
-    "broadcast_to": lambda x: x.broadcast_to((2, 2, 3)) if isinstance(x, mg.Tensor) else np.broadcast_to(x, (2, 2, 3)),
+    "reshape": lambda x: x.reshape((3, 2)),
+    "flat": lambda x: x.reshape(-1),
+    "transpose": lambda x: x.T,
+    "swapaxes": lambda x: x.swapaxes(0, 1),
+    "slice": lambda x: x[:, 1:],
+    "step": lambda x: x[::-1, ::2],
+    "row": lambda x: x[1],
+    "new axis": lambda x: x[None],
+    "squeeze": lambda x: x[0:1].squeeze(),
+    "of a view": lambda x: x.reshape((3, 2)).T[1:],
+    "broadcast_to": lambda x: (
+        x.broadcast_to((2, 2, 3)) if isinstance(x, mg.Tensor) else np.broadcast_to(x, (2, 2, 3))
+    ),
     "flip": lambda x: x.flip(1) if isinstance(x, mg.Tensor) else np.flip(x, 1),
 }
 
@@ -59,6 +76,7 @@ def test_a_view_of_a_constant_buffer_sees_what_is_assigned_later(name):
         x[0] = w * w
         x[1:, 1:] = w[1:] * 3.0
         return view * view + view
+
     check_gradients(function, [0.5, -1.0, 2.0])
 
 
@@ -70,6 +88,7 @@ def test_a_view_of_a_tracked_tensor_sees_what_is_assigned_later(name):
         before = view * 3.0
         x[:, 1] = v * v
         return view * view + before
+
     check_gradients(function, RNG.standard_normal((2, 3)), [0.5, -1.0])
 
 
@@ -84,20 +103,33 @@ def test_writing_through_a_view_changes_what_it_was_taken_from(name, tracked):
         view *= 1.5
         view[..., 0] += 2.0
         return (x * x).sum() + (view * 3.0).sum() + (other * other * other).sum()
+
     check_gradients(function, RNG.standard_normal((2, 3)))
 
 
 def test_views_of_every_memory_layout():
-    for array in (np.zeros((3, 2)).T, np.zeros((4, 6))[::2, ::-2], np.zeros((2, 3))[::-1], np.zeros((3, 2))[::-1].T):
+    for array in (
+        np.zeros((3, 2)).T,
+        np.zeros((4, 6))[::2, ::-2],
+        np.zeros((2, 3))[::-1],
+        np.zeros((3, 2))[::-1].T,
+    ):
+
         def function(module, w, array=array):
-            x = mg.Tensor(array, copy=False) if module is mg else np.lib.stride_tricks.as_strided(
-                np.zeros(100, complex)[50:], array.shape, [2 * step for step in array.strides])
+            x = (
+                mg.Tensor(array, copy=False)
+                if module is mg
+                else np.lib.stride_tricks.as_strided(
+                    np.zeros(100, complex)[50:], array.shape, [2 * step for step in array.strides]
+                )
+            )
             array[...] = 0
             first, second = x[:, 1:], x.T[0:2]
             x[0] = w
             first *= 2.0
             second[1] = w[:2] * w[1:]
             return (x * x).sum() + (first * first * 3.0).sum() + second.sum()
+
         check_gradients(function, [0.5, -1.5, 2.5])
 
 
@@ -107,6 +139,7 @@ def test_a_view_whose_owner_is_gone_owns_its_memory_if_it_is_alone():
         x[0] = 7.0
         x[1] *= x[2]
         return x * x
+
     check_gradients(function, RNG.standard_normal((2, 3)))
 
 
@@ -116,10 +149,15 @@ def test_a_stale_view_whose_owner_is_gone_is_refused():
     first, second = buf[0:2], buf[1:3]
     del buf
     first[1:2] = w
-    with pytest.raises(RuntimeError, match=r"mul: an input of shape \(2,\) is a stale view: .* the tensor that it was taken from is gone"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"mul: an input of shape \(2,\) is a stale view: .* the tensor that it was taken from is gone",
+    ):
         second * second
     with mg.no_grad():
-        np.testing.assert_array_equal(second * second, [25.0, 0.0])         # the value is right all the same
+        np.testing.assert_array_equal(
+            second * second, [25.0, 0.0]
+        )  # the value is right all the same
     np.testing.assert_array_equal(first.numpy(), [0.0, 5.0])
 
 
@@ -128,7 +166,10 @@ def test_a_view_taken_under_no_grad_is_refused_when_its_memory_was_assigned_to()
     with mg.no_grad():
         view = buf[0:2]
     assert (view * w).requires_grad
-    with pytest.raises(RuntimeError, match=r"assignment: the tensor is a view that was taken under no_grad\(\) and shares memory"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"assignment: the tensor is a view that was taken under no_grad\(\) and shares memory",
+    ):
         view[0:1] = w
     buf[0:1] = w
     with pytest.raises(RuntimeError, match=r"is a stale view: it was taken under no_grad\(\)"):
@@ -159,14 +200,19 @@ def test_a_detached_tensor_shares_memory_and_no_gradient():
     x[0:1] = w[1:] * 10.0
     np.testing.assert_array_equal(alias.numpy(), [30.0, 9.0])
     assert not (alias * 2.0).requires_grad
-    with pytest.raises(RuntimeError, match="assignment: the tensor shares memory with the one that it was detached from"):
+    with pytest.raises(
+        RuntimeError,
+        match="assignment: the tensor shares memory with the one that it was detached from",
+    ):
         alias[0:1] = w[0:1]
     with pytest.raises(RuntimeError, match="shares memory with the one that it was detached from"):
         alias[0:1] *= w[0:1]
-    np.testing.assert_array_equal(alias.numpy(), [30.0, 9.0])               # nothing has changed
+    np.testing.assert_array_equal(alias.numpy(), [30.0, 9.0])  # nothing has changed
     y = x * x
     alias[1] = 5.0
-    with pytest.raises(RuntimeError, match="mul: one of the tensors needed .* modified by an in-place operation"):
+    with pytest.raises(
+        RuntimeError, match="mul: one of the tensors needed .* modified by an in-place operation"
+    ):
         y.sum().backward()
 
 
@@ -206,10 +252,17 @@ def test_what_looks_at_memory_goes_away_with_it():
 
 # ---------------------------------------------------------------- in-place operators
 
+
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_in_place_operators_change_the_memory(name):
     operate, reference = IN_PLACE[name]
-    for right in (2.0, np.array([1.0, 2.0, 0.5]), mg.Tensor(np.array([[1.5], [0.5]])), np.float64(1.5), 2):
+    for right in (
+        2.0,
+        np.array([1.0, 2.0, 0.5]),
+        mg.Tensor(np.array([[1.5], [0.5]])),
+        np.float64(1.5),
+        2,
+    ):
         x = mg.Tensor(RNG.uniform(0.5, 1.5, (2, 3)))
         before, view, expected = x, x[0], reference(x.numpy().copy(), np.asarray(right))
         x = operate(x, right)
@@ -219,15 +272,28 @@ def test_in_place_operators_change_the_memory(name):
 
 
 @pytest.mark.parametrize("name", IN_PLACE)
-@pytest.mark.parametrize("right", ["number", "constant", "tracked", "itself", "reversed", "row", "expanded"])
+@pytest.mark.parametrize(
+    "right", ["number", "constant", "tracked", "itself", "reversed", "row", "expanded"]
+)
 def test_gradients_of_in_place_operators(name, right):
     operate, _ = IN_PLACE[name]
 
     def function(module, w, v):
         x = w * 1.25
-        x = operate(x, {"number": lambda: 1.75, "constant": lambda: np.array([0.5, 1.5, 2.0]), "tracked": lambda: v, "itself": lambda: x,
-                        "reversed": lambda: x[::-1], "row": lambda: x[1], "expanded": lambda: module.broadcast_to(v[0], (2, 3))}[right]())
+        x = operate(
+            x,
+            {
+                "number": lambda: 1.75,
+                "constant": lambda: np.array([0.5, 1.5, 2.0]),
+                "tracked": lambda: v,
+                "itself": lambda: x,
+                "reversed": lambda: x[::-1],
+                "row": lambda: x[1],
+                "expanded": lambda: module.broadcast_to(v[0], (2, 3)),
+            }[right](),
+        )
         return x * x
+
     check_gradients(function, RNG.uniform(0.5, 1.5, (2, 3)), RNG.uniform(0.5, 1.5, (2, 3)))
 
 
@@ -237,6 +303,7 @@ def test_gradients_of_the_in_place_product():
         x @= v
         x[0:1] @= v
         return x * x
+
     if not hasattr(np.ndarray, "__imatmul__") or np.lib.NumpyVersion(np.__version__) < "1.25.0":
         pytest.skip("this NumPy has no @=")
     check_gradients(function, RNG.standard_normal((3, 3)), RNG.standard_normal((3, 3)))
@@ -252,6 +319,7 @@ def test_second_order_of_in_place_operators():
         x -= w
         (dw,) = mg.grad((x * mg.sin(x)).sum(), w, create_graph=True)
         return w, dw
+
     value, v = RNG.uniform(0.5, 1.5, 3), RNG.standard_normal(3)
     w, dw = gradient(value)
     (found,) = mg.grad((dw * v).sum(), w)
@@ -276,22 +344,34 @@ def test_a_leaf_that_requires_grad_is_not_changed_while_recording(name):
     w = leaf(np.full((2, 2), 2.0))
     operate = IN_PLACE[name][0] if name in IN_PLACE else operator.imatmul
     for target in (w, w[0:2], w.reshape((2, 2)), w.T):
-        with pytest.raises(RuntimeError, match=r"\S+ a (view of a )?leaf that requires grad cannot be changed in place while recording: use no_grad"):
+        with pytest.raises(
+            RuntimeError,
+            match=r"\S+ a (view of a )?leaf that requires grad cannot be changed in place while recording: use no_grad",
+        ):
             operate(target, np.full((2, 2), 3.0))
     np.testing.assert_array_equal(w, np.full((2, 2), 2.0))
 
 
 def test_in_place_errors_change_nothing():
     x = mg.Tensor(np.array([1.0, 2.0, 3.0]))
-    for right, error, message in ((np.ones((2, 3)), ValueError, r"\+=: the tensor has shape \(3,\), the result has \(2, 3\)"),
-                                  (np.ones(2), ValueError, "add: operands could not be broadcast"),
-                                  (np.ones(3, np.float32), TypeError, r"\+=: both operands must have one dtype, got float64 and float32"),
-                                  ([leaf(1.0), leaf(2.0), leaf(3.0)], TypeError, "mg.stack"),
-                                  ("a", TypeError, r"\+=: data must be numbers"), (10**400, ValueError, r"\+=: the number is beyond"),
-                                  (1j, TypeError, "real")):
+    for right, error, message in (
+        (np.ones((2, 3)), ValueError, r"\+=: the tensor has shape \(3,\), the result has \(2, 3\)"),
+        (np.ones(2), ValueError, "add: operands could not be broadcast"),
+        (
+            np.ones(3, np.float32),
+            TypeError,
+            r"\+=: both operands must have one dtype, got float64 and float32",
+        ),
+        ([leaf(1.0), leaf(2.0), leaf(3.0)], TypeError, "mg.stack"),
+        ("a", TypeError, r"\+=: data must be numbers"),
+        (10**400, ValueError, r"\+=: the number is beyond"),
+        (1j, TypeError, "real"),
+    ):
         with pytest.raises(error, match=message):
             x += right
-    with pytest.raises(RuntimeError, match=r"\*=: several elements of an expanded view share one memory location"):
+    with pytest.raises(
+        RuntimeError, match=r"\*=: several elements of an expanded view share one memory location"
+    ):
         view = x.broadcast_to((2, 3))
         view *= 2.0
     locked = np.ones(3)
@@ -302,7 +382,10 @@ def test_in_place_errors_change_nothing():
     np.testing.assert_array_equal(x, [1.0, 2.0, 3.0])
     y = mg.tanh(leaf([1.0]))
     y += 1.0
-    with pytest.raises(RuntimeError, match="tanh: one of the tensors needed for gradient computation has been modified by an in-place"):
+    with pytest.raises(
+        RuntimeError,
+        match="tanh: one of the tensors needed for gradient computation has been modified by an in-place",
+    ):
         y.backward()
 
 
@@ -315,15 +398,32 @@ def test_a_sum_in_place_over_a_million_elements_keeps_its_dtype():
 
 # ---------------------------------------------------------------- NumPy memory that changes before backward
 
-@pytest.mark.parametrize("op", [
-    lambda x, a: x * a, lambda x, a: a * x, lambda x, a: x / a, lambda x, a: a / x, lambda x, a: x ** a, lambda x, a: a ** x,
-    lambda x, a: mg.matmul(x, a), lambda x, a: mg.matmul(a, x), lambda x, a: mg.addmm(a, x, a), lambda x, a: mg.addmm(x, a, x),
-    lambda x, a: mg.maximum(x, a), lambda x, a: mg.minimum(a, x), lambda x, a: mg.where(a > 1.0, x, a), lambda x, a: mg.mse(x, a),
-    lambda x, a: mg.huber(x, a), lambda x, a: x * mg.reshape(a, (2, 2)).T,
-    lambda x, a: x * mg.Tensor(a, copy=False)[::-1], lambda x, a: mg.tanh(mg.Tensor(a, copy=False)) * x,
-    lambda x, a: mg.nn.LSTM(2, 2, dtype="float64")(mg.reshape(a, (1, 2, 2)))[0] * x,
-    lambda x, a: mg.cross_entropy(x, [0, 1], weight=a[0]),
-])
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda x, a: x * a,
+        lambda x, a: a * x,
+        lambda x, a: x / a,
+        lambda x, a: a / x,
+        lambda x, a: x**a,
+        lambda x, a: a**x,
+        lambda x, a: mg.matmul(x, a),
+        lambda x, a: mg.matmul(a, x),
+        lambda x, a: mg.addmm(a, x, a),
+        lambda x, a: mg.addmm(x, a, x),
+        lambda x, a: mg.maximum(x, a),
+        lambda x, a: mg.minimum(a, x),
+        lambda x, a: mg.where(a > 1.0, x, a),
+        lambda x, a: mg.mse(x, a),
+        lambda x, a: mg.huber(x, a),
+        lambda x, a: x * mg.reshape(a, (2, 2)).T,
+        lambda x, a: x * mg.Tensor(a, copy=False)[::-1],
+        lambda x, a: mg.tanh(mg.Tensor(a, copy=False)) * x,
+        lambda x, a: mg.nn.LSTM(2, 2, dtype="float64")(mg.reshape(a, (1, 2, 2)))[0] * x,
+        lambda x, a: mg.cross_entropy(x, [0, 1], weight=a[0]),
+    ],
+)
 def test_operands_of_numpy_may_change_before_backward(op):
     value, found = RNG.uniform(0.5, 1.5, (2, 2)), []
     for change in (False, True):
@@ -340,14 +440,36 @@ def test_operands_of_numpy_may_change_before_backward(op):
 def test_masks_and_indices_may_change_before_backward():
     found = []
     for change in (False, True):
-        mask, rows, places, targets = np.array([True, False, True]), np.array([0, 2]), np.array([1, 1]), np.array([0, 1, 0])
+        mask, rows, places, targets = (
+            np.array([True, False, True]),
+            np.array([0, 2]),
+            np.array([1, 1]),
+            np.array([0, 1, 0]),
+        )
         start, axis = np.array(1), np.array(0)
         x = leaf(np.arange(6.0).reshape(3, 2))
         z = x * 1.0
         z[rows] = x[places] * 2.0
-        y = mg.where(mask[:, None], x, 0.0).sum() + (x[rows] * 2.0).sum() + (x[mask] * 3.0).sum() + (x[start:] * x[:2]).sum()
-        y = y + x.sum(axis).sum() + mg.flip(x, axis)[0].sum() + mg.cross_entropy(x, targets) + (z * z).sum() + mg.var(x, axis).sum()
-        y = y + mg.softmax(x, axis)[0, 0] + mg.cumsum(x, axis)[1].sum() + x.transpose((start, axis))[0].sum()
+        y = (
+            mg.where(mask[:, None], x, 0.0).sum()
+            + (x[rows] * 2.0).sum()
+            + (x[mask] * 3.0).sum()
+            + (x[start:] * x[:2]).sum()
+        )
+        y = (
+            y
+            + x.sum(axis).sum()
+            + mg.flip(x, axis)[0].sum()
+            + mg.cross_entropy(x, targets)
+            + (z * z).sum()
+            + mg.var(x, axis).sum()
+        )
+        y = (
+            y
+            + mg.softmax(x, axis)[0, 0]
+            + mg.cumsum(x, axis)[1].sum()
+            + x.transpose((start, axis))[0].sum()
+        )
         y = y + mg.embedding(x, rows).sum() + (x[..., start] * 5.0).sum()
         if change:
             mask[:], rows[:], places[:], targets[:], start[...], axis[...] = True, 1, 0, 1, 3, 1
@@ -369,6 +491,7 @@ def test_a_slice_bound_that_changes_cannot_write_out_of_bounds():
         def __index__(self):
             self.calls += 1
             return self.calls
+
     z = leaf(np.zeros(3)) * 1.0
     index = Moving()
     z[:index] = 5.0
@@ -395,6 +518,7 @@ def test_a_quotient_may_be_changed_in_place():
         z *= w
         z /= v + z
         return z * z
+
     check_gradients(function, RNG.uniform(0.5, 1.5, 3), RNG.uniform(0.5, 1.5, 3))
 
 
@@ -408,8 +532,11 @@ def test_ops_written_in_python_see_stale_views():
         def backward(ctx, dy):
             return dy * 2.0
 
-    for op, factor in ((Twice.apply, 2.0), (lambda x: mg.record("thrice", 3 * x.numpy(), (x,), lambda dy: dy * 3.0), 3.0),
-                       (lambda x: mg.dropout(x, 0.5, generator=mg.Generator(1)), None)):
+    for op, factor in (
+        (Twice.apply, 2.0),
+        (lambda x: mg.record("thrice", 3 * x.numpy(), (x,), lambda dy: dy * 3.0), 3.0),
+        (lambda x: mg.dropout(x, 0.5, generator=mg.Generator(1)), None),
+    ):
         w, buf = leaf([5.0]), mg.zeros(2, "float64")
         view = buf[0:1]
         buf[0:1] = w

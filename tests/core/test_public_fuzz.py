@@ -1,12 +1,15 @@
-"""Everything public called with hostile arguments, in processes that may die: fuzzing.py says how, and what counts as a fault.
+"""Everything public called with hostile arguments, in processes that may die: fuzzing.py says how,
+and what counts as a fault.
 
 A crash, a hang or a fault fails with the seed and the last call. The same processes run again with
 
     python tests/core/fuzzing.py --seed SEED --calls CALLS ... --log calls.log
 
-The fast tier always runs; `pytest -m slow tests/core/test_public_fuzz.py` makes 100,000 calls (MINIGRAD_FUZZ_CALLS: another number,
+The fast tier always runs; `pytest -m slow tests/core/test_public_fuzz.py` makes 100,000 calls
+(MINIGRAD_FUZZ_CALLS: another number,
 MINIGRAD_FUZZ_SEED: other seeds).
 """
+
 import concurrent.futures
 import json
 import os
@@ -22,12 +25,15 @@ import minigrad as mg
 SCRIPT = Path(__file__).with_name("fuzzing.py")
 CALLS = int(os.environ.get("MINIGRAD_FUZZ_CALLS", "100000"))
 SEED = int(os.environ.get("MINIGRAD_FUZZ_SEED", "0"))
-SANITIZED = os.environ.get("MINIGRAD_SANITIZED") == "1"         # set by `make asan`: no limit of memory, more time
-PER_PROCESS = 500                                               # a crash hides what comes after it
+SANITIZED = (
+    os.environ.get("MINIGRAD_SANITIZED") == "1"
+)  # set by `make asan`: no limit of memory, more time
+PER_PROCESS = 500  # a crash hides what comes after it
 WORKERS = min(2, os.cpu_count() or 1)
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"),
-                                reason="the fuzz forks and limits its memory, as Unix can")
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="the fuzz forks and limits its memory, as Unix can"
+)
 
 # How the processes differ: options of fuzzing.py and environment.
 KINDS = (
@@ -43,15 +49,29 @@ def run_process(seed, calls, kind):
     """One process: (what went wrong, its report)."""
     options, environment = KINDS[kind]
     log = Path(f"calls-{seed}-{kind}.log").resolve()
-    command = [sys.executable, str(SCRIPT), "--seed", str(seed), "--calls", str(calls), "--log",
-               str(log), *options]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--seed",
+        str(seed),
+        "--calls",
+        str(calls),
+        "--log",
+        str(log),
+        *options,
+    ]
     if SANITIZED:
         command += ["--memory", "0", "--limit", "1200"]
         environment = {k: v for k, v in environment.items() if k == "PYTHONMALLOC"}
     path = os.pathsep.join([str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | environment | {"PYTHONPATH": path, "PYTHONHASHSEED": "0"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          start_new_session=True) as child:
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as child:
         try:
             out, errors = child.communicate(timeout=1500 if SANITIZED else 300)
         except subprocess.TimeoutExpired:
@@ -62,24 +82,34 @@ def run_process(seed, calls, kind):
     ended = bool(lines) and lines[-1].startswith("END ")
     if child.returncode != 0 or not ended:
         last = log.read_text(errors="replace").splitlines()[-3:] if log.exists() else []
-        wrong.append({"call": "crash or hang", "what": f"exit status {child.returncode}",
-                      "last": " || ".join(last), "seed": seed,
-                      "trace": errors.decode("utf-8", "replace")[-3000:]})
+        wrong.append(
+            {
+                "call": "crash or hang",
+                "what": f"exit status {child.returncode}",
+                "last": " || ".join(last),
+                "seed": seed,
+                "trace": errors.decode("utf-8", "replace")[-3000:],
+            }
+        )
     for one in wrong:
         one["replay"] = " ".join(command[1:])
         one["environment"] = KINDS[kind][1]
     log.unlink(missing_ok=True)
-    return wrong, json.loads(lines[-1].removeprefix("END ")) if ended else {"calls": 0,
-                                                                            "outcomes": {},
-                                                                            "reached": []}
+    return wrong, json.loads(lines[-1].removeprefix("END ")) if ended else {
+        "calls": 0,
+        "outcomes": {},
+        "reached": [],
+    }
 
 
 def run_all(seeds, calls):
-    """Processes of all kinds, one for each seed: everything that went wrong, calls made, names reached."""
+    """Processes of all kinds, one for each seed: everything that went wrong, calls made, names
+    reached."""
     wrong, made, outcomes, reached = [], 0, {}, set()
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-        for found, report in pool.map(lambda seed: run_process(seed, calls, seed % len(KINDS)),
-                                      seeds):
+        for found, report in pool.map(
+            lambda seed: run_process(seed, calls, seed % len(KINDS)), seeds
+        ):
             wrong += found
             made += report["calls"]
             reached |= set(report["reached"])
@@ -95,17 +125,22 @@ def told(wrong):
         kinds.setdefault((one["call"], one["what"][:60], one.get("where", "")), one)
     parts = [f"{len(kinds)} kinds of faults"]
     for one in list(kinds.values())[:40]:
-        parts.append("\n".join(f"{key}: {one[key]}" for key in ("call", "what", "where", "last",
-                                                                "environment", "replay",
-                                                                "trace") if key in one))
+        parts.append(
+            "\n".join(
+                f"{key}: {one[key]}"
+                for key in ("call", "what", "where", "last", "environment", "replay", "trace")
+                if key in one
+            )
+        )
     return "\n\n".join(parts)
 
 
 def check(seeds, calls):
     wrong, made, outcomes, reached = run_all(seeds, calls)
     if target := os.environ.get("MINIGRAD_FUZZ_REPORT"):
-        Path(target).write_text(json.dumps({"calls": made, "faults": len(wrong),
-                                            "outcomes": outcomes, "wrong": wrong}))
+        Path(target).write_text(
+            json.dumps({"calls": made, "faults": len(wrong), "outcomes": outcomes, "wrong": wrong})
+        )
     print(f"fuzz: {made} calls, {len(reached)} names, {len(wrong)} faults")
     assert not wrong, told(wrong)
     # An alarm between a call and its entry loses the entry.
@@ -124,4 +159,5 @@ def test_a_hundred_thousand_calls():
     reached = check(range(SEED + 1000, SEED + 1000 + processes), PER_PROCESS)
     if CALLS >= 100_000:
         from fuzzing import discover
+
         assert set(discover()) <= reached, "names that were never called"

@@ -1,4 +1,6 @@
-"""The pool of threads: after fork, nested and from several Python threads, at exit, and Ctrl-C during a long sequence."""
+"""The pool of threads: after fork, nested and from several Python threads, at exit, and Ctrl-C
+during a long sequence."""
+
 import os
 import subprocess
 import sys
@@ -24,7 +26,10 @@ PREPARE = textwrap.dedent("""
 
 def run(code, seconds=60):
     done = subprocess.run(
-        [sys.executable, "-c", PREPARE + textwrap.dedent(code)], capture_output=True, text=True, timeout=seconds
+        [sys.executable, "-c", PREPARE + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -32,7 +37,8 @@ def run(code, seconds=60):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_after_a_parallel_run_works():
-    assert run("""
+    assert (
+        run("""
         product, out = (a @ a).numpy(), layer(x)[0].numpy()
         for _ in range(10):
             child = os.fork()
@@ -42,13 +48,16 @@ def test_a_child_after_a_parallel_run_works():
             assert os.waitpid(child, 0)[1] == 0
         assert (product == (a @ a).numpy()).all()
         print("ok")
-    """) == "ok\n"
+    """)
+        == "ok\n"
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_of_a_fork_during_backward_goes_backward():
     """In a hook, and during the backward of another thread; through the same tensors."""
-    assert run("""
+    assert (
+        run("""
         x = mg.Tensor([1.0], requires_grad=True)
         y = x * 3.0
 
@@ -100,7 +109,9 @@ def test_a_child_of_a_fork_during_backward_goes_backward():
         thread.join()
         assert x.grad.item() == 6
         print("ok")
-    """) == "ok\n"
+    """)
+        == "ok\n"
+    )
 
 
 def test_interpreters_end_cleanly():
@@ -109,7 +120,10 @@ def test_interpreters_end_cleanly():
 
 
 def test_several_python_threads_share_weights():
-    layer, x = mg.nn.LSTM(16, 32), mg.Tensor(np.random.default_rng(0).standard_normal((40, 8, 16)).astype(np.float32))
+    layer, x = (
+        mg.nn.LSTM(16, 32),
+        mg.Tensor(np.random.default_rng(0).standard_normal((40, 8, 16)).astype(np.float32)),
+    )
     before = mg.get_num_threads()
     expected, found = layer(x)[0].numpy(), []
 
@@ -117,6 +131,7 @@ def test_several_python_threads_share_weights():
         for _ in range(20):
             with mg.no_grad():
                 found.append(np.array_equal(layer(x)[0].numpy(), expected))
+
     try:
         mg.set_num_threads(4)
         threads = [threading.Thread(target=work) for _ in range(8)]
@@ -142,15 +157,19 @@ def test_the_number_may_change_at_any_time():
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity here")
 def test_the_default_is_the_affinity():
-    code = (
-        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import minigrad; print(minigrad.get_num_threads())"
-    )
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import minigrad; print(minigrad.get_num_threads())"
     environment = {k: v for k, v in os.environ.items() if k != "MINIGRAD_NUM_THREADS"}
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout == "1\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+        ).stdout
+        == "1\n"
+    )
 
 
 def test_ctrl_c_is_answered_during_a_long_sequence():
-    """The signal comes while C is at work; the KeyboardInterrupt comes long before the call would have ended."""
+    """The signal comes while C is at work; the KeyboardInterrupt comes long before the call would
+    have ended."""
     told = run("""
         big = mg.nn.LSTM(64, 256)
         long = mg.Tensor(rng.standard_normal((2000, 64, 64)).astype(np.float32))

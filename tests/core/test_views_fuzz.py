@@ -1,12 +1,15 @@
-"""Random programs of views, assignments, in-place operators, detach and no_grad, against a replay in NumPy.
+"""Random programs of views, assignments, in-place operators, detach and no_grad, against a replay
+in NumPy.
 
-The replay holds each tensor as two NumPy arrays: its values, and its derivative in one random direction of the leaves. Views are views
-of both, so NumPy's own aliasing says what a write changes. detach shares the values and starts with a derivative of zeros, as does all
-that is made under no_grad, where writes change values alone: that is what PyTorch means by them. An op takes a complex step,
-f(values + i h derivative), so no derivative is written down here.
+The replay holds each tensor as two NumPy arrays: its values, and its derivative in one random
+direction of the leaves. Views are views of both, so NumPy's own aliasing says what a write changes.
+detach shares the values and starts with a derivative of zeros, as does all that is made under
+no_grad, where writes change values alone: that is what PyTorch means by them. An op takes a complex
+step, f(values + i h derivative), so no derivative is written down here.
 
 A program may be refused, but only for a reason that the replay knows too.
 """
+
 import numpy as np
 import pytest
 
@@ -29,7 +32,12 @@ class Dual:
             kind = "unrecorded" if shares else "own"
             return Dual(value, np.zeros(value.shape), self.memory if shares else Memory(), kind)
         kind = self.kind if self.kind in ("detached", "unrecorded") else "view"
-        return Dual(value, function(self.derivative), self.memory if shares else Memory(), kind if shares else "own")
+        return Dual(
+            value,
+            function(self.derivative),
+            self.memory if shares else Memory(),
+            kind if shares else "own",
+        )
 
     def complex(self):
         return self.value + 1j * H * self.derivative
@@ -39,12 +47,21 @@ class Memory:
     """What happened to one block of memory."""
 
     def __init__(self, leaf=False):
-        self.leaf, self.read, self.changed, self.recorded, self.detached, self.unrecorded = leaf, False, False, False, False, False
+        self.leaf, self.read, self.changed, self.recorded, self.detached, self.unrecorded = (
+            leaf,
+            False,
+            False,
+            False,
+            False,
+            False,
+        )
 
 
 def of_complex(z, recording):
     z = np.ascontiguousarray(z).reshape(np.shape(z))
-    derivative = np.array(z.imag / H) if recording else np.zeros(z.shape)       # an array also for one number
+    derivative = (
+        np.array(z.imag / H) if recording else np.zeros(z.shape)
+    )  # an array also for one number
     return Dual(z.real.copy(), derivative, Memory(), "own")
 
 
@@ -54,26 +71,34 @@ def flipped(x):
 
 
 VIEWS = [
-    lambda rng, s: (lambda x: x.reshape(-1)),
-    lambda rng, s: (lambda x: x.reshape(s[::-1])),
-    lambda rng, s: (lambda x: x.reshape((1, *s))),
-    lambda rng, s: (lambda x: x.T),
-    lambda rng, s: (lambda x: x.swapaxes(0, -1)),
-    lambda rng, s: (lambda x: x[::-1]),
-    lambda rng, s: (lambda x: x[1:]),
-    lambda rng, s: (lambda x: x[:-1]),
-    lambda rng, s: (lambda x: x[::2]),
-    lambda rng, s: (lambda x: x[..., 0:1]),
-    lambda rng, s: (lambda x: x[0, ...]),
-    lambda rng, s: (lambda x: x[-1:]),
-    lambda rng, s: (lambda x: x[None]),
-    lambda rng, s: (lambda x: x[..., ::-1]),
-    lambda rng, s: (lambda x: x.squeeze()),
-    lambda rng, s: (lambda x: x.flip() if isinstance(x, mg.Tensor) else flipped(x)),
-    lambda rng, s: (lambda x: x.broadcast_to((2, *s)) if isinstance(x, mg.Tensor) else np.broadcast_to(x, (2, *s))),
-    lambda rng, s: (lambda x: x.unsqueeze(-1) if isinstance(x, mg.Tensor) else x[..., None]),
+    lambda rng, s: lambda x: x.reshape(-1),
+    lambda rng, s: lambda x: x.reshape(s[::-1]),
+    lambda rng, s: lambda x: x.reshape((1, *s)),
+    lambda rng, s: lambda x: x.T,
+    lambda rng, s: lambda x: x.swapaxes(0, -1),
+    lambda rng, s: lambda x: x[::-1],
+    lambda rng, s: lambda x: x[1:],
+    lambda rng, s: lambda x: x[:-1],
+    lambda rng, s: lambda x: x[::2],
+    lambda rng, s: lambda x: x[..., 0:1],
+    lambda rng, s: lambda x: x[0, ...],
+    lambda rng, s: lambda x: x[-1:],
+    lambda rng, s: lambda x: x[None],
+    lambda rng, s: lambda x: x[..., ::-1],
+    lambda rng, s: lambda x: x.squeeze(),
+    lambda rng, s: lambda x: x.flip() if isinstance(x, mg.Tensor) else flipped(x),
+    lambda rng, s: (
+        lambda x: (
+            x.broadcast_to((2, *s)) if isinstance(x, mg.Tensor) else np.broadcast_to(x, (2, *s))
+        )
+    ),
+    lambda rng, s: lambda x: x.unsqueeze(-1) if isinstance(x, mg.Tensor) else x[..., None],
 ]
-OPS1 = {"tanh": (mg.tanh, np.tanh), "sin": (mg.sin, np.sin), "half": (lambda x: x * 0.5, lambda x: x * 0.5)}
+OPS1 = {
+    "tanh": (mg.tanh, np.tanh),
+    "sin": (mg.sin, np.sin),
+    "half": (lambda x: x * 0.5, lambda x: x * 0.5),
+}
 OPS2 = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}
 
 
@@ -107,8 +132,19 @@ def operate_in_place(name, x, y):
 def random_index(rng, shape):
     """A basic or other index of an array of this shape, which has at least one dimension."""
     n = shape[0]
-    choices = [slice(0, 1), slice(None), slice(None, None, -1), slice(1, None), int(rng.integers(-n, n)), Ellipsis,
-               (Ellipsis, 0), rng.integers(-n, n, rng.integers(1, 4)), rng.random(shape) < 0.5, [0, n - 1], (None, slice(0, 1))]
+    choices = [
+        slice(0, 1),
+        slice(None),
+        slice(None, None, -1),
+        slice(1, None),
+        int(rng.integers(-n, n)),
+        Ellipsis,
+        (Ellipsis, 0),
+        rng.integers(-n, n, rng.integers(1, 4)),
+        rng.random(shape) < 0.5,
+        [0, n - 1],
+        (None, slice(0, 1)),
+    ]
     return choices[rng.integers(len(choices))]
 
 
@@ -127,17 +163,21 @@ class Program:
             value = self.rng.uniform(-1.5, 1.5, SHAPES[self.rng.integers(len(SHAPES))])
             leaf = k == 0 or (k == 1 and self.rng.random() < 0.6)
             direction = self.rng.standard_normal(value.shape) if leaf else np.zeros(value.shape)
-            self.duals.append(Dual(value.copy(), direction.copy(), Memory(leaf), "leaf" if leaf else "own"))
+            self.duals.append(
+                Dual(value.copy(), direction.copy(), Memory(leaf), "leaf" if leaf else "own")
+            )
             self.starts.append((value, leaf))
             self.memories.add(self.duals[-1].memory)
             self.leaves.append(direction if leaf else None)
         for k, (_, leaf) in enumerate(self.starts):
-            if leaf:                        # most programs go on from an op of the leaf, which can be changed
+            if leaf:  # most programs go on from an op of the leaf, which can be changed
                 self.add("op1", k, "half", True)
         while len(self.steps) < length:
             self.draw()
         self.ends = [k for k, dual in enumerate(self.duals) if dual is not None]
-        self.cotangents = {k: self.rng.standard_normal(self.duals[k].value.shape) for k in self.ends}
+        self.cotangents = {
+            k: self.rng.standard_normal(self.duals[k].value.shape) for k in self.ends
+        }
         self.kinds = {k: int(self.rng.integers(3)) for k in self.ends}
 
     def pick(self):
@@ -163,11 +203,32 @@ class Program:
     def draw(self):
         rng, k = self.rng, self.pick()
         recording, x = self.pure or bool(rng.random() < 0.85), self.duals[k]
-        what = rng.choice(["view", "view", "view", "op1", "op2", "set", "set", "set", "inplace", "inplace", "item", "item", "detach",
-                           "forget"])
+        what = rng.choice(
+            [
+                "view",
+                "view",
+                "view",
+                "op1",
+                "op2",
+                "set",
+                "set",
+                "set",
+                "inplace",
+                "inplace",
+                "item",
+                "item",
+                "detach",
+                "forget",
+            ]
+        )
         shape = x.value.shape
-        if x.memory.leaf and what in ("set", "item", "inplace") and recording and rng.random() < 0.97:
-            return                          # always refused
+        if (
+            x.memory.leaf
+            and what in ("set", "item", "inplace")
+            and recording
+            and rng.random() < 0.97
+        ):
+            return  # always refused
         if what == "view":
             self.add("view", k, int(rng.integers(len(VIEWS))), recording)
         elif what == "op1":
@@ -191,7 +252,14 @@ class Program:
             if what == "set":
                 self.add("set", k, index, self.operand(np.shape(place)), recording)
             else:
-                self.add("item", k, index, str(rng.choice(["+", "*", "-"])), self.operand(np.shape(place)), recording)
+                self.add(
+                    "item",
+                    k,
+                    index,
+                    str(rng.choice(["+", "*", "-"])),
+                    self.operand(np.shape(place)),
+                    recording,
+                )
 
     def value_of(self, y):
         return self.duals[y[1]].complex() if y[0] == "tensor" else y[1]
@@ -201,7 +269,12 @@ class Program:
             self.duals[k].memory.read = True
 
     def may_write(self, x):
-        return not any(step == 0 and n > 1 for step, n in zip(x.value.strides, x.value.shape, strict=True)) and x.value.flags.writeable
+        return (
+            not any(
+                step == 0 and n > 1 for step, n in zip(x.value.strides, x.value.shape, strict=True)
+            )
+            and x.value.flags.writeable
+        )
 
     def add(self, what, k, *rest):
         """Replay one step, and keep it if its values are sensible."""
@@ -261,7 +334,7 @@ class Program:
                     square = y == ("constant", 2.0) if np.ndim(y[1]) == 0 else False
                     if not square and (a.real <= 0.1).any():
                         return False
-                    z = a * a if square else a ** b
+                    z = a * a if square else a**b
                 elif name == "/" and by_zero(b):
                     return False
                 else:
@@ -301,7 +374,9 @@ class Program:
             return tensors[y[1]] if y[0] == "tensor" else y[1]
 
         for (value, leaf), direction in zip(self.starts, self.leaves, strict=True):
-            tensors.append(mg.Tensor(value + moved * direction if leaf else value, requires_grad=leaf))
+            tensors.append(
+                mg.Tensor(value + moved * direction if leaf else value, requires_grad=leaf)
+            )
             leaves.append(tensors[-1] if leaf else None)
         for what, k, *rest in self.steps:
             x = tensors[k]
@@ -339,8 +414,12 @@ class Program:
 
 def reason_of(error):
     """The kind of a refusal, by its message."""
-    for words, reason in (("modified by an in-place operation", "saved"), ("leaf that requires grad", "leaf"), ("stale view", "stale"),
-                          ("shares memory", "shared")):
+    for words, reason in (
+        ("modified by an in-place operation", "saved"),
+        ("leaf that requires grad", "leaf"),
+        ("stale view", "stale"),
+        ("shares memory", "shared"),
+    ):
         if words in str(error):
             return reason
     return "unknown"
@@ -354,7 +433,9 @@ def needed(program, reason):
     if reason == "leaf":
         return any(m.leaf and m.changed for m in memories)
     if reason == "stale":
-        return any(m.recorded and (m.unrecorded or "forgotten" in program.reasons) for m in memories)
+        return any(
+            m.recorded and (m.unrecorded or "forgotten" in program.reasons) for m in memories
+        )
     if reason == "shared":
         return any(m.recorded and (m.detached or m.unrecorded) for m in memories)
     return False
@@ -367,18 +448,31 @@ def check(seed, length):
     try:
         loss, leaves, tensors = program.run()
         if not loss.requires_grad:
-            assert derivative == 0, f"program {seed}: the loss does not depend on the leaves, its derivative is {derivative}"
+            assert derivative == 0, (
+                f"program {seed}: the loss does not depend on the leaves, its derivative is {derivative}"
+            )
             found = 0
         else:
             loss.backward()
-            found = sum((leaf.grad.numpy() * direction).sum() for leaf, direction in
-                        zip(leaves, [d for d in program.leaves if d is not None], strict=True) if leaf.grad is not None)
+            found = sum(
+                (leaf.grad.numpy() * direction).sum()
+                for leaf, direction in zip(
+                    leaves, [d for d in program.leaves if d is not None], strict=True
+                )
+                if leaf.grad is not None
+            )
     except RuntimeError as error:
         reason = reason_of(error)
         assert needed(program, reason), f"program {seed}: refused without need: {error}"
         return reason
     for k in program.ends:
-        np.testing.assert_allclose(tensors[k].numpy(), program.duals[k].value, rtol=1e-9, atol=1e-9, err_msg=f"program {seed}, {k}")
+        np.testing.assert_allclose(
+            tensors[k].numpy(),
+            program.duals[k].value,
+            rtol=1e-9,
+            atol=1e-9,
+            err_msg=f"program {seed}, {k}",
+        )
     assert loss.item() == pytest.approx(value, rel=1e-9, abs=1e-9), f"program {seed}"
     assert found == pytest.approx(derivative, rel=1e-8, abs=1e-8), f"program {seed}"
     return None
@@ -387,7 +481,9 @@ def check(seed, length):
 def check_many(seeds):
     found = [check(seed, 3 + seed % 13) for seed in seeds]
     ran = found.count(None)
-    assert ran > len(found) // 3, f"only {ran} of {len(found)} ran: {sorted({str(reason) for reason in found})}"
+    assert ran > len(found) // 3, (
+        f"only {ran} of {len(found)} ran: {sorted({str(reason) for reason in found})}"
+    )
     return found
 
 
@@ -401,8 +497,8 @@ def test_many_programs_of_views_and_assignments():
 
 
 def test_second_order_of_programs():
-    """The derivative of a gradient in the random direction, by differences of gradients of the same program: without detach and
-    no_grad, of which differences know nothing."""
+    """The derivative of a gradient in the random direction, by differences of gradients of the same
+    program: without detach and no_grad, of which differences know nothing."""
     compared = 0
     for seed in range(50_000, 50_120):
         program = Program(seed, 3 + seed % 9, pure=True)
@@ -413,17 +509,34 @@ def test_second_order_of_programs():
             rng = np.random.default_rng(seed)
             cotangents = [rng.standard_normal(leaf.shape) for leaf in leaves]
             gradients = mg.grad(loss, leaves, create_graph=True, allow_unused=True)
-            inner = sum(((g * v).sum() for g, v in zip(gradients, cotangents, strict=True) if g is not None), mg.zeros((), "float64"))
+            inner = sum(
+                (
+                    (g * v).sum()
+                    for g, v in zip(gradients, cotangents, strict=True)
+                    if g is not None
+                ),
+                mg.zeros((), "float64"),
+            )
             if not inner.requires_grad:
                 continue
             inner.backward()
             directions = [d for d in program.leaves if d is not None]
-            found = sum((leaf.grad.numpy() * d).sum() for leaf, d in zip(leaves, directions, strict=True) if leaf.grad is not None)
+            found = sum(
+                (leaf.grad.numpy() * d).sum()
+                for leaf, d in zip(leaves, directions, strict=True)
+                if leaf.grad is not None
+            )
             ends = []
             for step in (1e-5, -1e-5):
                 moved, at, _ = program.run(step)
                 parts = mg.grad(moved, at, allow_unused=True)
-                ends.append(sum((g.numpy() * v).sum() for g, v in zip(parts, cotangents, strict=True) if g is not None))
+                ends.append(
+                    sum(
+                        (g.numpy() * v).sum()
+                        for g, v in zip(parts, cotangents, strict=True)
+                        if g is not None
+                    )
+                )
         except RuntimeError as error:
             assert needed(program, reason_of(error)), f"program {seed}: {error}"
             continue

@@ -1,4 +1,5 @@
-/* Faults on purpose: `make asan` begins by making sure that its build and its process see them. Loaded through ctypes. */
+/* Faults on purpose: `make asan` begins by making sure that its build and its process see them.
+ * Loaded through ctypes. */
 #include <limits.h>
 #include <stdlib.h>
 

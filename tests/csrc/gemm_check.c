@@ -1,9 +1,11 @@
-/* Matrix products against a naive chain of fma(), to the bit: every instruction set of this CPU, both float types, packed or
- * not, batched, 1, 2, 3 and 8 threads; sizes from 0, every order of memory, strides negative and 0. Each operand ends, or begins,
- * at a page that cannot be touched, and what lies between the elements of C must stay as it was. Also the pool: forks, callers side
+/* Matrix products against a naive chain of fma(), to the bit: every instruction set of this CPU,
+ * both float types, packed or not, batched, 1, 2, 3 and 8 threads; sizes from 0, every order of
+ * memory, strides negative and 0. Each operand ends, or begins, at a page that cannot be touched,
+ * and what lies between the elements of C must stay as it was. Also the pool: forks, callers side
  * by side, nesting.
  *
- *     make gemm       on this machine     make gemm_neon       the NEON kernels, under qemu     make gemm_tsan       races
+ *     make gemm       on this machine     make gemm_neon       the NEON kernels, under qemu
+ *     make gemm_tsan       races
  */
 #define _GNU_SOURCE
 #include "kernels.h"
@@ -18,7 +20,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* A matrix of rows x cols: element (i, j) is at[i*rs + j*cs], within an area of `length` elements that begins at `low`. */
+/* A matrix of rows x cols: element (i, j) is at[i*rs + j*cs], within an area of `length` elements
+ * that begins at `low`. */
 typedef struct matrix {
     char *low, *at;
     size_t rows, cols, length;
@@ -51,8 +54,8 @@ static double random_value(void) { return ((int)(random_bits() % 20001) - 10000)
 
 static size_t size_max(size_t a, size_t b) { return a > b ? a : b; }
 
-/* A matrix in one of the orders. at_end: its last byte is the last before a page that cannot be touched; else its first
- * byte is the first after one. */
+/* A matrix in one of the orders. at_end: its last byte is the last before a page that cannot be
+ * touched; else its first byte is the first after one. */
 static matrix make(char *where, size_t rows, size_t cols, int order, int at_end) {
     ptrdiff_t r = (ptrdiff_t)size_max(rows, 1), c = (ptrdiff_t)size_max(cols, 1), rs, cs;
     switch (order) {

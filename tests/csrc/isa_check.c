@@ -1,8 +1,10 @@
-/* Compares every instruction set of this CPU with the scalar one, to the bit: all elementwise functions, products, sums,
- * steps of optimisers, for both float types. Then every kernel and every strided loop with arrays without elements, which are
+/* Compares every instruction set of this CPU with the scalar one, to the bit: all elementwise
+ * functions, products, sums, steps of optimisers, for both float types. Then every kernel and every
+ * strided loop with arrays without elements, which are
  * NULL: that is for the sanitizers (make sanitized).
  *
- *     make isa        on this machine          make neon       the NEON kernels, under qemu (aarch64-linux-gnu-gcc, qemu-user)
+ *     make isa        on this machine          make neon       the NEON kernels, under qemu
+ *     (aarch64-linux-gnu-gcc, qemu-user)
  */
 #include "kernels.h"
 #include "optim.h"
@@ -36,7 +38,8 @@ static int differ(const char *what, const char *isa, int id, const void *x, cons
     return bad;
 }
 
-/* A step of each optimiser with all that it can have, from the same parameter, gradient and state: the parameter and what is kept. */
+/* A step of each optimiser with all that it can have, from the same parameter, gradient and state:
+ * the parameter and what is kept. */
 static int differ_in_a_step(const char *isa, int id, const mg_kernels *k, const mg_kernels *scalar) {
     static double p[2][N], g[N], m[2][N], v[2][N], extra[2][N];
     int bad = 0;
@@ -79,7 +82,8 @@ static int differ_in_scatter(const char *isa, int len, const mg_kernels *k, cons
     return differ("scatter_add", isa, len, x, y, 3 * len);
 }
 
-/* All kernels with sizes of 0, one after the other; what has no elements is NULL. Returns how many wrote where they should not. */
+/* All kernels with sizes of 0, one after the other; what has no elements is NULL. Returns how many
+ * wrote where they should not. */
 static int wrong_when_empty(const char *isa, const mg_kernels *k) {
     static const int64_t index[2] = {0, 0}, order[2] = {0, 1};
     double y[2] = {7, 7}, sums[2] = {0};
@@ -139,7 +143,8 @@ static int wrong_when_empty(const char *isa, const mg_kernels *k) {
     k->sum_squares(0, 0.3, NULL);
     k->scale(0, 0.3, NULL);
     k->clamp(0, 0.3, NULL);
-    /* Without dimensions: one element, and neither shape nor strides. With a dimension of length 0: no memory. */
+    /* Without dimensions: one element, and neither shape nor strides. With a dimension of length 0:
+     * no memory. */
     static const ptrdiff_t none[3] = {2, 0, 3}, stride[3] = {3, 3, 1};
     double x[1] = {0}, copy[1] = {1};
     mg_map_strided(k, mg_map_neg, 0, NULL, x, NULL, copy);

@@ -1,10 +1,12 @@
-/* Checks the recurrent kernels without Python; test_recurrent_kernels.py compiles it together with csrc/ and runs it.
+/* Checks the recurrent kernels without Python; test_recurrent_kernels.py compiles it together with
+ * csrc/ and runs it.
  *
- * The specification is recurrent_reference.h, the formulas of csrc/recurrent.h one number at a time. Its gradients are held to
- * finite differences of its own forward run; then the kernels are held to it bit by bit, for every cell, both float types, every
- * ISA that this CPU runs, several numbers of threads, lengths, resets, masks, peepholes and odd sizes. After that: a row alone, a
- * sequence in chunks, gradients that are not wanted, telemetry, interruption, sizes that do not fit. Prints what failed, and the
- * number of checks.
+ * The specification is recurrent_reference.h, the formulas of csrc/recurrent.h one number at a
+ * time. Its gradients are held to finite differences of its own forward run; then the kernels are
+ * held to it bit by bit, for every cell, both float types, every ISA that this CPU runs, several
+ * numbers of threads, lengths, resets, masks, peepholes and odd sizes. After that: a row alone, a
+ * sequence in chunks, gradients that are not wanted, telemetry, interruption, sizes that do not
+ * fit. Prints what failed, and the number of checks.
  */
 #include "recurrent/recurrent.h"
 #include "runtime/pool.h"
@@ -33,7 +35,8 @@ static void check(int good, const char *detail) {
     if (!good && failures++ < 20) printf("FAILED %s: %s\n", what, detail);
 }
 
-/* Arrays in a fixed order, so that they can be walked: inputs, outputs, output gradients, gradients. */
+/* Arrays in a fixed order, so that they can be walked: inputs, outputs, output gradients,
+ * gradients. */
 enum { X, WX, WH, BIAS, PEEPHOLE, H0, C0, MASK, INPUTS, H_ = INPUTS, H_T, C_T, GATES, CELLS, OUTPUTS,
        DH = OUTPUTS, DC, DH_T, DC_T, COTANGENTS, DX = COTANGENTS, DH0, DC0, DWX, DWH, DBIAS, DPEEPHOLE,
        DBIAS_LOW, DPEEPHOLE_LOW, ARRAYS };

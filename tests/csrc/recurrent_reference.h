@@ -1,7 +1,9 @@
-/* The formulas at the head of csrc/recurrent.h, one number at a time: the specification of the kernels, to the bit.
+/* The formulas at the head of csrc/recurrent.h, one number at a time: the specification of the
+ * kernels, to the bit.
  *
- * Included once for float and once for double by recurrent_check.c, which defines real, FMA and REFERENCE(name). tanh and sigmoid
- * are the kernels' own maps; everything else is written out in the order in which recurrent.h says it is rounded. H <= 300.
+ * Included once for float and once for double by recurrent_check.c, which defines real, FMA and
+ * REFERENCE(name). tanh and sigmoid are the kernels' own maps; everything else is written out in
+ * the order in which recurrent.h says it is rounded. H <= 300.
  */
 
 static real REFERENCE(map)(const mg_kernels *k, int map, real x) {
@@ -93,7 +95,8 @@ static void REFERENCE(forward)(const mg_kernels *k, const mg_recurrent *r) {
         }
 }
 
-/* y + low + x in twice the precision: add_rows of kernels.h for one element. A float's sum is a double, and stands in low. */
+/* y + low + x in twice the precision: add_rows of kernels.h for one element. A float's sum is a
+ * double, and stands in low. */
 static void REFERENCE(add_to_sum)(real *y, double *low, real x) {
     if (sizeof(real) == 4) {
         *low += (double)x;

@@ -1,14 +1,16 @@
-/* Measures the elementwise functions. For ALL float32 values: the error in ulp; exp, tanh and sigmoid monotone; bounds; tanh
- * odd, itself where subnormal, and 1 from where it should be; sigmoid(-x) = 1 - sigmoid(x); every vector instruction set of
- * this CPU to the bit (the scalar one for every 61st block of values). For many float64 values: the error; neighbours in
- * order; all instruction sets to the bit.
+/* Measures the elementwise functions. For ALL float32 values: the error in ulp; exp, tanh and
+ * sigmoid monotone; bounds; tanh odd, itself where subnormal, and 1 from where it should be;
+ * sigmoid(-x) = 1 - sigmoid(x); every vector instruction set of this CPU to the bit (the scalar one
+ * for every 61st block of values). For many float64 values: the error; neighbours in order; all
+ * instruction sets to the bit.
  *
  *     make ulp                        every function, on two threads; under a minute each
  *     build/ulp tanh exp              only these
  *     build/ulp --points 10000000     so many values of float64 (1000000)
  *
- * Exit status 1 if a bar is missed. The reference is the C library in the next larger type (double; __float128 by libquadmath
- * where there is one). ulp is |y - f(x)| over the spacing of floats at f(x), at least the smallest subnormal.
+ * Exit status 1 if a bar is missed. The reference is the C library in the next larger type (double;
+ * __float128 by libquadmath where there is one). ulp is |y - f(x)| over the spacing of floats at
+ * f(x), at least the smallest subnormal.
  */
 #include "kernels.h"
 #include <math.h>
@@ -63,7 +65,8 @@ static const function FUNCTIONS[] = {
     {"cos", mg_map_cos, cos, cos_w, 2, 2, -1e300, 1e300, 0, 0, -1, 1, 0, 0},
 };
 
-/* float32 values in ascending order: number 0 is -inf, MIDDLE is -0, MIDDLE + 1 is +0, LAST is +inf. */
+/* float32 values in ascending order: number 0 is -inf, MIDDLE is -0, MIDDLE + 1 is +0, LAST is
+ * +inf. */
 #define MIDDLE 0x7f800000u
 #define LAST (2u * MIDDLE + 1)
 static float value(uint32_t number) {
@@ -200,8 +203,8 @@ static int check32(const function *f) {
     return ok;
 }
 
-/* Points of float64 between low and high: half of them evenly spaced, a quarter with evenly spread exponents up to 2^34, a
- * quarter with exponents from 2^-4 on. */
+/* Points of float64 between low and high: half of them evenly spaced, a quarter with evenly spread
+ * exponents up to 2^34, a quarter with exponents from 2^-4 on. */
 static double point(const function *f, int i) {
     static uint64_t state = 88172645463325252u;
     state ^= state << 13;
@@ -254,7 +257,8 @@ static int check64(const function *f, int points) {
     return worst <= f->bar64 && same && monotone && odd && bounded;
 }
 
-/* The first x > 0 with f(x) = 1, by halving the range of a monotone f; `expected` is known to 8 digits. */
+/* The first x > 0 with f(x) = 1, by halving the range of a monotone f; `expected` is known to 8
+ * digits. */
 static int check_saturation(const function *f, size_t itemsize, double expected) {
     double low = 0, high = 100;
     for (int i = 0; i < 200; i++) {

@@ -1,4 +1,6 @@
-"""examples/scratch.py: its networks are those of minigrad.nn to rounding, all three learn, refusals are one line."""
+"""examples/scratch.py: its networks are those of minigrad.nn to rounding, all three learn, refusals
+are one line."""
+
 import inspect
 import xml.etree.ElementTree as ElementTree
 
@@ -41,8 +43,10 @@ def test_each_is_the_layer_of_nn(scratch, kind):
     H = cell.hidden_size
     for k, name in enumerate(cell.gates):
         for mine, theirs in (("W2", cell.W), ("W1", cell.U)):
-            part = theirs.grad.numpy()[:, k * H:(k + 1) * H]
-            assert np.allclose(w[mine + letters.get(name, name)].grad, part, rtol=1e-4, atol=1e-4), (name, mine)
+            part = theirs.grad.numpy()[:, k * H : (k + 1) * H]
+            assert np.allclose(
+                w[mine + letters.get(name, name)].grad, part, rtol=1e-4, atol=1e-4
+            ), (name, mine)
 
 
 def test_no_help_from_nn_and_about_ten_lines_each(scratch):
@@ -63,19 +67,32 @@ def test_all_three_learn(tmp_path):
 def test_the_pictures(tmp_path):
     pytest.importorskip("matplotlib")
     done = run("--steps", 2, "--plot", "picture.png", "--graph", "graph.svg", folder=tmp_path)
-    assert done.returncode == 0 and (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG"), done.stderr
-    labels = [e.text for e in ElementTree.parse(tmp_path / "graph.svg").getroot() if e.tag.endswith("text")]
+    assert done.returncode == 0 and (tmp_path / "picture.png").read_bytes().startswith(
+        b"\x89PNG"
+    ), done.stderr
+    labels = [
+        e.text
+        for e in ElementTree.parse(tmp_path / "graph.svg").getroot()
+        if e.tag.endswith("text")
+    ]
     assert labels.count("W1 (4, 4)") == 1 and labels.count("tanh") == 3 and labels[-1] == "stack"
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("--length", 2), "argument --length: must be at least 3, got 2"),
-    (("--steps", 0), "argument --steps: must be at least 1, got 0"),
-    (("--hidden", "x"), "argument --hidden: invalid int value: 'x'"),
-    (("--seed", -1), "argument --seed: must be at least 0, got -1"),
-    (("--graph", "no/such/folder.svg", "--steps", 1), "cannot write no/such/folder.svg"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--length", 2), "argument --length: must be at least 3, got 2"),
+        (("--steps", 0), "argument --steps: must be at least 1, got 0"),
+        (("--hidden", "x"), "argument --hidden: invalid int value: 'x'"),
+        (("--seed", -1), "argument --seed: must be at least 0, got -1"),
+        (("--graph", "no/such/folder.svg", "--steps", 1), "cannot write no/such/folder.svg"),
+    ],
+)
 def test_bad_arguments(tmp_path, arguments, message):
     done = run(*arguments, folder=tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("scratch: ") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith("scratch: ")
+        and done.stderr.count("\n") == 1
+    )
     assert message in done.stderr

@@ -1,4 +1,6 @@
-"""What all examples share, examples/_script.py: reading text, options, and how a script ends where its output cannot be shown."""
+"""What all examples share, examples/_script.py: reading text, options, and how a script ends where
+its output cannot be shown."""
+
 import ast
 import os
 import runpy
@@ -13,7 +15,7 @@ from running import Script
 import minigrad as mg
 
 EXAMPLES = Path(_script.__file__).parent
-SHORT = {       # each script, with options that end it within seconds
+SHORT = {  # each script, with options that end it within seconds
     "adding": ("--length", "4", "--cells", "GRU", "--steps", "1", "--hidden", "4"),
     "char_lm": ("--steps", "1", "--hidden", "4", "--batch", "2", "--length", "8"),
     "classify": ("--train", "w.ts", "--test", "w.ts", "--epochs", "1", "--seed", "0"),
@@ -29,7 +31,9 @@ WORD = "résumé→🙂"
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Small files in which names hold letters that ASCII lacks."""
-    (tmp_path / "w.ts").write_text(f"@classLabel true a {WORD}\n1,2,3:a\n3,2,1:{WORD}\n", encoding="utf-8")
+    (tmp_path / "w.ts").write_text(
+        f"@classLabel true a {WORD}\n1,2,3:a\n3,2,1:{WORD}\n", encoding="utf-8"
+    )
     rows = "".join(f"{k},{(k * k) % 7}\n" for k in range(60))
     (tmp_path / "w.csv").write_text(f"t,{WORD}\n{rows}", encoding="utf-8")
     (tmp_path / "w.txt").write_text(f"the\tDET\n{WORD}\t{WORD}\n", encoding="utf-8")
@@ -52,6 +56,7 @@ def test_an_ascii_terminal(folder, name):
 @pytest.mark.parametrize("name", SHORT)
 def test_a_notebook(folder, monkeypatch, name):
     """Its stdout is no file: it has no reconfigure, no fileno, no encoding."""
+
     class Output:
         def __init__(self):
             self.text = ""
@@ -80,35 +85,59 @@ def test_a_pipe_that_nobody_reads(folder, name):
     path = os.pathsep.join([str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *SHORT[name]]
     try:
-        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=folder, timeout=240,
-                              env=os.environ | {"PYTHONPATH": path})
+        done = subprocess.run(
+            command,
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            timeout=240,
+            env=os.environ | {"PYTHONPATH": path},
+        )
     finally:
         os.close(write)
     assert done.returncode == 1 and done.stderr == "", done.stderr
 
 
-@pytest.mark.parametrize(("data", "text"), [
-    (b"", ""), (b"\xef\xbb\xbf", ""), (b"a", "a"), (b"a\r\nb\rc\n", "a\nb\nc\n"),
-    ("\ufeffa\u2028b\u0085c\x0b\x0cd\ufeff".encode(), "a\u2028b\u0085c\x0b\x0cd\ufeff"),
-])
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", ""),
+        (b"\xef\xbb\xbf", ""),
+        (b"a", "a"),
+        (b"a\r\nb\rc\n", "a\nb\nc\n"),
+        ("\ufeffa\u2028b\u0085c\x0b\x0cd\ufeff".encode(), "a\u2028b\u0085c\x0b\x0cd\ufeff"),
+    ],
+)
 def test_reading_text(tmp_path, data, text):
     (tmp_path / "a").write_bytes(data)
     assert _script.Script("x", "").read_text(tmp_path / "a") == text
 
 
-@pytest.mark.parametrize(("data", "message"), [
-    (b"ok\r\nok\rok\n\xe9t\xe9", ", line 4, as UTF-8 text: 'utf-8' codec can't decode byte 0xe9"),
-    (b"\xef\xbb\xbfok\n\xe9t\xe9", ", line 2, as UTF-8 text"),
-    (b"a\nb\0", ", line 2: it holds a zero byte"),
-    ("a".encode("utf-16"), ": it is UTF-16 text"), ("a".encode("utf-32"), ": it is UTF-32 text"),
-    (b"\x1f\x8b\x08", ": it is compressed by gzip"), (b"BZh9", ": it is compressed by bzip2"),
-    (b"\xfd7zXZ\0", ": it is compressed by xz"), (b"PK\x03\x04", ": it is a zip archive"),
-])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            b"ok\r\nok\rok\n\xe9t\xe9",
+            ", line 4, as UTF-8 text: 'utf-8' codec can't decode byte 0xe9",
+        ),
+        (b"\xef\xbb\xbfok\n\xe9t\xe9", ", line 2, as UTF-8 text"),
+        (b"a\nb\0", ", line 2: it holds a zero byte"),
+        ("a".encode("utf-16"), ": it is UTF-16 text"),
+        ("a".encode("utf-32"), ": it is UTF-32 text"),
+        (b"\x1f\x8b\x08", ": it is compressed by gzip"),
+        (b"BZh9", ": it is compressed by bzip2"),
+        (b"\xfd7zXZ\0", ": it is compressed by xz"),
+        (b"PK\x03\x04", ": it is a zip archive"),
+    ],
+)
 def test_what_is_no_text(tmp_path, capsys, data, message):
     (tmp_path / "a").write_bytes(data)
     with pytest.raises(SystemExit) as left:
         _script.Script("x", "").read_text(tmp_path / "a")
-    assert left.value.code == 2 and capsys.readouterr().err.startswith(f"x: cannot read {tmp_path / 'a'}{message}")
+    assert left.value.code == 2 and capsys.readouterr().err.startswith(
+        f"x: cannot read {tmp_path / 'a'}{message}"
+    )
 
 
 def test_a_text_that_does_not_end(monkeypatch, capsys):
@@ -123,18 +152,30 @@ def test_a_text_that_does_not_end(monkeypatch, capsys):
 @pytest.mark.parametrize("name", SHORT)
 def test_every_number_among_the_options_has_bounds(name):
     """No option is a bare int or float: 0, -1, nan or 10^30 would reach the training."""
-    calls = [node for node in ast.walk(ast.parse((EXAMPLES / f"{name}.py").read_text("utf-8")))
-             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"]
-    types = [ast.unparse(keyword.value) for call in calls for keyword in call.keywords if keyword.arg == "type"]
+    calls = [
+        node
+        for node in ast.walk(ast.parse((EXAMPLES / f"{name}.py").read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"
+    ]
+    types = [
+        ast.unparse(keyword.value)
+        for call in calls
+        for keyword in call.keywords
+        if keyword.arg == "type"
+    ]
     assert types and not {"int", "float", "type(default)"} & set(types)
 
 
 def test_memory_that_is_not_there(capsys):
     def main():
         raise MemoryError("Unable to allocate 1 PiB")
+
     with pytest.raises(SystemExit) as left:
         _script.Script("x", "").run(main)
-    assert left.value.code == 2 and capsys.readouterr().err == "x: out of memory: Unable to allocate 1 PiB\n"
+    assert (
+        left.value.code == 2
+        and capsys.readouterr().err == "x: out of memory: Unable to allocate 1 PiB\n"
+    )
 
 
 def test_a_message_is_one_line(capsys):
@@ -145,5 +186,7 @@ def test_a_message_is_one_line(capsys):
 
 def test_names_with_a_dollar_are_drawn_as_they_are(tmp_path):
     pytest.importorskip("matplotlib")
-    drawn = _script.Script("x", "").draw(str(tmp_path / "a.svg"), lambda f: f.suptitle(_script.literal("US$ and $^$")), 2, 2)
+    drawn = _script.Script("x", "").draw(
+        str(tmp_path / "a.svg"), lambda f: f.suptitle(_script.literal("US$ and $^$")), 2, 2
+    )
     assert drawn and (tmp_path / "a.svg").stat().st_size > 0

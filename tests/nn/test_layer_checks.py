@@ -1,5 +1,6 @@
-"""What layers, cells and their loops do with weights that were replaced, arrays that change, internals that are called by hand,
-and sequences without a step; where first_nonfinite says that a value arose."""
+"""What layers, cells and their loops do with weights that were replaced, arrays that change,
+internals that are called by hand, and sequences without a step; where first_nonfinite says that a
+value arose."""
 
 import copy
 import itertools
@@ -103,9 +104,7 @@ def test_linear_and_embedding_check_their_weights():
         layer(mg.ones((2, 2)))
     for weight in (None, nn.Parameter(np.ones(2))):
         table.weight = weight
-        with pytest.raises(
-            (TypeError, ValueError), match="embedding: weight must"
-        ):
+        with pytest.raises((TypeError, ValueError), match="embedding: weight must"):
             table([1])
 
 
@@ -487,5 +486,7 @@ def test_a_copy_of_a_model_has_gradients_and_activations():
     layer = pickle.loads(pickle.dumps(net.layer))
     assert np.array_equal(layer.cells[0].U.grad.numpy(), net.layer.cells[0].U.grad.numpy())
     assert np.array_equal(layer.telemetry[0].dh_norm, net.layer.telemetry[0].dh_norm)
-    with pytest.raises(RuntimeError, match="only leaf tensors can be copied, this was made by lstm"):
+    with pytest.raises(
+        RuntimeError, match="only leaf tensors can be copied, this was made by lstm"
+    ):
         copy.deepcopy(net.last)

@@ -1,5 +1,6 @@
-"""Modules: parameters by name, states, train and eval, what repr shows; Linear, Embedding, Dropout; initial weights, gates and
-layer normalisation of the cells; two directions."""
+"""Modules: parameters by name, states, train and eval, what repr shows; Linear, Embedding, Dropout;
+initial weights, gates and layer normalisation of the cells; two directions."""
+
 import collections
 import copy
 import dataclasses
@@ -16,10 +17,13 @@ import minigrad as mg
 
 nn = mg.nn
 CELLS = {
-    "rnn": lambda I, H, **o: nn.RNNCell(I, H, **o), "relu": lambda I, H, **o: nn.RNNCell(I, H, nonlinearity="relu", **o),
-    "lstm": lambda I, H, **o: nn.LSTMCell(I, H, **o), "peepholes": lambda I, H, **o: nn.LSTMCell(I, H, peepholes=True, **o),
+    "rnn": lambda I, H, **o: nn.RNNCell(I, H, **o),
+    "relu": lambda I, H, **o: nn.RNNCell(I, H, nonlinearity="relu", **o),
+    "lstm": lambda I, H, **o: nn.LSTMCell(I, H, **o),
+    "peepholes": lambda I, H, **o: nn.LSTMCell(I, H, peepholes=True, **o),
     "layer norm": lambda I, H, **o: nn.LSTMCell(I, H, layer_norm=True, **o),
-    "gru": lambda I, H, **o: nn.GRUCell(I, H, **o), "gru after": lambda I, H, **o: nn.GRUCell(I, H, reset_after=True, **o),
+    "gru": lambda I, H, **o: nn.GRUCell(I, H, **o),
+    "gru after": lambda I, H, **o: nn.GRUCell(I, H, reset_after=True, **o),
 }
 each_cell = pytest.mark.parametrize("name", CELLS)
 
@@ -55,11 +59,17 @@ def draw(*shape, seed=1, dtype=np.float64):
 
 # ---------------------------------------------------------------- parameters
 
+
 def test_a_parameter_is_a_leaf_with_a_copy_of_its_data():
     data = np.ones(3, np.float32)
     p = nn.Parameter(data)
     data[0] = 5
-    assert isinstance(p, mg.Tensor) and p.requires_grad and p.is_leaf and p.numpy().tolist() == [1, 1, 1]
+    assert (
+        isinstance(p, mg.Tensor)
+        and p.requires_grad
+        and p.is_leaf
+        and p.numpy().tolist() == [1, 1, 1]
+    )
     assert nn.Parameter([1.0], np.float64).dtype == np.float64
 
 
@@ -79,6 +89,7 @@ def test_shared_parameters_come_once():
             self.b = nn.Linear(3, 3)
             self.b.weight = self.a.weight
             self.again = self.a
+
     tied = Tied()
     assert [name for name, _ in tied.named_parameters()] == ["a.weight", "a.bias", "b.bias"]
     assert list(tied.state_dict()) == ["a.weight", "a.bias", "b.bias"]
@@ -106,6 +117,7 @@ def test_a_module_needs_a_forward():
 
 
 # ---------------------------------------------------------------- train and eval
+
 
 def test_train_and_eval_reach_all_modules():
     net = Net()
@@ -135,6 +147,7 @@ def test_eval_switches_the_dropout_of_layers_off():
 
 # ---------------------------------------------------------------- states
 
+
 def test_a_state_is_a_copy_and_comes_back():
     net, other = randomised(Net(), 1), randomised(Net(), 2)
     state = net.state_dict()
@@ -142,8 +155,14 @@ def test_a_state_is_a_copy_and_comes_back():
     arrays = [p.numpy() for p in other.parameters()]
     other.load_state_dict(state)
     for name, p in other.named_parameters():
-        assert np.array_equal(p.numpy(), state[name]) and p.requires_grad and not np.shares_memory(p.numpy(), state[name])
-    assert all(np.shares_memory(a, p.numpy()) for a, p in zip(arrays, other.parameters(), strict=True))
+        assert (
+            np.array_equal(p.numpy(), state[name])
+            and p.requires_grad
+            and not np.shares_memory(p.numpy(), state[name])
+        )
+    assert all(
+        np.shares_memory(a, p.numpy()) for a, p in zip(arrays, other.parameters(), strict=True)
+    )
     state["scale"][...] = 99
     assert net.scale.item() != 99 and other.scale.item() != 99
 
@@ -152,20 +171,27 @@ def test_a_state_of_tensors_and_of_any_layout():
     net, other = randomised(Net(), 1), randomised(Net(), 2)
     state = {k: mg.Tensor(np.asfortranarray(v)) for k, v in net.state_dict().items()}
     other.load_state_dict(state)
-    assert all(np.array_equal(p.numpy(), state[name].numpy()) for name, p in other.named_parameters())
+    assert all(
+        np.array_equal(p.numpy(), state[name].numpy()) for name, p in other.named_parameters()
+    )
 
 
 def test_all_that_does_not_fit_is_one_error_and_changes_nothing():
     net = randomised(Net())
     before = net.state_dict()
-    state = {k: v + 1 for k, v in before.items()} | {"scale": np.ones(2, np.float32), "embed.weight": np.ones((5, 3)),
-                                                     "other": np.ones(1), 7: np.ones(1)}
+    state = {k: v + 1 for k, v in before.items()} | {
+        "scale": np.ones(2, np.float32),
+        "embed.weight": np.ones((5, 3)),
+        "other": np.ones(1),
+        7: np.ones(1),
+    }
     del state["layers.0.bias"]
     with pytest.raises(ValueError) as caught:
         net.load_state_dict(state)
     assert str(caught.value) == (
         "load_state_dict: Net does not fit the state: missing: layers.0.bias; unexpected: other; unexpected: 7; "
-        "scale must have shape (1,), got (2,); embed.weight must have dtype float32, got float64")
+        "scale must have shape (1,), got (2,); embed.weight must have dtype float32, got float64"
+    )
     assert all(np.array_equal(before[k], v) for k, v in net.state_dict().items())
 
 
@@ -173,7 +199,9 @@ def test_all_that_does_not_fit_is_one_error_and_changes_nothing():
 def test_values_that_are_no_arrays_change_nothing(value):
     net = randomised(Net())
     before = net.state_dict()
-    with pytest.raises(ValueError, match="load_state_dict: Net does not fit the state: layers.2.weight must"):
+    with pytest.raises(
+        ValueError, match="load_state_dict: Net does not fit the state: layers.2.weight must"
+    ):
         net.load_state_dict({k: v + 1 for k, v in before.items()} | {"layers.2.weight": value})
     assert all(np.array_equal(before[k], v) for k, v in net.state_dict().items())
 
@@ -182,7 +210,9 @@ def test_weights_can_be_swapped():
     net = nn.RNN(3, 3)
     cell = net.cells[0]
     W, U = cell.W.numpy().copy(), cell.U.numpy().copy()
-    net.load_state_dict(net.state_dict() | {"cells.0.W": cell.U.numpy(), "cells.0.U": cell.W.numpy()})
+    net.load_state_dict(
+        net.state_dict() | {"cells.0.W": cell.U.numpy(), "cells.0.U": cell.W.numpy()}
+    )
     assert np.array_equal(cell.W.numpy(), U) and np.array_equal(cell.U.numpy(), W)
 
 
@@ -194,7 +224,10 @@ def test_a_masked_array_is_no_state():
 
 @pytest.mark.parametrize("state", [None, [], "text", 3])
 def test_a_state_is_a_dict(state):
-    with pytest.raises(TypeError, match=f"load_state_dict: state must be a dict of arrays, got {type(state).__name__}"):
+    with pytest.raises(
+        TypeError,
+        match=f"load_state_dict: state must be a dict of arrays, got {type(state).__name__}",
+    ):
         Net().load_state_dict(state)
 
 
@@ -208,20 +241,25 @@ def test_loading_spoils_a_graph_that_still_needs_the_old_weights():
 
 # ---------------------------------------------------------------- repr
 
+
 def test_repr_counts_parameters():
-    assert repr(Net()) == """\
+    assert (
+        repr(Net())
+        == """\
 Net(                                     # 48 parameters
   embed: Embedding(5, 3)                 # 15 parameters
   layers.0: Linear(3, 4)                 # 16 parameters
   layers.1: Dropout(0.5)                 # 0 parameters
   layers.2: Linear(4, 4, bias=False)     # 16 parameters
 )"""
+    )
     assert repr(nn.Linear(1000, 2000)) == "Linear(1000, 2000)     # 2,002,000 parameters"
     assert "LSTMCell(3, 4)" in repr(nn.LSTM(3, 4))
     assert repr(nn.GRUCell(2, 3, reset_after=True)).startswith("GRUCell(2, 3, reset_after=True) ")
 
 
 # ---------------------------------------------------------------- Linear, Embedding, Dropout
+
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (5, 2, 3), (0, 3), (2, 0, 3)])
 @pytest.mark.parametrize("bias", [True, False])
@@ -234,15 +272,24 @@ def test_linear(shape, bias):
     np.testing.assert_allclose(y.numpy(), x.numpy() @ W + b, rtol=1e-12, atol=1e-13)
     (y * mg.Tensor(dy)).sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), dy @ W.T, rtol=1e-12, atol=1e-13)
-    np.testing.assert_allclose(layer.weight.grad.numpy(), x.numpy().reshape(-1, 3).T @ dy.reshape(-1, 4), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(
+        layer.weight.grad.numpy(),
+        x.numpy().reshape(-1, 3).T @ dy.reshape(-1, 4),
+        rtol=1e-12,
+        atol=1e-13,
+    )
     if bias:
-        np.testing.assert_allclose(layer.bias.grad.numpy(), dy.reshape(-1, 4).sum(0), rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(
+            layer.bias.grad.numpy(), dy.reshape(-1, 4).sum(0), rtol=1e-12, atol=1e-13
+        )
 
 
 def test_linear_refuses():
     layer = nn.Linear(3, 4)
     for shape in ((), (4,), (2, 4), (3, 2)):
-        with pytest.raises(ValueError, match=r"linear: x must have shape \(..., 3\) = \(..., d\), got "):
+        with pytest.raises(
+            ValueError, match=r"linear: x must have shape \(..., 3\) = \(..., d\), got "
+        ):
             layer(mg.zeros(shape))
     with pytest.raises(TypeError, match="linear: x has dtype float64, the weights have float32"):
         layer(mg.zeros((2, 3), np.float64))
@@ -271,31 +318,77 @@ def test_dropout():
     y = layer(x)
     y.sum().backward()
     kept = y.numpy() != 0
-    assert abs(kept.mean() - 0.75) < 0.02 and np.allclose(y.numpy()[kept], 1 / 0.75) and np.array_equal(x.grad.numpy(), y.numpy())
+    assert (
+        abs(kept.mean() - 0.75) < 0.02
+        and np.allclose(y.numpy()[kept], 1 / 0.75)
+        and np.array_equal(x.grad.numpy(), y.numpy())
+    )
     assert layer.eval()(x) is x and layer.generator.state["draws"] == 1
     assert not nn.Dropout(1.0)(x).numpy().any() and nn.Dropout(0.0)(x) is x
 
 
 BAD = {
     "linear 0": (lambda: nn.Linear(0, 3), ValueError, "linear: d must be greater than zero, got 0"),
-    "linear -1": (lambda: nn.Linear(3, -1), ValueError, "linear: k must be greater than zero, got -1"),
+    "linear -1": (
+        lambda: nn.Linear(3, -1),
+        ValueError,
+        "linear: k must be greater than zero, got -1",
+    ),
     "linear float": (lambda: nn.Linear(2.5, 3), TypeError, "linear: d must be an int, got float"),
     "linear bool": (lambda: nn.Linear(True, 3), TypeError, "linear: d must be an int, got bool"),
-    "linear bias": (lambda: nn.Linear(2, 3, bias=1), TypeError, "linear: bias must be a bool, got int"),
-    "linear dtype": (lambda: nn.Linear(2, 3, dtype=np.float16), TypeError, "linear: dtype .*float16"),
+    "linear bias": (
+        lambda: nn.Linear(2, 3, bias=1),
+        TypeError,
+        "linear: bias must be a bool, got int",
+    ),
+    "linear dtype": (
+        lambda: nn.Linear(2, 3, dtype=np.float16),
+        TypeError,
+        "linear: dtype .*float16",
+    ),
     "linear int": (lambda: nn.Linear(2, 3, dtype=int), TypeError, "linear: dtype .*int64"),
-    "linear rng": (lambda: nn.Linear(2, 3, rng=7), TypeError, "linear: rng must be a numpy.random.Generator or None, got int"),
+    "linear rng": (
+        lambda: nn.Linear(2, 3, rng=7),
+        TypeError,
+        "linear: rng must be a numpy.random.Generator or None, got int",
+    ),
     "linear typo": (lambda: nn.Linear(2, 3, Bias=True), TypeError, "Bias"),
-    "embedding 0": (lambda: nn.Embedding(0, 3), ValueError, "embedding: n must be greater than zero, got 0"),
-    "embedding str": (lambda: nn.Embedding(2, "3"), TypeError, "embedding: d must be an int, got str"),
-    "embedding rng": (lambda: nn.Embedding(2, 3, rng="a"), TypeError,
-                      "embedding: rng must be a numpy.random.Generator or None, got str"),
-    "dropout 1.5": (lambda: nn.Dropout(1.5), ValueError, "dropout: p must be a probability from 0 to 1, got 1.5"),
-    "dropout NaN": (lambda: nn.Dropout(float("nan")), ValueError, "dropout: p must be a probability from 0 to 1, got nan"),
+    "embedding 0": (
+        lambda: nn.Embedding(0, 3),
+        ValueError,
+        "embedding: n must be greater than zero, got 0",
+    ),
+    "embedding str": (
+        lambda: nn.Embedding(2, "3"),
+        TypeError,
+        "embedding: d must be an int, got str",
+    ),
+    "embedding rng": (
+        lambda: nn.Embedding(2, 3, rng="a"),
+        TypeError,
+        "embedding: rng must be a numpy.random.Generator or None, got str",
+    ),
+    "dropout 1.5": (
+        lambda: nn.Dropout(1.5),
+        ValueError,
+        "dropout: p must be a probability from 0 to 1, got 1.5",
+    ),
+    "dropout NaN": (
+        lambda: nn.Dropout(float("nan")),
+        ValueError,
+        "dropout: p must be a probability from 0 to 1, got nan",
+    ),
     "dropout str": (lambda: nn.Dropout("0.5"), TypeError, "dropout: p must be a number, got str"),
-    "cell rng": (lambda: nn.GRUCell(2, 3, rng=7), TypeError, "GRUCell: rng must be a numpy.random.Generator or None, got int"),
-    "dropout generator": (lambda: nn.Dropout(0.5, 7), TypeError,
-                          "dropout: generator must be a minigrad.Generator or None, got int"),
+    "cell rng": (
+        lambda: nn.GRUCell(2, 3, rng=7),
+        TypeError,
+        "GRUCell: rng must be a numpy.random.Generator or None, got int",
+    ),
+    "dropout generator": (
+        lambda: nn.Dropout(0.5, 7),
+        TypeError,
+        "dropout: generator must be a minigrad.Generator or None, got int",
+    ),
 }
 
 
@@ -306,6 +399,7 @@ def test_bad_input(call, error, message):
 
 
 # ---------------------------------------------------------------- initial weights
+
 
 @each_cell
 def test_the_recurrent_matrix_starts_orthogonal_gate_by_gate(name):
@@ -329,7 +423,9 @@ def test_the_input_matrix_starts_within_glorots_bound(name):
 def test_biases_start_at_zero_but_the_forget_gate_at_one(name):
     cell = CELLS[name](3, 4)
     for gate in cell.gates:
-        assert np.array_equal(cell.gate(gate).b.numpy(), np.full(4, float(gate == "f" and "f" in cell.gates)))
+        assert np.array_equal(
+            cell.gate(gate).b.numpy(), np.full(4, float(gate == "f" and "f" in cell.gates))
+        )
     assert cell.b.numpy().sum() == (4 if isinstance(cell, nn.LSTMCell) else 0)
     assert cell.p is None or not cell.p.numpy().any()
 
@@ -349,6 +445,7 @@ def test_manual_seed_makes_the_same_weights():
             mg.manual_seed(seed)
         modules = Net(), nn.LSTM(3, 4, num_layers=2, bidirectional=True), nn.GRUCell(3, 4)
         return [p.numpy().tobytes() for module in modules for p in module.parameters()]
+
     first, more, again, other = weights(5), weights(None), weights(5), weights(6)
     assert first == again and first != more and first != other
 
@@ -361,7 +458,15 @@ def test_rng_makes_the_same_weights_and_leaves_the_default_generator_alone():
 
 # ---------------------------------------------------------------- gates by name
 
-GATES = {"rnn": "h", "relu": "h", "lstm": "ifgo", "peepholes": "ifgo", "layer norm": "ifgo", "gru": "rzn", "gru after": "rzn"}
+GATES = {
+    "rnn": "h",
+    "relu": "h",
+    "lstm": "ifgo",
+    "peepholes": "ifgo",
+    "layer norm": "ifgo",
+    "gru": "rzn",
+    "gru after": "rzn",
+}
 
 
 @each_cell
@@ -371,9 +476,14 @@ def test_gates_by_name(name):
     for k, gate in enumerate(cell.gates):
         W, U, b = cell.gate(gate)
         part = slice(4 * k, 4 * k + 4)
-        assert np.array_equal(W.numpy(), cell.W.numpy()[:, part]) and np.array_equal(U.numpy(), cell.U.numpy()[:, part])
+        assert np.array_equal(W.numpy(), cell.W.numpy()[:, part]) and np.array_equal(
+            U.numpy(), cell.U.numpy()[:, part]
+        )
         assert np.array_equal(b.numpy(), cell.b.numpy()[part])
-    with pytest.raises(ValueError, match=rf"{type(cell).__name__}: name must be one of {', '.join(cell.gates)}, got 'x'"):
+    with pytest.raises(
+        ValueError,
+        match=rf"{type(cell).__name__}: name must be one of {', '.join(cell.gates)}, got 'x'",
+    ):
         cell.gate("x")
     for bad in (None, 0, ["i"]):
         with pytest.raises(ValueError, match="name must be one of"):
@@ -399,16 +509,23 @@ def test_gates_mean_what_their_names_say():
     c = c[:, :4]
     W, U, b = lstm.gate("g")
     _, new = lstm(x, (h, c))
-    np.testing.assert_allclose(new.numpy(), np.tanh(x.numpy() @ W.numpy() + h.numpy() @ U.numpy() + b.numpy()), rtol=1e-12)
+    np.testing.assert_allclose(
+        new.numpy(), np.tanh(x.numpy() @ W.numpy() + h.numpy() @ U.numpy() + b.numpy()), rtol=1e-12
+    )
     gru = randomised(nn.GRUCell(3, 4, dtype=np.float64))
     with mg.no_grad():
         gru.gate("z").b[...] = -big
         gru.gate("r").b[...] = big
     W, U, b = gru.gate("n")
-    np.testing.assert_allclose(gru(x, h).numpy(), np.tanh(x.numpy() @ W.numpy() + h.numpy() @ U.numpy() + b.numpy()), rtol=1e-12)
+    np.testing.assert_allclose(
+        gru(x, h).numpy(),
+        np.tanh(x.numpy() @ W.numpy() + h.numpy() @ U.numpy() + b.numpy()),
+        rtol=1e-12,
+    )
 
 
 # ---------------------------------------------------------------- layer normalisation
+
 
 def test_layer_norm_by_hand():
     """Ba, Kiros and Hinton 2016, equations 20 to 22."""
@@ -420,6 +537,7 @@ def test_layer_norm_by_hand():
 
     def sigmoid(a):
         return 1 / (1 + np.exp(-a))
+
     w = {name: p.numpy() for name, p in cell.named_parameters()}
     a = norm(x @ w["W"]) * w["scale_x"] + norm(h @ w["U"]) * w["scale_h"] + w["b"]
     i, f, g, o = np.split(a, 4, 1)
@@ -445,6 +563,7 @@ def test_gradients_of_two_steps(name):
         for t in range(2):
             state = cell(x[t], state)
         return state
+
     x, h = (mg.Tensor(draw(*s, seed=7), requires_grad=True) for s in ((2, 2, 3), (2, 4)))
     assert mg.gradcheck(steps, (x, h, *leaves))
 
@@ -461,46 +580,68 @@ def test_a_cell_starts_from_zeros(name):
 
 # ---------------------------------------------------------------- two directions
 
+
 @pytest.mark.parametrize("lengths", [None, [5, 2]])
 def test_bidirectional_reads_from_both_ends(lengths):
-    forward, backward = randomised(nn.GRUCell(3, 4, dtype=np.float64), 1), randomised(nn.GRUCell(3, 4, dtype=np.float64), 2)
+    forward, backward = (
+        randomised(nn.GRUCell(3, 4, dtype=np.float64), 1),
+        randomised(nn.GRUCell(3, 4, dtype=np.float64), 2),
+    )
     x = draw(5, 2, 3)
     y = nn.bidirectional(forward, backward, mg.Tensor(x), lengths=lengths).numpy()
     for row, n in enumerate(lengths or [5, 5]):
         h = g = mg.zeros((1, 4), np.float64)
         hs, gs = [], []
         for t in range(n):
-            h, g = forward(mg.Tensor(x[t, row:row + 1]), h), backward(mg.Tensor(x[n - 1 - t, row:row + 1]), g)
+            h, g = (
+                forward(mg.Tensor(x[t, row : row + 1]), h),
+                backward(mg.Tensor(x[n - 1 - t, row : row + 1]), g),
+            )
             hs.append(h.numpy()[0])
             gs.append(g.numpy()[0])
         np.testing.assert_allclose(y[:n, row], np.concatenate([hs, gs[::-1]], 1), rtol=1e-13)
         assert not y[n:, row].any()
 
 
-@pytest.mark.parametrize("merge", ["concat", "sum", "mean", "mul", None, lambda h, g: h - g], ids=str)
+@pytest.mark.parametrize(
+    "merge", ["concat", "sum", "mean", "mul", None, lambda h, g: h - g], ids=str
+)
 def test_merges(merge):
     forward, backward = (randomised(nn.LSTMCell(3, 4, dtype=np.float64), k) for k in (1, 2))
     x = mg.Tensor(draw(5, 2, 3))
     h, g = nn.bidirectional(forward, backward, x, None)
-    expected = {"concat": lambda: np.concatenate([h.numpy(), g.numpy()], -1), "sum": lambda: h.numpy() + g.numpy(),
-                "mean": lambda: (h.numpy() + g.numpy()) / 2, "mul": lambda: h.numpy() * g.numpy()}
+    expected = {
+        "concat": lambda: np.concatenate([h.numpy(), g.numpy()], -1),
+        "sum": lambda: h.numpy() + g.numpy(),
+        "mean": lambda: (h.numpy() + g.numpy()) / 2,
+        "mul": lambda: h.numpy() * g.numpy(),
+    }
     found = nn.bidirectional(forward, backward, x, merge)
     if merge is None:
-        assert isinstance(found, tuple) and all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(found, (h, g), strict=True))
+        assert isinstance(found, tuple) and all(
+            np.array_equal(a.numpy(), b.numpy()) for a, b in zip(found, (h, g), strict=True)
+        )
     else:
         assert np.array_equal(found.numpy(), expected.get(merge, lambda: h.numpy() - g.numpy())())
     layer = nn.LSTM(3, 4, bidirectional=True, merge=merge, dtype=np.float64)
     layer.cells[:] = forward, backward
     fused = layer(x)[0]
-    for a, b in zip(fused if merge is None else [fused], found if merge is None else [found], strict=True):
+    for a, b in zip(
+        fused if merge is None else [fused], found if merge is None else [found], strict=True
+    ):
         assert np.array_equal(a.numpy(), b.numpy())
 
 
 def test_merges_that_are_none():
     for bad in ("add", 3, ["concat"]):
-        with pytest.raises(ValueError, match="merge_directions: merge must be 'concat', 'sum', 'mean', 'mul', None or a func"):
+        with pytest.raises(
+            ValueError,
+            match="merge_directions: merge must be 'concat', 'sum', 'mean', 'mul', None or a func",
+        ):
             nn.merge_directions(mg.ones(2), mg.ones(2), bad)
-        with pytest.raises(ValueError, match="lstm: merge must be 'concat', 'sum', 'mean', 'mul', None or a func"):
+        with pytest.raises(
+            ValueError, match="lstm: merge must be 'concat', 'sum', 'mean', 'mul', None or a func"
+        ):
             nn.LSTM(2, 3, bidirectional=True, merge=bad)
 
 
@@ -744,4 +885,6 @@ def test_load_state_dict_takes_all_or_nothing(tmp_path):
         layer.load_state_dict(new | {"weight_ih_l0": np.zeros(2), 0: 1})
     assert all(np.array_equal(before[name], p.numpy()) for name, p in layer.named_parameters())
     layer.load_state_dict({"weight": layer.weight.numpy().T, "bias": layer.weight.numpy()[0]})
-    assert np.array_equal(layer.weight.numpy(), before["weight"].T) and np.array_equal(layer.bias.numpy(), before["weight"][0])
+    assert np.array_equal(layer.weight.numpy(), before["weight"].T) and np.array_equal(
+        layer.bias.numpy(), before["weight"][0]
+    )

@@ -1,8 +1,9 @@
-"""The fused recurrent layers against the op-by-op form, the fixtures of other libraries, differences, and themselves: chunks,
-threads, rows, ISAs.
+"""The fused recurrent layers against the op-by-op form, the fixtures of other libraries,
+differences, and themselves: chunks, threads, rows, ISAs.
 
 Fixtures are looked for in ../shared (or $MINIGRAD_SHARED) and skipped where absent.
 """
+
 import itertools
 import json
 import os
@@ -16,9 +17,12 @@ from minigrad.core.kernels import _usable, _use_isa, isa_in_use
 
 nn = mg.nn
 LAYERS = {
-    "rnn tanh": lambda I, H, **o: nn.RNN(I, H, **o), "rnn relu": lambda I, H, **o: nn.RNN(I, H, nonlinearity="relu", **o),
-    "lstm": lambda I, H, **o: nn.LSTM(I, H, **o), "lstm peepholes": lambda I, H, **o: nn.LSTM(I, H, peepholes=True, **o),
-    "gru": lambda I, H, **o: nn.GRU(I, H, **o), "gru after": lambda I, H, **o: nn.GRU(I, H, reset_after=True, **o),
+    "rnn tanh": lambda I, H, **o: nn.RNN(I, H, **o),
+    "rnn relu": lambda I, H, **o: nn.RNN(I, H, nonlinearity="relu", **o),
+    "lstm": lambda I, H, **o: nn.LSTM(I, H, **o),
+    "lstm peepholes": lambda I, H, **o: nn.LSTM(I, H, peepholes=True, **o),
+    "gru": lambda I, H, **o: nn.GRU(I, H, **o),
+    "gru after": lambda I, H, **o: nn.GRU(I, H, reset_after=True, **o),
 }
 each_layer = pytest.mark.parametrize("name", LAYERS)
 
@@ -40,8 +44,11 @@ def inputs(layer, T, B, dtype=np.float64, seed=1, scale=1.0):
 
     def draw(*shape):
         return (scale * rng.standard_normal(shape)).astype(dtype)
+
     x = mg.Tensor(draw(T, B, layer.input_size), requires_grad=True)
-    state = layer.State(*(mg.Tensor(draw(K, B, H), requires_grad=True) for _ in layer.State._fields))
+    state = layer.State(
+        *(mg.Tensor(draw(K, B, H), requires_grad=True) for _ in layer.State._fields)
+    )
     features = layer._merged_size() if layer.merge is not None or not layer.bidirectional else H
     return x, state, draw(T, B, features), [draw(K, B, H) for _ in state]
 
@@ -53,9 +60,22 @@ def composed(layer, x, state, lengths=None, reset=None, clip_state_grad=None):
         outs = []
         for d, direction in enumerate(layer.directions):
             k = level * len(layer.directions) + d
-            initial = None if state is None else (state.h[k], state.c[k]) if layer.State is nn.CellState else state.h[k]
-            out, final = nn.unroll(layer.cells[k], x, initial, lengths=lengths, reset=reset, reverse=direction == "backward",
-                                   clip_state_grad=clip_state_grad)
+            initial = (
+                None
+                if state is None
+                else (state.h[k], state.c[k])
+                if layer.State is nn.CellState
+                else state.h[k]
+            )
+            out, final = nn.unroll(
+                layer.cells[k],
+                x,
+                initial,
+                lengths=lengths,
+                reset=reset,
+                reverse=direction == "backward",
+                clip_state_grad=clip_state_grad,
+            )
             outs.append(out)
             finals.append(final if isinstance(final, tuple) else (final,))
         merge = "concat" if layer.merge is None and level < layer.num_layers - 1 else layer.merge
@@ -78,23 +98,33 @@ def run(layer, call, x, state, dout, dstate):
         f"final {n}": v.numpy() for n, v in zip(final._fields, final, strict=True)
     }
     found |= {f"d{n}": p.grad.numpy() for n, p in layer.named_parameters()} | {"dx": x.grad.numpy()}
-    return found | {f"d{n}0": v.grad.numpy() for n, v in zip(final._fields, state or (), strict=False)}
+    return found | {
+        f"d{n}0": v.grad.numpy() for n, v in zip(final._fields, state or (), strict=False)
+    }
 
 
 def same(a, b, rtol=None):
     assert a.keys() == b.keys()
     for key in a:
         if rtol is None:
-            assert np.array_equal(a[key], b[key], equal_nan=True), (key, np.abs(a[key] - b[key]).max())
+            assert np.array_equal(a[key], b[key], equal_nan=True), (
+                key,
+                np.abs(a[key] - b[key]).max(),
+            )
         else:
-            np.testing.assert_allclose(a[key], b[key], rtol=rtol, atol=rtol * np.abs(b[key]).max(initial=0), err_msg=key)
+            np.testing.assert_allclose(
+                a[key], b[key], rtol=rtol, atol=rtol * np.abs(b[key]).max(initial=0), err_msg=key
+            )
 
 
 # ---------------------------------------------------------------- the op-by-op form: the same bits
 
+
 @each_layer
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("T, B, I, H", [(1, 1, 1, 1), (3, 2, 3, 4), (7, 5, 2, 7), (4, 3, 17, 33), (5, 13, 9, 16)])
+@pytest.mark.parametrize(
+    "T, B, I, H", [(1, 1, 1, 1), (3, 2, 3, 4), (7, 5, 2, 7), (4, 3, 17, 33), (5, 13, 9, 16)]
+)
 def test_fused_is_op_by_op(name, dtype, T, B, I, H):
     layer = make(name, I, H, dtype)
     x, state, dout, dstate = inputs(layer, T, B, dtype)
@@ -105,10 +135,21 @@ def test_fused_is_op_by_op(name, dtype, T, B, I, H):
 @each_layer
 @pytest.mark.parametrize(
     "bidirectional, merge, num_layers",
-    [(True, "concat", 1), (True, "mean", 3), (True, "mul", 1), (True, "sum", 1), (True, None, 2), (False, "concat", 3)],
+    [
+        (True, "concat", 1),
+        (True, "mean", 3),
+        (True, "mul", 1),
+        (True, "sum", 1),
+        (True, None, 2),
+        (False, "concat", 3),
+    ],
 )
-@pytest.mark.parametrize("with_lengths, with_reset, with_state", list(itertools.product([False, True], repeat=3)))
-def test_fused_is_op_by_op_in_every_form(name, bidirectional, merge, num_layers, with_lengths, with_reset, with_state):
+@pytest.mark.parametrize(
+    "with_lengths, with_reset, with_state", list(itertools.product([False, True], repeat=3))
+)
+def test_fused_is_op_by_op_in_every_form(
+    name, bidirectional, merge, num_layers, with_lengths, with_reset, with_state
+):
     T, B, I, H = 6, 5, 3, 4
     layer = make(name, I, H, bidirectional=bidirectional, merge=merge, num_layers=num_layers)
     x, state, dout, dstate = inputs(layer, T, B)
@@ -122,7 +163,10 @@ def test_fused_is_op_by_op_in_every_form(name, bidirectional, merge, num_layers,
                     x[n:, b] = np.nan
     fused = run(layer, lambda x, s: layer(x, s, lengths, reset), x, state, dout, dstate)
     assert all(np.isfinite(a).all() for a in fused.values())
-    same(fused, run(layer, lambda x, s: composed(layer, x, s, lengths, reset), x, state, dout, dstate))
+    same(
+        fused,
+        run(layer, lambda x, s: composed(layer, x, s, lengths, reset), x, state, dout, dstate),
+    )
     if with_lengths:
         for b, n in enumerate(lengths):
             assert not fused["out0"][n:, b].any() and not fused["dx"][n:, b].any()
@@ -132,31 +176,60 @@ def test_fused_is_op_by_op_in_every_form(name, bidirectional, merge, num_layers,
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("mask", [False, True])
 def test_the_clipped_state_gradient_is_that_of_the_loop(name, dtype, mask):
-    """With lengths, reset, a mask: the same bits; the clipping bites, and infinity clips nothing."""
+    """With lengths, reset, a mask: the same bits; the clipping bites, and infinity clips
+    nothing."""
     T, B, bound = 7, 4, 0.3
     found = {}
     for clip in (None, bound, np.inf):
-        layer = make(name, 3, 5, dtype, bidirectional=True, num_layers=2, clip_state_grad=clip, recurrent_dropout=0.4 * mask)
+        layer = make(
+            name,
+            3,
+            5,
+            dtype,
+            bidirectional=True,
+            num_layers=2,
+            clip_state_grad=clip,
+            recurrent_dropout=0.4 * mask,
+        )
         x, state, dout, dstate = inputs(layer, T, B, dtype)
         lengths, reset = np.array([7, 0, 3, 5]), np.random.default_rng(3).random((T, B)) < 0.2
         mg.manual_seed(3)
         found[clip] = run(layer, lambda x, s: layer(x, s, lengths, reset), x, state, dout, dstate)  # noqa: B023
         if not mask:
-            same(found[clip], run(layer, lambda x, s: composed(layer, x, s, lengths, reset, clip), x, state, dout, dstate))  # noqa: B023
+            same(
+                found[clip],
+                run(
+                    layer,
+                    lambda x, s: composed(layer, x, s, lengths, reset, clip),
+                    x,
+                    state,
+                    dout,
+                    dstate,
+                ),
+            )  # noqa: B023
     same(found[None], found[np.inf])
-    assert np.abs(found[bound]["dh0"][:, [0, 2, 3]]).max() == dtype(bound) < np.abs(found[None]["dh0"][:, [0, 2, 3]]).max()
-    assert np.array_equal(found[bound]["dh0"][:, 1], np.stack(dstate[0])[:, 1])        # no step: nothing to clip
+    assert (
+        np.abs(found[bound]["dh0"][:, [0, 2, 3]]).max()
+        == dtype(bound)
+        < np.abs(found[None]["dh0"][:, [0, 2, 3]]).max()
+    )
+    assert np.array_equal(
+        found[bound]["dh0"][:, 1], np.stack(dstate[0])[:, 1]
+    )  # no step: nothing to clip
 
 
 @each_layer
 def test_the_clipped_state_gradient_checkpointed_and_in_chunks(name):
-    plain, saving = (make(name, 3, 5, np.float32, clip_state_grad=0.5, checkpoint=c) for c in (None, "sqrt"))
+    plain, saving = (
+        make(name, 3, 5, np.float32, clip_state_grad=0.5, checkpoint=c) for c in (None, "sqrt")
+    )
     x, state, dout, dstate = inputs(plain, 9, 4, np.float32)
 
     def chunks(x, state):
         first, state = plain(x[:4], state)
         second, state = plain(x[4:], state)
         return mg.concatenate([first, second]), state
+
     whole = run(plain, plain, x, state, dout, dstate)
     same(whole, run(saving, saving, x, state, dout, dstate))
     same(whole, run(plain, chunks, x, state, dout, dstate))
@@ -170,14 +243,19 @@ def test_a_clipped_state_gradient_passes_nan_on():
 
 
 @each_layer
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"checkpoint": "sqrt"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_layers": 2, "bidirectional": True}, {"checkpoint": "sqrt"}]
+)
 def test_a_clipped_state_gradient_has_no_second_order(name, options):
-    """It would not be the derivative, as soon as something above the layer is not linear: so it is refused, by both forms."""
+    """It would not be the derivative, as soon as something above the layer is not linear: so it is
+    refused, by both forms."""
     layer = make(name, 2, 3, clip_state_grad=0.1, **options)
     x, state, dout, _ = inputs(layer, 4, 2)
     for call in (layer, lambda x, s: composed(layer, x, s, clip_state_grad=0.1)):
         out, _ = call(x, state)
-        with pytest.raises(RuntimeError, match="with clip_state_grad a gradient cannot be differentiated again"):
+        with pytest.raises(
+            RuntimeError, match="with clip_state_grad a gradient cannot be differentiated again"
+        ):
             out.backward(mg.Tensor(dout), create_graph=True)
         assert x.grad is None
         out, _ = call(x, state)
@@ -186,7 +264,14 @@ def test_a_clipped_state_gradient_has_no_second_order(name, options):
 
 
 @pytest.mark.parametrize(
-    "bound, error", [(0, ValueError), (-1.0, ValueError), (np.nan, ValueError), ("1", TypeError), (True, TypeError)]
+    "bound, error",
+    [
+        (0, ValueError),
+        (-1.0, ValueError),
+        (np.nan, ValueError),
+        ("1", TypeError),
+        (True, TypeError),
+    ],
 )
 def test_a_bad_bound_of_the_state_gradient(bound, error):
     with pytest.raises(error, match=r"gru: clip_state_grad must be .* got"):
@@ -197,7 +282,10 @@ def test_a_bad_bound_of_the_state_gradient(bound, error):
 def test_without_bias(name):
     layer = make(name, 3, 4, bias=False)
     x, state, dout, dstate = inputs(layer, 4, 2)
-    same(run(layer, layer, x, state, dout, dstate), run(layer, lambda x, s: composed(layer, x, s), x, state, dout, dstate))
+    same(
+        run(layer, layer, x, state, dout, dstate),
+        run(layer, lambda x, s: composed(layer, x, s), x, state, dout, dstate),
+    )
 
 
 @each_layer
@@ -210,21 +298,37 @@ def test_recurrent_dropout_is_the_masked_loop(name):
     mask = mg.dropout_mask((3, 5), 0.4, np.float64)
 
     def loop(x, s):
-        out, final = nn.unroll(layer.cells[0], x, (s.h[0], s.c[0]) if layer.State is nn.CellState else s.h[0], mask=mask)
-        return out, layer.State(*(mg.stack([v]) for v in (final if isinstance(final, tuple) else (final,))))
+        out, final = nn.unroll(
+            layer.cells[0],
+            x,
+            (s.h[0], s.c[0]) if layer.State is nn.CellState else s.h[0],
+            mask=mask,
+        )
+        return out, layer.State(
+            *(mg.stack([v]) for v in (final if isinstance(final, tuple) else (final,)))
+        )
+
     same(fused, run(layer, loop, x, state, dout, dstate))
-    assert not np.array_equal(fused["out0"], run(layer.eval(), layer, x, state, dout, dstate)["out0"])
+    assert not np.array_equal(
+        fused["out0"], run(layer.eval(), layer, x, state, dout, dstate)["out0"]
+    )
 
 
 # ---------------------------------------------------------------- differences
 
+
 @each_layer
 @pytest.mark.parametrize("scale", [0.01, 1.0, 20.0])
 def test_gradcheck(name, scale):
-    """Every input and weight, unequal lengths, reset, both directions; near zero, usual, and saturated."""
+    """Every input and weight, unequal lengths, reset, both directions; near zero, usual, and
+    saturated."""
     T, B, I, H = 4, 3, 2, 3
     layer = make(name, I, H, bidirectional=True, scale=scale)
-    steps = {0.01: {"eps": 1e-6, "rtol": 1e-6} if "relu" in name else {}, 1.0: {}, 20.0: {"eps": 1e-5, "rtol": 1e-6, "atol": 1e-9}}[
+    steps = {
+        0.01: {"eps": 1e-6, "rtol": 1e-6} if "relu" in name else {},
+        1.0: {},
+        20.0: {"eps": 1e-5, "rtol": 1e-6, "atol": 1e-9},
+    }[
         scale
     ]  # kinks, steep slopes; 1 - y of a saturated gate y is right to a unit in the last place of 1, times weights of 20
     x, state, _, _ = inputs(layer, T, B)
@@ -232,8 +336,9 @@ def test_gradcheck(name, scale):
     cells = layer.cells
 
     def call(x, *rest):
-        out, final = layer(x, layer.State(*rest[:len(state)]), lengths, reset)
+        out, final = layer(x, layer.State(*rest[: len(state)]), lengths, reset)
         return (out, *final)
+
     weights = [p for cell in cells for p in cell.weights() if p is not None]
     assert mg.gradcheck(lambda x, *rest: call(x, *rest), [x, *state, *weights], **steps)
 
@@ -243,10 +348,14 @@ def test_second_order(name):
     layer = make(name, 2, 3)
     x, state, _, _ = inputs(layer, 3, 2)
     weights = [p for p in layer.cells[0].weights() if p is not None]
-    assert mg.gradgradcheck(lambda x, *rest: layer(x, layer.State(*rest[:len(state)]), [3, 2])[0], [x, *state, *weights])
+    assert mg.gradgradcheck(
+        lambda x, *rest: layer(x, layer.State(*rest[: len(state)]), [3, 2])[0],
+        [x, *state, *weights],
+    )
 
 
 # ---------------------------------------------------------------- itself
+
 
 @each_layer
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -278,10 +387,21 @@ def test_a_row_alone_has_the_bits_of_the_row_in_its_batch(name):
     whole = run(layer, lambda x, s: layer(x, s, lengths), x, state, dout, dstate)
     for b in range(6):
         n = lengths[b]
-        alone_x = mg.Tensor(x.numpy()[:n, b:b + 1], requires_grad=True)
-        alone_state = layer.State(*(mg.Tensor(s.numpy()[:, b:b + 1], requires_grad=True) for s in state))
-        alone = run(layer, layer, alone_x, alone_state, dout[:n, b:b + 1], [d[:, b:b + 1] for d in dstate])
-        assert np.array_equal(alone["out0"], whole["out0"][:n, b:b + 1]) and np.array_equal(alone["dx"], whole["dx"][:n, b:b + 1])
+        alone_x = mg.Tensor(x.numpy()[:n, b : b + 1], requires_grad=True)
+        alone_state = layer.State(
+            *(mg.Tensor(s.numpy()[:, b : b + 1], requires_grad=True) for s in state)
+        )
+        alone = run(
+            layer,
+            layer,
+            alone_x,
+            alone_state,
+            dout[:n, b : b + 1],
+            [d[:, b : b + 1] for d in dstate],
+        )
+        assert np.array_equal(alone["out0"], whole["out0"][:n, b : b + 1]) and np.array_equal(
+            alone["dx"], whole["dx"][:n, b : b + 1]
+        )
         assert np.array_equal(alone["final h"], whole["final h"][:, b : b + 1]) and np.array_equal(
             alone["dh0"], whole["dh0"][:, b : b + 1]
         )
@@ -296,6 +416,7 @@ def test_a_sequence_in_chunks_has_the_same_bits(name):
         first, s = layer(x[:4], s)
         second, s = layer(x[4:], s)
         return mg.concatenate([first, second]), s
+
     same(run(layer, layer, x, state, dout, dstate), run(layer, chunks, x, state, dout, dstate))
 
 
@@ -303,18 +424,24 @@ def test_a_sequence_in_chunks_has_the_same_bits(name):
 @pytest.mark.parametrize("T", [3, 4, 10, 17])
 def test_checkpointing_has_the_same_bits(name, T):
     options = {"bidirectional": True, "num_layers": 2}
-    plain, saving = make(name, 3, 5, np.float32, **options), make(name, 3, 5, np.float32, checkpoint="sqrt", **options)
+    plain, saving = (
+        make(name, 3, 5, np.float32, **options),
+        make(name, 3, 5, np.float32, checkpoint="sqrt", **options),
+    )
     x, state, dout, dstate = inputs(plain, T, 4, np.float32)
     lengths, reset = np.array([T, 1, 0, T - 1]), np.random.default_rng(0).random((T, 4)) < 0.2
-    same(run(plain, lambda x, s: plain(x, s, lengths, reset), x, state, dout, dstate),
-         run(saving, lambda x, s: saving(x, s, lengths, reset), x, state, dout, dstate))
+    same(
+        run(plain, lambda x, s: plain(x, s, lengths, reset), x, state, dout, dstate),
+        run(saving, lambda x, s: saving(x, s, lengths, reset), x, state, dout, dstate),
+    )
 
 
 @each_layer
 @pytest.mark.parametrize("scale", [0.1, 0.2, 0.5, 1.0, 2.0])
 def test_a_float32_step_is_close_to_the_exact_one(name, scale):
-    """Each step, from the state that float32 has there, is within 4 * 2^-24 (1 + S) of the exact one, S being the sum of the
-    absolute terms of the gate: whatever the size of the weights. A relu is not bounded, S is that of its own sum."""
+    """Each step, from the state that float32 has there, is within 4 * 2^-24 (1 + S) of the exact
+    one, S being the sum of the absolute terms of the gate: whatever the size of the weights. A relu
+    is not bounded, S is that of its own sum."""
     T, B, I, H = 12, 6, 16, 32
     single, double = make(name, I, H, np.float32, scale), make(name, I, H, np.float64)
     weights = {key: a.astype(np.float64) for key, a in single.state_dict().items()}
@@ -323,15 +450,15 @@ def test_a_float32_step_is_close_to_the_exact_one(name, scale):
     W, U, b = (np.abs(weights[f"cells.0.{key}"]) for key in "WUb")
     for now in x.numpy():
         wide = double.State(*(mg.Tensor(part.numpy().astype(np.float64)) for part in state))
-        sums = b.reshape(-1)[:W.shape[1]] + np.abs(now) @ W + np.abs(wide.h.numpy()[0]) @ U
+        sums = b.reshape(-1)[: W.shape[1]] + np.abs(now) @ W + np.abs(wide.h.numpy()[0]) @ U
         size = 1 + sums.reshape(B, -1, H).max(1)
         if "peepholes" in name:
-            size += (np.abs(weights["cells.0.p"]).max(0) * (1 + np.abs(wide.c.numpy()[0])))
+            size += np.abs(weights["cells.0.p"]).max(0) * (1 + np.abs(wide.c.numpy()[0]))
         with mg.no_grad():
             exact = double(mg.Tensor(now[None].astype(np.float64)), wide)[1]
             state = single(mg.Tensor(now[None]), state)[1]
         for part, right in zip(state, exact, strict=True):
-            if right is not exact.h:                    # c' = f c + i g also takes over c, and its errors in f
+            if right is not exact.h:  # c' = f c + i g also takes over c, and its errors in f
                 size = size * (1 + np.abs(wide.c.numpy()[0]))
             assert (np.abs(part.numpy()[0] - right.numpy()[0]) <= 4 * 2.0**-24 * size).all()
 
@@ -339,15 +466,27 @@ def test_a_float32_step_is_close_to_the_exact_one(name, scale):
 @each_layer
 @pytest.mark.parametrize("seed", range(5))
 def test_float32_gradients_are_close_to_float64(name, seed):
-    """Weights of the size that layers start with: larger ones make rounding errors grow along a sequence, in any library."""
-    double, single = (make(name, 16, 32, dtype, scale=0.1, seed=seed) for dtype in (np.float64, np.float32))
+    """Weights of the size that layers start with: larger ones make rounding errors grow along a
+    sequence, in any library."""
+    double, single = (
+        make(name, 16, 32, dtype, scale=0.1, seed=seed) for dtype in (np.float64, np.float32)
+    )
     single.load_state_dict({n: a.astype(np.float32) for n, a in double.state_dict().items()})
     double.load_state_dict({n: a.astype(np.float64) for n, a in single.state_dict().items()})
     x, state, dout, dstate = inputs(single, 20, 8, np.float32, seed=seed + 100)
     a = run(single, single, x, state, dout, dstate)
-    x64, state64 = mg.Tensor(x.numpy().astype(np.float64), requires_grad=True), double.State(
-        *(mg.Tensor(s.numpy().astype(np.float64), requires_grad=True) for s in state))
-    b = run(double, double, x64, state64, dout.astype(np.float64), [d.astype(np.float64) for d in dstate])
+    x64, state64 = (
+        mg.Tensor(x.numpy().astype(np.float64), requires_grad=True),
+        double.State(*(mg.Tensor(s.numpy().astype(np.float64), requires_grad=True) for s in state)),
+    )
+    b = run(
+        double,
+        double,
+        x64,
+        state64,
+        dout.astype(np.float64),
+        [d.astype(np.float64) for d in dstate],
+    )
     for key in a:
         if key.startswith("d"):
             assert np.linalg.norm(a[key] - b[key]) <= 1e-6 * np.linalg.norm(b[key]), key
@@ -395,9 +534,9 @@ def test_trace_gives_gates_and_cells_of_the_same_run():
     out, final, trace = layer(x, state, trace=True)
     assert len(trace) == 2 and set(trace[0]) == {"i", "f", "g", "o", "c", "h"}
     first = trace[0]
-    assert np.array_equal(first["o"] * mg.tanh(mg.Tensor(first["c"])).numpy(), first["h"]) and np.array_equal(
-        first["h"], out.numpy()[..., :5]
-    )
+    assert np.array_equal(
+        first["o"] * mg.tanh(mg.Tensor(first["c"])).numpy(), first["h"]
+    ) and np.array_equal(first["h"], out.numpy()[..., :5])
     assert np.array_equal(first["c"][-1], final.c[0].numpy())
     with pytest.raises(ValueError):
         first["i"][0] = 0
@@ -416,10 +555,18 @@ def test_telemetry_tells_the_norms_of_each_step():
         c.retain_grad()
         hs.append(h)
         cs.append(c)
-    total = (mg.stack(hs) * mg.Tensor(dout)).sum() + (h * mg.Tensor(dstate[0][0])).sum() + (c * mg.Tensor(dstate[1][0])).sum()
+    total = (
+        (mg.stack(hs) * mg.Tensor(dout)).sum()
+        + (h * mg.Tensor(dstate[0][0])).sum()
+        + (c * mg.Tensor(dstate[1][0])).sum()
+    )
     total.backward()
-    np.testing.assert_allclose(told.dh_norm, [np.linalg.norm(v.grad.numpy()) for v in hs], rtol=1e-12)
-    np.testing.assert_allclose(told.dc_norm, [np.linalg.norm(v.grad.numpy()) for v in cs], rtol=1e-12)
+    np.testing.assert_allclose(
+        told.dh_norm, [np.linalg.norm(v.grad.numpy()) for v in hs], rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        told.dc_norm, [np.linalg.norm(v.grad.numpy()) for v in cs], rtol=1e-12
+    )
     assert told.nonfinite is None and layer.first_nonfinite() is None
 
 
@@ -430,7 +577,13 @@ def test_telemetry_finds_the_first_value_that_is_not_finite():
         x[2, 1] = np.inf
     run(layer, layer, x, state, dout, dstate)
     place = layer.first_nonfinite()
-    assert (place["pass"], place["layer"], place["direction"], place["step"], place["row"]) == ("forward", 0, "forward", 2, 1)
+    assert (place["pass"], place["layer"], place["direction"], place["step"], place["row"]) == (
+        "forward",
+        0,
+        "forward",
+        2,
+        1,
+    )
     dout[3, 2, 1] = np.nan
     x, state, _, _ = inputs(layer, 6, 4)
     run(layer, layer, x, state, dout, dstate)
@@ -444,15 +597,21 @@ def test_changes_of_what_was_saved_are_caught():
     out, _ = layer(x, state)
     with mg.no_grad():
         layer.cells[0].W[0] = 0.0
-    with pytest.raises(RuntimeError, match="lstm: one of the tensors needed for gradient computation has been modified"):
+    with pytest.raises(
+        RuntimeError,
+        match="lstm: one of the tensors needed for gradient computation has been modified",
+    ):
         out.sum().backward()
     assert x.grad is None
 
 
 @each_layer
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"bidirectional": True, "checkpoint": "sqrt"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"bidirectional": True}, {"bidirectional": True, "checkpoint": "sqrt"}]
+)
 def test_outputs_are_kept_once(name, options):
-    """Both directions write into the array that is returned; so a change of it before backward is caught."""
+    """Both directions write into the array that is returned; so a change of it before backward is
+    caught."""
     layer = make(name, 3, 5, **options)
     x, state, _, _ = inputs(layer, 5, 2)
     out, _, traces = layer(x, state, trace=True)
@@ -460,27 +619,40 @@ def test_outputs_are_kept_once(name, options):
     out, _ = layer(x, state)
     with mg.no_grad():
         out[2] = 0.0
-    with pytest.raises(RuntimeError, match="one of the tensors needed for gradient computation has been modified"):
+    with pytest.raises(
+        RuntimeError, match="one of the tensors needed for gradient computation has been modified"
+    ):
         out.sum().backward()
     assert x.grad is None
 
 
 # ---------------------------------------------------------------- other libraries
 
+
 def fixtures(name):
     folder = Path(Path(__file__).parents[1], "fixtures", "rnn")
     if not folder.is_dir():
         return None, []
-    return np.load(folder / f"{name}.npz"), json.loads((folder / f"{name}.json").read_text())["cases"]
+    return np.load(folder / f"{name}.npz"), json.loads((folder / f"{name}.json").read_text())[
+        "cases"
+    ]
 
 
 TORCH, TORCH_CASES = fixtures("torch_rnn")
 ORT, ORT_CASES = fixtures("ort_rnn")
-needs_fixtures = pytest.mark.skipif(TORCH is None, reason="skipped: no ../shared/fixtures/rnn here (set MINIGRAD_SHARED)")
+needs_fixtures = pytest.mark.skipif(
+    TORCH is None, reason="skipped: no ../shared/fixtures/rnn here (set MINIGRAD_SHARED)"
+)
 
 
 def close(found, expected, what):
-    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * max(1e-3, np.abs(expected).max(initial=0)), err_msg=what)
+    np.testing.assert_allclose(
+        found,
+        expected,
+        rtol=1e-10,
+        atol=1e-10 * max(1e-3, np.abs(expected).max(initial=0)),
+        err_msg=what,
+    )
 
 
 @needs_fixtures
@@ -489,31 +661,62 @@ def test_torch_fixtures(case):
     """PyTorch: weights (out, in), two biases a gate that are added, but for the GRU's inner one."""
     if case["proj"]:
         pytest.skip("projections are not offered")
-    z = {k.removeprefix(case["prefix"]): TORCH[k] for k in TORCH.files if k.startswith(case["prefix"])}
+    z = {
+        k.removeprefix(case["prefix"]): TORCH[k]
+        for k in TORCH.files
+        if k.startswith(case["prefix"])
+    }
     H, cell = case["H"], case["cell"]
     kinds = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
-    extra = {"nonlinearity": case["nonlinearity"]} if cell == "RNN" else {"reset_after": True} if cell == "GRU" else {}
-    layer = kinds[cell](case["I"], H, case["layers"], case["bidirectional"], bias=case["bias"], dtype=np.float64, **extra)
-    names = [f"l{k}{d}" for k in range(case["layers"]) for d in (["", "_reverse"] if case["bidirectional"] else [""])]
+    extra = (
+        {"nonlinearity": case["nonlinearity"]}
+        if cell == "RNN"
+        else {"reset_after": True}
+        if cell == "GRU"
+        else {}
+    )
+    layer = kinds[cell](
+        case["I"],
+        H,
+        case["layers"],
+        case["bidirectional"],
+        bias=case["bias"],
+        dtype=np.float64,
+        **extra,
+    )
+    names = [
+        f"l{k}{d}"
+        for k in range(case["layers"])
+        for d in (["", "_reverse"] if case["bidirectional"] else [""])
+    ]
     with mg.no_grad():
         for c, n in zip(layer.cells, names, strict=True):
             c.W[...], c.U[...] = z[f"weight_ih_{n}"].T, z[f"weight_hh_{n}"].T
             if case["bias"]:
                 outer, inner = z[f"bias_ih_{n}"], z[f"bias_hh_{n}"]
                 c.b[...] = (
-                    np.concatenate([outer[: 2 * H] + inner[: 2 * H], outer[2 * H :], inner[2 * H :]])
+                    np.concatenate(
+                        [outer[: 2 * H] + inner[: 2 * H], outer[2 * H :], inner[2 * H :]]
+                    )
                     if cell == "GRU"
                     else outer + inner
                 )
     x = mg.Tensor(z["x"], requires_grad=True)
     state = None
     if case["initial_state"]:
-        state = layer.State(*(mg.Tensor(z[n], requires_grad=True) for n in (["h0", "c0"] if cell == "LSTM" else ["h0"])))
+        state = layer.State(
+            *(
+                mg.Tensor(z[n], requires_grad=True)
+                for n in (["h0", "c0"] if cell == "LSTM" else ["h0"])
+            )
+        )
     out, final = layer(x, state, case["lengths"])
     for found, name in zip((out, *final), case["outputs"], strict=True):
         close(found.numpy(), z[f"out_{name}"], name)
     total = sum(
-        (y * mg.Tensor(z[f"cot_{n}"])).sum() for y, n in zip((out, *final), case["outputs"], strict=True) if f"cot_{n}" in z
+        (y * mg.Tensor(z[f"cot_{n}"])).sum()
+        for y, n in zip((out, *final), case["outputs"], strict=True)
+        if f"cot_{n}" in z
     )
     total.backward()
     close(x.grad.numpy(), z["grad_x"], "dx")
@@ -523,16 +726,16 @@ def test_torch_fixtures(case):
         close(c.W.grad.numpy().T, z[f"grad_weight_ih_{n}"], "dW")
         close(c.U.grad.numpy().T, z[f"grad_weight_hh_{n}"], "dU")
         if case["bias"]:
-            close(c.b.grad.numpy()[:z[f"grad_bias_ih_{n}"].size], z[f"grad_bias_ih_{n}"], "db")
+            close(c.b.grad.numpy()[: z[f"grad_bias_ih_{n}"].size], z[f"grad_bias_ih_{n}"], "db")
             if cell == "GRU":
-                close(c.b.grad.numpy()[3 * H:], z[f"grad_bias_hh_{n}"][2 * H:], "db_u")
+                close(c.b.grad.numpy()[3 * H :], z[f"grad_bias_hh_{n}"][2 * H :], "db_u")
 
 
 @needs_fixtures
 @pytest.mark.parametrize("case", ORT_CASES, ids=lambda c: c["prefix"] + c["name"])
 def test_onnx_fixtures(case):
-    """ONNX: W (D, G H, I), R, B (D, 2 G H), gates i o f c or z r h, peepholes P i o f; outputs by ONNX Runtime, gradients by
-    JAX."""
+    """ONNX: W (D, G H, I), R, B (D, 2 G H), gates i o f c or z r h, peepholes P i o f; outputs by
+    ONNX Runtime, gradients by JAX."""
     z = {k.removeprefix(case["prefix"]): ORT[k] for k in ORT.files if k.startswith(case["prefix"])}
     op, attributes, H = case["op"], case["attrs"], case["attrs"]["hidden_size"]
     order = {"RNN": [0], "LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2]}[op]
@@ -541,21 +744,38 @@ def test_onnx_fixtures(case):
     D, G = z["W"].shape[0], len(order)
 
     def turned(m):
-        return np.concatenate([m[k * H:(k + 1) * H] for k in order]).astype(np.float64)
+        return np.concatenate([m[k * H : (k + 1) * H] for k in order]).astype(np.float64)
+
     x = mg.Tensor(z["X"].astype(np.float64), requires_grad=True)
     lengths = z.get("sequence_lens")
     outs, finals, leaves = [], [], []
     for d in range(D):
         I = z["W"].shape[2]
-        cell = {"RNN": lambda I=I: nn.RNNCell(I, H, nonlinearity="relu" if relu else "tanh", dtype=np.float64),
-                "LSTM": lambda I=I: nn.LSTMCell(I, H, peepholes="P" in z, dtype=np.float64),
-                "GRU": lambda I=I: nn.GRUCell(I, H, reset_after=after, dtype=np.float64)}[op]()
-        state = [mg.Tensor(z[n][d].astype(np.float64), requires_grad=True) for n in ("initial_h", "initial_c") if n in z]
+        cell = {
+            "RNN": lambda I=I: nn.RNNCell(
+                I, H, nonlinearity="relu" if relu else "tanh", dtype=np.float64
+            ),
+            "LSTM": lambda I=I: nn.LSTMCell(I, H, peepholes="P" in z, dtype=np.float64),
+            "GRU": lambda I=I: nn.GRUCell(I, H, reset_after=after, dtype=np.float64),
+        }[op]()
+        state = [
+            mg.Tensor(z[n][d].astype(np.float64), requires_grad=True)
+            for n in ("initial_h", "initial_c")
+            if n in z
+        ]
         with mg.no_grad():
             cell.W[...], cell.U[...] = turned(z["W"][d]).T, turned(z["R"][d]).T
-            outer, inner = np.split(z["B"][d].astype(np.float64), 2) if "B" in z else (np.zeros(G * H), np.zeros(G * H))
+            outer, inner = (
+                np.split(z["B"][d].astype(np.float64), 2)
+                if "B" in z
+                else (np.zeros(G * H), np.zeros(G * H))
+            )
             both = turned(outer + inner)
-            cell.b[...] = np.concatenate([both[:2 * H], turned(outer)[2 * H:], turned(inner)[2 * H:]]) if after else both
+            cell.b[...] = (
+                np.concatenate([both[: 2 * H], turned(outer)[2 * H :], turned(inner)[2 * H :]])
+                if after
+                else both
+            )
             if "P" in z:
                 i, o, f = np.split(z["P"][d].astype(np.float64), 3)
                 cell.p[...] = np.stack([i, f, o])
@@ -595,7 +815,7 @@ def test_onnx_fixtures(case):
         for name, value in zip(("initial_h", "initial_c"), state, strict=False):
             close(value.grad.numpy(), z[f"grad_{name}"][d], name)
         if "B" in z:
-            close(cell.b.grad.numpy()[:G * H], turned(z["grad_B"][d][:G * H]), "dB")
+            close(cell.b.grad.numpy()[: G * H], turned(z["grad_B"][d][: G * H]), "dB")
         if "P" in z:
             i, o, f = np.split(z["grad_P"][d], 3)
             close(cell.p.grad.numpy(), np.stack([i, f, o]), "dP")

@@ -1,4 +1,6 @@
-"""Spectral tools: against eigenvalues that are known, inequalities that hold for every matrix, and the slide's gradient."""
+"""Spectral tools: against eigenvalues that are known, inequalities that hold for every matrix, and
+the slide's gradient."""
+
 import numpy as np
 import pytest
 
@@ -34,8 +36,10 @@ def test_powers():
     assert norms[0] == 1 and norms[1] == pytest.approx(np.linalg.svd(matrix)[1][0], rel=1e-12)
     assert norms[3] == pytest.approx(np.linalg.svd(matrix @ matrix @ matrix)[1][0], rel=1e-12)
     radius = nn.spectral_radius(matrix)
-    assert (norms >= radius ** np.arange(41) * (1 - 1e-10)).all() and (norms <= norms[1] ** np.arange(41) * (1 + 1e-10)).all()
-    assert norms[40] ** (1 / 40) == pytest.approx(radius, rel=0.1)         # Gelfand
+    assert (norms >= radius ** np.arange(41) * (1 - 1e-10)).all() and (
+        norms <= norms[1] ** np.arange(41) * (1 + 1e-10)
+    ).all()
+    assert norms[40] ** (1 / 40) == pytest.approx(radius, rel=0.1)  # Gelfand
     assert np.allclose(nn.power_norms(matrix.T, 40), norms, rtol=1e-10)
 
 
@@ -43,7 +47,11 @@ def test_powers():
 def test_scaling_is_in_place_and_by_one_number(dtype):
     matrix = mg.Tensor(random_matrix(7), dtype=dtype, requires_grad=True)
     before = matrix.numpy().copy()
-    assert nn.scale_spectral_radius_(matrix, 0.75) is matrix and matrix.grad_fn is None and matrix.requires_grad
+    assert (
+        nn.scale_spectral_radius_(matrix, 0.75) is matrix
+        and matrix.grad_fn is None
+        and matrix.requires_grad
+    )
     assert nn.spectral_radius(matrix) == pytest.approx(0.75, rel=1e-6)
     factor = matrix.numpy() / before
     assert np.allclose(factor, factor[0, 0], rtol=1e-6) and factor[0, 0] > 0
@@ -61,7 +69,9 @@ def test_a_gate_is_scaled_alone():
 
 def test_layers_start_with_radius_and_norm_one():
     U = nn.RNN(3, 16, dtype=np.float64).cells[0].U
-    assert nn.spectral_radius(U) == pytest.approx(1, rel=1e-12) and nn.power_norms(U, 1)[1] == pytest.approx(1, rel=1e-12)
+    assert nn.spectral_radius(U) == pytest.approx(1, rel=1e-12) and nn.power_norms(U, 1)[
+        1
+    ] == pytest.approx(1, rel=1e-12)
 
 
 def layer_and_norms(matrix, T=30, size=1.0):
@@ -77,7 +87,8 @@ def layer_and_norms(matrix, T=30, size=1.0):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("radius", [0.7, 1.0, 2.0])
 def test_the_slides_bound_holds(radius, seed):
-    """|dL/dh_t| <= |W1|^(T - t) |dL/dh_T| for any W1; with small inputs an orthogonal one comes close to it."""
+    """|dL/dh_t| <= |W1|^(T - t) |dL/dh_T| for any W1; with small inputs an orthogonal one comes
+    close to it."""
     matrix = random_matrix(8, seed)
     matrix *= radius / nn.spectral_radius(matrix)
     dh = layer_and_norms(matrix)
@@ -92,7 +103,8 @@ def test_the_bound_is_reached_where_tanh_is_linear(radius):
 
 
 def test_powers_alone_are_no_bound():
-    """W1^2 = 0, but with tanh' between the two factors the gradient goes through: a bound must use |W1|^2."""
+    """W1^2 = 0, but with tanh' between the two factors the gradient goes through: a bound must use
+    |W1|^2."""
     matrix = np.array([[1.0, 1.0], [-1.0, -1.0]])
     assert nn.spectral_radius(matrix) < 1e-7 and nn.power_norms(matrix, 2)[2] == 0
     dh = layer_and_norms(matrix, T=3)
@@ -100,17 +112,37 @@ def test_powers_alone_are_no_bound():
 
 
 BAD = [
-    (lambda: nn.spectral_radius([[1.0]]), TypeError, "matrix must be a Tensor or an array, got list"),
-    (lambda: nn.spectral_radius(np.zeros((2, 3))), ValueError, r"must be square.*got shape \(2, 3\)"),
+    (
+        lambda: nn.spectral_radius([[1.0]]),
+        TypeError,
+        "matrix must be a Tensor or an array, got list",
+    ),
+    (
+        lambda: nn.spectral_radius(np.zeros((2, 3))),
+        ValueError,
+        r"must be square.*got shape \(2, 3\)",
+    ),
     (lambda: nn.spectral_radius(nn.GRUCell(2, 3).U), ValueError, r"one gate's.*got shape \(3, 9\)"),
     (lambda: nn.spectral_radius(np.array([[np.nan]])), ValueError, "must be finite"),
     (lambda: nn.spectral_radius(np.array([[1j]])), TypeError, "real numbers, got complex128"),
     (lambda: nn.power_norms(np.eye(2), -1), ValueError, "n must be at least 0, got -1"),
     (lambda: nn.power_norms(np.eye(2), 1.0), TypeError, "n must be an int, got float"),
     (lambda: nn.scale_spectral_radius_(np.eye(2), 1.0), TypeError, "must be a Tensor, got ndarray"),
-    (lambda: nn.scale_spectral_radius_(mg.ones((2, 2)), "1"), TypeError, "radius must be a number, got str"),
-    (lambda: nn.scale_spectral_radius_(mg.ones((2, 2)), -1.0), ValueError, "radius must be from 0 below inf, got -1.0"),
-    (lambda: nn.scale_spectral_radius_(mg.ones((2, 2)), float("nan")), ValueError, "radius must be from 0 below inf, got nan"),
+    (
+        lambda: nn.scale_spectral_radius_(mg.ones((2, 2)), "1"),
+        TypeError,
+        "radius must be a number, got str",
+    ),
+    (
+        lambda: nn.scale_spectral_radius_(mg.ones((2, 2)), -1.0),
+        ValueError,
+        "radius must be from 0 below inf, got -1.0",
+    ),
+    (
+        lambda: nn.scale_spectral_radius_(mg.ones((2, 2)), float("nan")),
+        ValueError,
+        "radius must be from 0 below inf, got nan",
+    ),
     (lambda: nn.scale_spectral_radius_(mg.zeros((2, 2)), 1.0), ValueError, "spectral radius 0"),
 ]
 

@@ -1,4 +1,5 @@
 """Rows of the table of ops for minigrad/ops/elementwise.pyx."""
+
 import numpy as np
 from op_table import Op, shaped
 
@@ -21,24 +22,32 @@ def positive(rng, dtype):
 
 def away_from(*kinks):
     """Arguments that stay off the points where the derivative jumps."""
+
     def samples(rng, dtype):
         def draw(rng, shape):
             x = rng.uniform(-3, 3, size=shape)
             for kink in kinks:
                 x = np.where(abs(x - kink) < 0.05, x + 0.1, x)
             return x
+
         return shaped(rng, dtype, draw)
+
     return samples
 
 
 def pairs(rng, dtype):
     samples = shaped(rng, dtype, lambda rng, shape: rng.normal(size=shape), 2)
-    return samples + [(samples[3][0], np.array(1.5, dtype)), (samples[3][0][:, :1].copy(), samples[3][1][0])]
+    return samples + [
+        (samples[3][0], np.array(1.5, dtype)),
+        (samples[3][0][:, :1].copy(), samples[3][1][0]),
+    ]
 
 
 def pairs_apart(rng, dtype):
     """Pairs that differ by more than the step of a difference quotient."""
-    return [(a, np.where(abs(a - b) < 0.05, b + 0.1, b).astype(dtype)) for a, b in pairs(rng, dtype)]
+    return [
+        (a, np.where(abs(a - b) < 0.05, b + 0.1, b).astype(dtype)) for a, b in pairs(rng, dtype)
+    ]
 
 
 def divisors(rng, dtype):
@@ -50,13 +59,22 @@ def powers(rng, dtype):
 
 
 def fixed_powers(rng, dtype):
-    return [(x, {"exponent": exponent}) for (x,) in positive(rng, dtype) for exponent in (3, 2, 1, 0, -1, -2, 0.5, 1.7)]
+    return [
+        (x, {"exponent": exponent})
+        for (x,) in positive(rng, dtype)
+        for exponent in (3, 2, 1, 0, -1, -2, 0.5, 1.7)
+    ]
 
 
 def wheres(rng, dtype):
-    samples = [(a, b, {"condition": rng.random(np.broadcast_shapes(a.shape, b.shape)) < 0.5}) for a, b in pairs(rng, dtype)]
-    return samples + [(*samples[3][:2], {"condition": np.array([[True], [False], [True]])}),
-                      (*samples[0][:2], {"condition": np.ones(3, bool)})]
+    samples = [
+        (a, b, {"condition": rng.random(np.broadcast_shapes(a.shape, b.shape)) < 0.5})
+        for a, b in pairs(rng, dtype)
+    ]
+    return samples + [
+        (*samples[3][:2], {"condition": np.array([[True], [False], [True]])}),
+        (*samples[0][:2], {"condition": np.ones(3, bool)}),
+    ]
 
 
 def clips(rng, dtype):
@@ -88,7 +106,7 @@ def ref_softplus(x):
 
 
 def ref_pow(x, exponent):
-    return x * x if exponent == 2 else x ** exponent
+    return x * x if exponent == 2 else x**exponent
 
 
 def one_input(function):
@@ -96,10 +114,18 @@ def one_input(function):
     return [
         (lambda: function(None), TypeError, f"{name}: data must be numbers, got NoneType"),
         (lambda: function("text"), TypeError, f"{name}: data must be numbers, got str"),
-        (lambda: function(np.arange(3)), TypeError, f"{name}: data has dtype int64, supported are float32 and float64"),
+        (
+            lambda: function(np.arange(3)),
+            TypeError,
+            f"{name}: data has dtype int64, supported are float32 and float64",
+        ),
         (lambda: function(np.ones(2, np.float16)), TypeError, f"{name}: data has dtype float16"),
         (lambda: function(np.ones(2, complex)), TypeError, f"{name}: data has dtype complex128"),
-        (lambda: function(np.ma.masked_array([1.0, 2.0], [0, 1])), TypeError, f"{name}: data must not be a masked array"),
+        (
+            lambda: function(np.ma.masked_array([1.0, 2.0], [0, 1])),
+            TypeError,
+            f"{name}: data must not be a masked array",
+        ),
         (lambda: function([[1.0], [1.0, 2.0]]), ValueError, f"{name}: data is ragged"),
     ]
 
@@ -111,20 +137,32 @@ def two_inputs(function):
     return [
         (lambda: function(x, mg.ones((4, 5))), ValueError, rf"{shapes} \(2, 3\) \(4, 5\)"),
         (lambda: function(x, mg.ones(2)), ValueError, rf"{shapes} \(2, 3\) \(2,\)"),
-        (lambda: function(x, mg.ones(3, np.float64)), TypeError, f"{name}: both operands must have one dtype, got float32 and"),
+        (
+            lambda: function(x, mg.ones(3, np.float64)),
+            TypeError,
+            f"{name}: both operands must have one dtype, got float32 and",
+        ),
         (lambda: function(x, None), TypeError, f"{name}: data must be numbers, got NoneType"),
         (lambda: function(None, x), TypeError, f"{name}: data must be numbers, got NoneType"),
         (lambda: function(x, 1j), TypeError, f"{name}: operands must be real, got complex"),
-        (lambda: function(x, np.arange(3)), TypeError, f"{name}: data has dtype int64, supported are float32 and float64"),
+        (
+            lambda: function(x, np.arange(3)),
+            TypeError,
+            f"{name}: data has dtype int64, supported are float32 and float64",
+        ),
     ]
 
 
 def unary(function, ref, samples, **options):
-    return Op(function.__name__, function, ref, samples, one_input(function), elementwise=True, **options)
+    return Op(
+        function.__name__, function, ref, samples, one_input(function), elementwise=True, **options
+    )
 
 
 def binary(function, ref, samples, **options):
-    return Op(function.__name__, function, ref, samples, two_inputs(function), elementwise=True, **options)
+    return Op(
+        function.__name__, function, ref, samples, two_inputs(function), elementwise=True, **options
+    )
 
 
 ROWS = [
@@ -143,21 +181,74 @@ ROWS = [
     binary(mg.sub, lambda a, b: a - b, pairs),
     binary(mg.mul, lambda a, b: a * b, pairs),
     binary(mg.div, lambda a, b: a / b, divisors),
-    binary(mg.pow, lambda a, b: a ** b, powers),
+    binary(mg.pow, lambda a, b: a**b, powers),
     binary(mg.maximum, ref_maximum, pairs_apart),
     binary(mg.minimum, ref_minimum, pairs_apart),
-    Op("pow[number]", lambda x, exponent: mg.pow(x, exponent), ref_pow, fixed_powers, [], elementwise=True),
-    Op("clip", mg.clip, ref_clip, clips, one_input(mg.clip)[:2] + [
-        (lambda: mg.clip(mg.ones(2)), ValueError, "clip: low and high must not both be None"),
-        (lambda: mg.clip(mg.ones(2), "0"), TypeError, "clip: low must be a number or None, got str"),
-        (lambda: mg.clip(mg.ones(2), high=mg.ones(2)), TypeError, "clip: high must be a number or None, got Tensor"),
-        (lambda: mg.clip(mg.ones(2), True), TypeError, "clip: low must be a number or None, got bool"),
-    ], elementwise=True),
-    Op("where", lambda a, b, condition: mg.where(condition, a, b), lambda a, b, condition: np.where(condition, a, b), wheres, [
-        (lambda: mg.where([1, 0], mg.ones(2), 0), TypeError, "where: condition must be an array of bool, got int64"),
-        (lambda: mg.where(mg.ones(2), mg.ones(2), 0), TypeError, "where: condition must be an array of bool, got float32"),
-        (lambda: mg.where([True, False], mg.ones(2), mg.ones(3)), ValueError, "where: .*broadcast"),
-        (lambda: mg.where([True, False], mg.ones(2), mg.ones(2, np.float64)), TypeError, "where: .*one dtype"),
-        (lambda: mg.where([True, False], None, mg.ones(2)), TypeError, "where: data must be numbers, got NoneType"),
-    ]),
+    Op(
+        "pow[number]",
+        lambda x, exponent: mg.pow(x, exponent),
+        ref_pow,
+        fixed_powers,
+        [],
+        elementwise=True,
+    ),
+    Op(
+        "clip",
+        mg.clip,
+        ref_clip,
+        clips,
+        one_input(mg.clip)[:2]
+        + [
+            (lambda: mg.clip(mg.ones(2)), ValueError, "clip: low and high must not both be None"),
+            (
+                lambda: mg.clip(mg.ones(2), "0"),
+                TypeError,
+                "clip: low must be a number or None, got str",
+            ),
+            (
+                lambda: mg.clip(mg.ones(2), high=mg.ones(2)),
+                TypeError,
+                "clip: high must be a number or None, got Tensor",
+            ),
+            (
+                lambda: mg.clip(mg.ones(2), True),
+                TypeError,
+                "clip: low must be a number or None, got bool",
+            ),
+        ],
+        elementwise=True,
+    ),
+    Op(
+        "where",
+        lambda a, b, condition: mg.where(condition, a, b),
+        lambda a, b, condition: np.where(condition, a, b),
+        wheres,
+        [
+            (
+                lambda: mg.where([1, 0], mg.ones(2), 0),
+                TypeError,
+                "where: condition must be an array of bool, got int64",
+            ),
+            (
+                lambda: mg.where(mg.ones(2), mg.ones(2), 0),
+                TypeError,
+                "where: condition must be an array of bool, got float32",
+            ),
+            (
+                lambda: mg.where([True, False], mg.ones(2), mg.ones(3)),
+                ValueError,
+                "where: .*broadcast",
+            ),
+            (
+                lambda: mg.where([True, False], mg.ones(2), mg.ones(2, np.float64)),
+                TypeError,
+                "where: .*one dtype",
+            ),
+            (
+                lambda: mg.where([True, False], None, mg.ones(2)),
+                TypeError,
+                "where: data must be numbers, got NoneType",
+            ),
+        ],
+    ),
 ]

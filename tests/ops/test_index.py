@@ -1,4 +1,6 @@
-"""Views, assignment, versions and the flow of gradients in minigrad/ops/index.pyx and shape.pyx: what the table cannot say."""
+"""Views, assignment, versions and the flow of gradients in minigrad/ops/index.pyx and shape.pyx:
+what the table cannot say."""
+
 import time
 
 import numpy as np
@@ -94,7 +96,8 @@ def test_read_only_memory_is_refused():
 
 
 def test_slices_of_a_sequence_cost_one_buffer():
-    """The gradients of x[t] meet in one buffer: the sum over 300 steps has the bits of one chain."""
+    """The gradients of x[t] meet in one buffer: the sum over 300 steps has the bits of one
+    chain."""
     x = leaf(300, 2)
     total = x[0]
     for t in range(1, 300):
@@ -105,12 +108,25 @@ def test_slices_of_a_sequence_cost_one_buffer():
 
 def test_methods():
     x = leaf(2, 3)
-    assert x.T.shape == x.transpose(1, 0).shape == x.transpose((1, 0)).shape == x.swapaxes(0, 1).shape == (3, 2)
-    assert x.reshape(3, 2).shape == x.reshape((3, -1)).shape == (3, 2) and x.reshape(6).shape == (6,)
+    assert (
+        x.T.shape
+        == x.transpose(1, 0).shape
+        == x.transpose((1, 0)).shape
+        == x.swapaxes(0, 1).shape
+        == (3, 2)
+    )
+    assert x.reshape(3, 2).shape == x.reshape((3, -1)).shape == (3, 2) and x.reshape(6).shape == (
+        6,
+    )
     assert [t.tolist() for t in x] == x.tolist() and len(x) == 2
     with pytest.raises(TypeError, match="0-d"):
         iter(mg.ones(()))
-    assert x[0, 1].shape == () and x[..., 0].shape == (2,) and x[None].shape == (1, 2, 3) and x[True].shape == (1, 2, 3)
+    assert (
+        x[0, 1].shape == ()
+        and x[..., 0].shape == (2,)
+        and x[None].shape == (1, 2, 3)
+        and x[True].shape == (1, 2, 3)
+    )
 
 
 def test_list_index_and_mask():
@@ -128,17 +144,28 @@ def test_assigning_a_part_of_the_tensor_itself():
 
 
 @pytest.mark.parametrize("tracked", [False, True])
-@pytest.mark.parametrize("index", [np.ones(4, bool), np.array([True, True, True, False]), [0, 1, 2, 3], [3, 1], slice(None),
-                                   (Ellipsis, np.ones(4, bool))], ids=str)
+@pytest.mark.parametrize(
+    "index",
+    [
+        np.ones(4, bool),
+        np.array([True, True, True, False]),
+        [0, 1, 2, 3],
+        [3, 1],
+        slice(None),
+        (Ellipsis, np.ones(4, bool)),
+    ],
+    ids=str,
+)
 def test_assigning_a_view_of_the_memory_that_is_changed(index, tracked):
-    """The values are those from before, also where NumPy itself reads what it has just written: a mask."""
+    """The values are those from before, also where NumPy itself reads what it has just written: a
+    mask."""
     start, dy = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.5, -1.0, 2.0, 7.0])
     w = mg.Tensor(start, requires_grad=tracked)
     x = w * 1.0
     places = np.arange(4)[index]
-    x[index] = x[::-1][:len(places)]
+    x[index] = x[::-1][: len(places)]
     source = np.arange(4)
-    source[places] = np.arange(4)[::-1][:len(places)]
+    source[places] = np.arange(4)[::-1][: len(places)]
     assert x.tolist() == start[source].tolist()
     if tracked:
         x.backward(dy)
@@ -157,10 +184,20 @@ def test_a_stale_view_is_refused_before_anything_changes():
     assert np.array_equal(out.numpy(), before)
 
 
-@pytest.mark.parametrize("index, value", [
-    (0, np.ones(2)), (3, 1.0), ([0, 3], 1.0), (slice(None), np.ones((1, 3))), (0, "x"), (0, mg.ones(())), ("a", 1.0),
-    (mg.ones(1), 1.0),
-], ids=str)
+@pytest.mark.parametrize(
+    "index, value",
+    [
+        (0, np.ones(2)),
+        (3, 1.0),
+        ([0, 3], 1.0),
+        (slice(None), np.ones((1, 3))),
+        (0, "x"),
+        (0, mg.ones(())),
+        ("a", 1.0),
+        (mg.ones(1), 1.0),
+    ],
+    ids=str,
+)
 def test_a_refused_assignment_changes_nothing(index, value):
     x = leaf(3)
     out = x * 1.0
@@ -174,7 +211,8 @@ def test_a_refused_assignment_changes_nothing(index, value):
 
 
 def test_views_of_a_constant_stay_usable_when_it_is_assigned_to():
-    """Nothing of that is on the tape; once something is, the views know of it, and views of these."""
+    """Nothing of that is on the tape; once something is, the views know of it, and views of
+    these."""
     buffer = mg.zeros((2, 3), np.float64)
     first, row = buffer[0], buffer[1]
     row[...] = 2.0
@@ -192,7 +230,9 @@ def test_views_of_a_constant_stay_usable_when_it_is_assigned_to():
 
 
 def test_assignment_leaves_the_gradients_that_others_see_alone():
-    """retain_grad, hooks, and grad() for a tensor in the middle see the whole gradient, not one with a hole."""
+    """retain_grad, hooks, and grad() for a tensor in the middle see the whole gradient, not one
+    with a hole."""
+
     def made():
         x = leaf(3)
         out = x * 1.0
@@ -230,22 +270,46 @@ def test_the_index_may_be_changed_after_its_use():
 
 
 def random_index(rng, shape):
-    """An index as users write them, mostly a valid one: a part for some of the dimensions, masks and arrays that fit together."""
+    """An index as users write them, mostly a valid one: a part for some of the dimensions, masks
+    and arrays that fit together."""
     parts, axis = [], 0
     length = int(rng.integers(0, 4))
     while axis < len(shape) and rng.random() < 0.85:
-        n, kind = shape[axis], rng.choice(["int", "slice", "slice", "None", "array", "list", "column", "mask", "mask2", "scalar"])
+        n, kind = (
+            shape[axis],
+            rng.choice(
+                [
+                    "int",
+                    "slice",
+                    "slice",
+                    "None",
+                    "array",
+                    "list",
+                    "column",
+                    "mask",
+                    "mask2",
+                    "scalar",
+                ]
+            ),
+        )
         low, high = (-n, n) if n and rng.random() < 0.97 else (-n - 1, n + 1)
         axis += kind != "None"
         if kind == "int":
             parts.append(int(rng.integers(low, high)))
         elif kind == "slice":
-            parts.append(slice(*(None if rng.random() < 0.4 else int(rng.integers(-n - 2, n + 3)) for _ in range(2)),
-                               rng.choice([None, 1, 2, -1, -2])))
+            parts.append(
+                slice(
+                    *(
+                        None if rng.random() < 0.4 else int(rng.integers(-n - 2, n + 3))
+                        for _ in range(2)
+                    ),
+                    rng.choice([None, 1, 2, -1, -2]),
+                )
+            )
         elif kind == "None":
             parts.append(None)
         elif kind == "mask2" and axis < len(shape):
-            parts.append(rng.random(shape[axis - 1:axis + 1]) < 0.5)
+            parts.append(rng.random(shape[axis - 1 : axis + 1]) < 0.5)
             axis += 1
         elif kind.startswith("mask"):
             parts.append(rng.random(n) < 0.5)
@@ -266,7 +330,10 @@ def test_random_indices_agree_with_numpy(seed):
     rng = np.random.default_rng(seed)
     worked = 0
     for _ in range(400):
-        shape = tuple(rng.choice([0, 1, 2, 3, 5], p=[0.05, 0.15, 0.3, 0.3, 0.2]) for _ in range(rng.integers(0, 5)))
+        shape = tuple(
+            rng.choice([0, 1, 2, 3, 5], p=[0.05, 0.15, 0.3, 0.3, 0.2])
+            for _ in range(rng.integers(0, 5))
+        )
         shape = tuple(map(int, shape))
         array, index = rng.normal(size=shape), random_index(rng, shape)
         x = mg.Tensor(array, requires_grad=True)
@@ -281,7 +348,9 @@ def test_random_indices_agree_with_numpy(seed):
         worked += 1
         y = x[index]
         assert y.shape == expected.shape and np.array_equal(y.numpy(), expected), index
-        assert expected.ndim == 0 or np.shares_memory(y.numpy(), x.numpy()) == np.shares_memory(expected, array), index
+        assert expected.ndim == 0 or np.shares_memory(y.numpy(), x.numpy()) == np.shares_memory(
+            expected, array
+        ), index
         v = rng.normal(size=expected.shape)
         (dx,) = mg.grad(y, x, v)
         wanted = np.zeros(shape)
@@ -298,7 +367,9 @@ def test_random_indices_agree_with_numpy(seed):
         holes = v.copy()
         holes[index] = 0
         assert np.array_equal(dx.numpy(), holes), index
-        assert np.array_equal(np.sort(dvalue.numpy()[dvalue.numpy() != 0]), np.sort(v[holes != v])), index
+        assert np.array_equal(
+            np.sort(dvalue.numpy()[dvalue.numpy() != 0]), np.sort(v[holes != v])
+        ), index
     assert worked > 200
 
 
@@ -316,7 +387,8 @@ def test_the_parts_of_a_sequence_cost_linear_time():
 
 
 def test_the_parts_of_a_joined_tensor_get_their_parts_of_the_gradient():
-    """The rules hand on views of the gradient; a hook gets a copy, so it cannot change the caller's."""
+    """The rules hand on views of the gradient; a hook gets a copy, so it cannot change the
+    caller's."""
     parts = [leaf(2, 3) for _ in range(3)]
     for joined, axis in ((mg.stack, 0), (mg.stack, 1), (mg.concatenate, 0), (mg.concatenate, 1)):
         inputs = [part * 1.0 for part in parts]
@@ -336,8 +408,19 @@ def test_the_parts_of_a_joined_tensor_get_their_parts_of_the_gradient():
 
 def test_views_share_memory_and_know_of_changes():
     x = mg.zeros((2, 3, 1), np.float64)
-    views = [x.reshape(3, 2), x.transpose(2, 0, 1), x.T, x.swapaxes(0, 1), x.squeeze(), x.unsqueeze(0),
-             mg.broadcast_to(x, (4, 2, 3, 1)), x.flip(), *x.split(3, axis=1), x[0], x[..., 0]]
+    views = [
+        x.reshape(3, 2),
+        x.transpose(2, 0, 1),
+        x.T,
+        x.swapaxes(0, 1),
+        x.squeeze(),
+        x.unsqueeze(0),
+        mg.broadcast_to(x, (4, 2, 3, 1)),
+        x.flip(),
+        *x.split(3, axis=1),
+        x[0],
+        x[..., 0],
+    ]
     w = leaf(1)
     products = [view * w for view in views]
     assert all(np.shares_memory(view.numpy(), x.numpy()) for view in views)
@@ -351,7 +434,9 @@ def test_views_share_memory_and_know_of_changes():
 
 def test_astype_rounds_and_overflows_without_a_word():
     x = mg.Tensor(np.array([1 / 3, 1e300, np.nan]))
-    assert np.array_equal(x.astype(np.float32).numpy(), np.array([1 / 3, np.inf, np.nan], np.float32), equal_nan=True)
+    assert np.array_equal(
+        x.astype(np.float32).numpy(), np.array([1 / 3, np.inf, np.nan], np.float32), equal_nan=True
+    )
     assert x.astype(np.float64) is x
 
 

@@ -1,4 +1,6 @@
-"""Losses where the table of ops does not reach: their identities, extreme arguments, nothing to average, targets in memory."""
+"""Losses where the table of ops does not reach: their identities, extreme arguments, nothing to
+average, targets in memory."""
+
 import warnings
 
 import numpy as np
@@ -14,16 +16,25 @@ def leaf(values):
 
 
 def test_cross_entropy_is_nll_of_log_softmax():
-    x, target, weight = rng.normal(size=(4, 3, 6)), rng.integers(0, 6, (4, 3)), rng.uniform(0.5, 2, 6)
+    x, target, weight = (
+        rng.normal(size=(4, 3, 6)),
+        rng.integers(0, 6, (4, 3)),
+        rng.uniform(0.5, 2, 6),
+    )
     target[1, 1] = 42
     for reduction in ("mean", "sum", "none"):
         for w in (None, weight):
             options = {"weight": w, "ignore_index": 42, "reduction": reduction}
             one, other = leaf(x), leaf(x)
-            y, z = mg.cross_entropy(one, target, **options), mg.nll(mg.log_softmax(other), target, **options)
+            y, z = (
+                mg.cross_entropy(one, target, **options),
+                mg.nll(mg.log_softmax(other), target, **options),
+            )
             np.testing.assert_allclose(y, z, rtol=1e-14, atol=1e-15)
             v = rng.normal(size=y.shape)
-            np.testing.assert_allclose(mg.grad(y, one, v)[0], mg.grad(z, other, v)[0], rtol=1e-13, atol=1e-15)
+            np.testing.assert_allclose(
+                mg.grad(y, one, v)[0], mg.grad(z, other, v)[0], rtol=1e-13, atol=1e-15
+            )
 
 
 def test_ignored_targets_have_no_loss_and_no_gradient_whatever_their_logits():
@@ -35,16 +46,23 @@ def test_ignored_targets_have_no_loss_and_no_gradient_whatever_their_logits():
         (dx,) = mg.grad(losses, x, np.ones(3), create_graph=create_graph, retain_graph=True)
         assert dx.tolist()[1] == [0, 0] and np.isfinite(dx.numpy()).all()
     assert mg.nll(x, target, reduction="none").tolist()[1] == 0
-    np.testing.assert_allclose(mg.cross_entropy(x, target).item(), losses.numpy().sum() / 2, rtol=1e-15)
+    np.testing.assert_allclose(
+        mg.cross_entropy(x, target).item(), losses.numpy().sum() / 2, rtol=1e-15
+    )
 
 
 def test_ignore_index_may_be_a_class():
     x = rng.normal(size=(3, 4))
     y = mg.cross_entropy(mg.Tensor(x), [0, 2, 3], ignore_index=0)
-    np.testing.assert_allclose(y.item(), mg.cross_entropy(mg.Tensor(x[1:]), [2, 3]).item(), rtol=1e-14)
+    np.testing.assert_allclose(
+        y.item(), mg.cross_entropy(mg.Tensor(x[1:]), [2, 3]).item(), rtol=1e-14
+    )
 
 
-@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64, ">i4"])
+@pytest.mark.parametrize(
+    "kind",
+    [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64, ">i4"],
+)
 def test_targets_of_every_int_type(kind):
     x = leaf(rng.normal(size=(5, 3)))
     plain = np.array([0, 2, 1, 2, 0])
@@ -78,7 +96,9 @@ def test_mean_of_nothing_is_nan_and_its_sum_zero():
             assert np.isnan(op(mg.ones((2, 3)), [-100, -100]).item())
             assert np.isnan(op(mg.ones((1, 3)), [0], weight=[0.0, 1.0, 1.0]).item())
         for op in (mg.mse, mg.huber, mg.binary_cross_entropy_with_logits):
-            assert np.isnan(op(empty, empty).item()) and op(empty, empty, reduction="sum").item() == 0
+            assert (
+                np.isnan(op(empty, empty).item()) and op(empty, empty, reduction="sum").item() == 0
+            )
 
 
 def test_cross_entropy_of_extreme_logits():
@@ -92,17 +112,29 @@ def test_binary_cross_entropy_keeps_the_digits_of_small_losses():
     """-log sigmoid(x) is e^-x for large x: softplus(x) - x would be 0 from x = 37 on."""
     x = leaf([50.0, -50.0, 700.0, -1000.0, 1000.0])
     y = mg.binary_cross_entropy_with_logits(x, [1.0, 0.0, 1.0, 1.0, 0.0], reduction="none")
-    np.testing.assert_allclose(y, [np.exp(-50.0), np.exp(-50.0), np.exp(-700.0), 1000, 1000], rtol=1e-14)
-    np.testing.assert_allclose(mg.grad(y, x, np.ones(5))[0], [-np.exp(-50.0), np.exp(-50.0), -np.exp(-700.0), -1, 1], rtol=1e-14)
+    np.testing.assert_allclose(
+        y, [np.exp(-50.0), np.exp(-50.0), np.exp(-700.0), 1000, 1000], rtol=1e-14
+    )
+    np.testing.assert_allclose(
+        mg.grad(y, x, np.ones(5))[0],
+        [-np.exp(-50.0), np.exp(-50.0), -np.exp(-700.0), -1, 1],
+        rtol=1e-14,
+    )
 
 
 def test_huber_meets_mse_and_absolute_error():
     x, t = rng.normal(size=50), rng.normal(size=50)
-    np.testing.assert_allclose(mg.huber(mg.Tensor(x), t, delta=100).item(), mg.mse(mg.Tensor(x), t).item() / 2, rtol=1e-14)
-    np.testing.assert_allclose(mg.huber(mg.Tensor(x), t, delta=1e-9).item() / 1e-9, abs(x - t).mean(), rtol=1e-8)
+    np.testing.assert_allclose(
+        mg.huber(mg.Tensor(x), t, delta=100).item(), mg.mse(mg.Tensor(x), t).item() / 2, rtol=1e-14
+    )
+    np.testing.assert_allclose(
+        mg.huber(mg.Tensor(x), t, delta=1e-9).item() / 1e-9, abs(x - t).mean(), rtol=1e-8
+    )
     d = leaf([-2.0, -1.0, 1.0, 2.0, np.inf, -np.inf])
     y = mg.huber(d, np.zeros(6), reduction="none")
-    assert y.tolist() == [1.5, 0.5, 0.5, 1.5, np.inf, np.inf] and mg.grad(y, d, np.ones(6))[0].tolist() == [-1, -1, 1, 1, 1, -1]
+    assert y.tolist() == [1.5, 0.5, 0.5, 1.5, np.inf, np.inf] and mg.grad(y, d, np.ones(6))[
+        0
+    ].tolist() == [-1, -1, 1, 1, 1, -1]
 
 
 def test_the_gradient_reaches_the_targets_of_numbers():

@@ -1,5 +1,6 @@
-"""NaN, ties and bounds, op by op: the rule of docs/autograd.md, which is PyTorch's; forward, first and second order, on every
-instruction set, in every layout that takes another path."""
+"""NaN, ties and bounds, op by op: the rule of docs/autograd.md, which is PyTorch's; forward, first
+and second order, on every instruction set, in every layout that takes another path."""
+
 import warnings
 
 import numpy as np
@@ -10,7 +11,19 @@ from minigrad.core import kernels
 
 inf, nan = np.inf, np.nan
 
-PAIRS = [(nan, 1), (1, nan), (nan, nan), (2, 2), (2, 1), (1, 2), (inf, inf), (-inf, -inf), (0.0, -0.0), (inf, nan), (-inf, inf)]
+PAIRS = [
+    (nan, 1),
+    (1, nan),
+    (nan, nan),
+    (2, 2),
+    (2, 1),
+    (1, 2),
+    (inf, inf),
+    (-inf, -inf),
+    (0.0, -0.0),
+    (inf, nan),
+    (-inf, inf),
+]
 A, B = (np.array(side, float) for side in zip(*PAIRS, strict=True))
 # da and db of maximum for dz = 1
 MAX_A = [1, 1, 1, 0.5, 1, 0, 0.5, 0.5, 0.5, 1, 0]
@@ -23,9 +36,21 @@ POINTS = [nan, -inf, -2.0, -1.0, -0.0, 0.0, 0.5, 1.0, 2.0, inf]
 ONE = {
     "relu": (mg.relu, [nan, 0, 0, 0, -0.0, 0, 0.5, 1, 2, inf], [1, 0, 0, 0, 0, 0, 1, 1, 1, 1]),
     "abs": (mg.abs, [nan, inf, 2, 1, 0, 0, 0.5, 1, 2, inf], [0, -1, -1, -1, 0, 0, 1, 1, 1, 1]),
-    "clip": (lambda x: mg.clip(x, -1, 1), [nan, -1, -1, -1, 0, 0, 0.5, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1, 1, 0, 0]),
-    "clip low": (lambda x: mg.clip(x, 0), [nan, 0, 0, 0, 0, 0, 0.5, 1, 2, inf], [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]),
-    "clip high": (lambda x: mg.clip(x, high=0), [nan, -inf, -2, -1, 0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1, 0, 0, 0, 0]),
+    "clip": (
+        lambda x: mg.clip(x, -1, 1),
+        [nan, -1, -1, -1, 0, 0, 0.5, 1, 1, 1],
+        [0, 0, 0, 1, 1, 1, 1, 1, 0, 0],
+    ),
+    "clip low": (
+        lambda x: mg.clip(x, 0),
+        [nan, 0, 0, 0, 0, 0, 0.5, 1, 2, inf],
+        [0, 0, 0, 0, 1, 1, 1, 1, 1, 1],
+    ),
+    "clip high": (
+        lambda x: mg.clip(x, high=0),
+        [nan, -inf, -2, -1, 0, 0, 0, 0, 0, 0],
+        [0, 1, 1, 1, 1, 1, 0, 0, 0, 0],
+    ),
     "clip low above high": (lambda x: mg.clip(x, 1, -1), [nan] + [-1] * 9, [0] * 10),
     "clip low NaN": (lambda x: mg.clip(x, nan, 1), [nan] * 10, [0] * 10),
     "clip high NaN": (lambda x: mg.clip(x, -1, nan), [nan] * 10, [0] * 10),
@@ -34,7 +59,9 @@ ONE = {
 }
 each_isa = pytest.mark.parametrize("isa", kernels.isas_built())
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-each_order = pytest.mark.parametrize("create_graph", [False, True], ids=["first", "to be differentiated"])
+each_order = pytest.mark.parametrize(
+    "create_graph", [False, True], ids=["first", "to be differentiated"]
+)
 
 
 @pytest.fixture
@@ -49,7 +76,8 @@ def on_isa(isa):
 
 
 def layouts(array, dtype):
-    """Short enough for a tail, long enough for whole vectors, and with strides: (tensor, what takes the result back)."""
+    """Short enough for a tail, long enough for whole vectors, and with strides: (tensor, what takes
+    the result back)."""
     array = array.astype(dtype)
     n = len(array)
     gaps = np.zeros(2 * n, dtype)
@@ -75,14 +103,18 @@ def test_one_variable(name, create_graph, dtype, on_isa):
             dy = np.full(x.shape, 3, dtype)
             y = fn(x)
             same(back(y.numpy()), value)
-            dx, = mg.grad(y, x, dy, create_graph=create_graph)
+            (dx,) = mg.grad(y, x, dy, create_graph=create_graph)
             same(back(dx.numpy()), 3 * np.array(slope))
 
 
 @each_isa
 @each_dtype
 @each_order
-@pytest.mark.parametrize("fn, of_a, of_b", [(mg.maximum, MAX_A, MAX_B), (mg.minimum, MIN_A, MIN_B)], ids=["maximum", "minimum"])
+@pytest.mark.parametrize(
+    "fn, of_a, of_b",
+    [(mg.maximum, MAX_A, MAX_B), (mg.minimum, MIN_A, MIN_B)],
+    ids=["maximum", "minimum"],
+)
 def test_two_variables(fn, of_a, of_b, create_graph, dtype, on_isa):
     reference = np.maximum if fn is mg.maximum else np.minimum
     for (a, back), (b, _) in zip(layouts(A, dtype), layouts(B, dtype), strict=True):
@@ -103,7 +135,10 @@ def test_no_gradient_leaks_where_it_is_infinite():
 
 def test_ties_of_broadcast_operands():
     a = mg.Tensor([[1.0, 2.0], [3.0, 1.0]], requires_grad=True)
-    for fn, da, db in ((mg.maximum, [[0.5, 1], [1, 0.5]], 1.0), (mg.minimum, [[0.5, 0], [0, 0.5]], 3.0)):
+    for fn, da, db in (
+        (mg.maximum, [[0.5, 1], [1, 0.5]], 1.0),
+        (mg.minimum, [[0.5, 0], [0, 0.5]], 3.0),
+    ):
         b = mg.Tensor(1.0, requires_grad=True)
         found = mg.grad(fn(a, b), [a, b], np.ones((2, 2), np.float32))
         assert found[0].tolist() == da and found[1].item() == db
@@ -114,14 +149,21 @@ def test_ties_of_broadcast_operands():
 @pytest.mark.parametrize("op, sign", [(mg.max, 1), (mg.min, -1)], ids=["max", "min"])
 def test_reductions_share_among_ties_and_among_nans(op, sign):
     """Ties as torch.amax does it, whatever the axis; NaNs as torch.max() does it."""
-    x = mg.Tensor(sign * np.array([[1.0, 5, 5, 2], [nan, 7, nan, 1], [inf, inf, inf, 0], [0.0, -0.0, 0.0, -sign * sign]]),
-                  requires_grad=True)
-    expected = np.array([[0, 0.5, 0.5, 0], [0.5, 0, 0.5, 0], [1 / 3, 1 / 3, 1 / 3, 0], [1 / 3, 1 / 3, 1 / 3, 0]])
+    x = mg.Tensor(
+        sign
+        * np.array(
+            [[1.0, 5, 5, 2], [nan, 7, nan, 1], [inf, inf, inf, 0], [0.0, -0.0, 0.0, -sign * sign]]
+        ),
+        requires_grad=True,
+    )
+    expected = np.array(
+        [[0, 0.5, 0.5, 0], [0.5, 0, 0.5, 0], [1 / 3, 1 / 3, 1 / 3, 0], [1 / 3, 1 / 3, 1 / 3, 0]]
+    )
     dy = np.array([2.0, 4.0, 3.0, 6.0])
     for create_graph in (False, True):
-        dx, = mg.grad(op(x, axis=1), x, dy, create_graph=create_graph)
+        (dx,) = mg.grad(op(x, axis=1), x, dy, create_graph=create_graph)
         np.testing.assert_allclose(dx, dy[:, None] * expected, rtol=1e-15)
-    dx, = mg.grad(op(x), x)
+    (dx,) = mg.grad(op(x), x)
     np.testing.assert_allclose(dx, [[0] * 4, [0.5, 0, 0.5, 0], [0] * 4, [0] * 4])
 
 
@@ -130,10 +172,13 @@ def test_second_order_at_ties_and_kinks():
     for fn, _, slope in (ONE["relu"], ONE["abs"], ONE["clip"], ONE["clip low"]):
         points = [p for p in POINTS if abs(p) < inf]
         x = mg.Tensor(points, dtype=np.float64, requires_grad=True)
-        dx, = mg.grad(fn(x) ** 2, x, np.ones(len(points)), create_graph=True)
+        (dx,) = mg.grad(fn(x) ** 2, x, np.ones(len(points)), create_graph=True)
         kept = np.array([s for s, p in zip(slope, POINTS, strict=True) if abs(p) < inf])
-        same(mg.grad(dx, x, np.ones(len(points)))[0].numpy(), 2.0 * kept ** 2)
-    a, b = (mg.Tensor(v, dtype=np.float64, requires_grad=True) for v in ([1.0, 2.0, 3.0], [1.0, 3.0, 2.0]))
+        same(mg.grad(dx, x, np.ones(len(points)))[0].numpy(), 2.0 * kept**2)
+    a, b = (
+        mg.Tensor(v, dtype=np.float64, requires_grad=True)
+        for v in ([1.0, 2.0, 3.0], [1.0, 3.0, 2.0])
+    )
     da, db = mg.grad(mg.maximum(a, b) ** 2, [a, b], np.ones(3), create_graph=True)
     of_a, of_b = mg.grad([da, db], [a, b], [np.ones(3), np.ones(3)])
     assert of_a.tolist() == [1, 0, 2] and of_b.tolist() == [1, 2, 0]
@@ -149,15 +194,28 @@ def test_pytorch_agrees():
         dz = np.arange(1.0, len(A) + 1)
         z, y = ours(a, b), theirs(p, q)
         same(z.numpy(), y.detach().numpy())
-        for found, expected in zip(mg.grad(z, [a, b], dz), torch.autograd.grad(y, [p, q], torch.tensor(dz)), strict=True):
+        for found, expected in zip(
+            mg.grad(z, [a, b], dz), torch.autograd.grad(y, [p, q], torch.tensor(dz)), strict=True
+        ):
             same(found.numpy(), expected.numpy())
-    singles = {"relu": torch.relu, "abs": torch.abs, "clip": lambda x: torch.clamp(x, -1, 1), "clip low": lambda x: torch.clamp(x, 0),
-               "clip high": lambda x: torch.clamp(x, max=0), "clip low above high": lambda x: torch.clamp(x, 1, -1),
-               "clip low NaN": lambda x: torch.clamp(x, nan, 1), "clip high NaN": lambda x: torch.clamp(x, -1, nan),
-               "clip infinite": lambda x: torch.clamp(x, -inf, inf), "clip to one": lambda x: torch.clamp(x, 0.5, 0.5)}
+    singles = {
+        "relu": torch.relu,
+        "abs": torch.abs,
+        "clip": lambda x: torch.clamp(x, -1, 1),
+        "clip low": lambda x: torch.clamp(x, 0),
+        "clip high": lambda x: torch.clamp(x, max=0),
+        "clip low above high": lambda x: torch.clamp(x, 1, -1),
+        "clip low NaN": lambda x: torch.clamp(x, nan, 1),
+        "clip high NaN": lambda x: torch.clamp(x, -1, nan),
+        "clip infinite": lambda x: torch.clamp(x, -inf, inf),
+        "clip to one": lambda x: torch.clamp(x, 0.5, 0.5),
+    }
     assert set(singles) == set(ONE)
     for name, theirs in singles.items():
-        x, p = mg.Tensor(np.array(POINTS), requires_grad=True), torch.tensor(POINTS, dtype=torch.float64, requires_grad=True)
+        x, p = (
+            mg.Tensor(np.array(POINTS), requires_grad=True),
+            torch.tensor(POINTS, dtype=torch.float64, requires_grad=True),
+        )
         y, z = ONE[name][0](x), theirs(p)
         same(y.numpy(), z.detach().numpy())
         dy = np.arange(1.0, len(POINTS) + 1)
@@ -169,10 +227,23 @@ def test_pytorch_agrees():
 def test_a_bound_beyond_float32_is_infinite(bound):
     x = mg.Tensor([-3e38, 2.0, 3e38, inf], requires_grad=True)
     y = mg.clip(x, -bound, bound)
-    assert y.tolist() == x.tolist() and mg.grad(y, x, np.ones(4, np.float32))[0].tolist() == [1, 1, 1, 1]
+    assert y.tolist() == x.tolist() and mg.grad(y, x, np.ones(4, np.float32))[0].tolist() == [
+        1,
+        1,
+        1,
+        1,
+    ]
     y = mg.clip(x, bound)
-    assert y.tolist() == [inf] * 4 and mg.grad(y, x, np.ones(4, np.float32))[0].tolist() == [0, 0, 0, 1]
-    with pytest.raises(ValueError, match="clip: high must be a number within the range of float64, got an int of 1329 bits"):
+    assert y.tolist() == [inf] * 4 and mg.grad(y, x, np.ones(4, np.float32))[0].tolist() == [
+        0,
+        0,
+        0,
+        1,
+    ]
+    with pytest.raises(
+        ValueError,
+        match="clip: high must be a number within the range of float64, got an int of 1329 bits",
+    ):
         mg.clip(x, 0, 10**400)
 
 

@@ -1,4 +1,6 @@
-"""Matrix products: exact for whole numbers, within 8 u |A||B|, the same bits for every layout, packed or not."""
+"""Matrix products: exact for whole numbers, within 8 u |A||B|, the same bits for every layout,
+packed or not."""
+
 import itertools
 
 import numpy as np
@@ -34,7 +36,11 @@ def test_error_layouts_packing_and_rows(dtype):
         a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
         first = mg.matmul(mg.Tensor(a), mg.Tensor(b)).numpy()
         exact = a.astype(np.longdouble) @ b.astype(np.longdouble)
-        assert (np.abs(first - exact) <= 4 * np.finfo(dtype).eps * (np.abs(a) @ np.abs(b))).all(), (m, n, k)
+        assert (np.abs(first - exact) <= 4 * np.finfo(dtype).eps * (np.abs(a) @ np.abs(b))).all(), (
+            m,
+            n,
+            k,
+        )
         for left, right in itertools.product(laid_out(a), laid_out(b)):
             other = mg.matmul(mg.Tensor(left, copy=False), mg.Tensor(right, copy=False)).numpy()
             assert np.array_equal(first, other), (m, n, k)

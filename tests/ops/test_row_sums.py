@@ -22,7 +22,8 @@ def random(shape, dtype, seed=0):
 
 
 def ulps(found, columns):
-    """The largest distance of found (k,) from the exact sums of columns (n, k), in ulps of these."""
+    """The largest distance of found (k,) from the exact sums of columns (n, k), in ulps of
+    these."""
     exact = np.array([math.fsum(column) for column in columns.astype(np.float64).T.tolist()])
     found = np.asarray(found).reshape(-1)
     assert found.shape == exact.shape
@@ -82,7 +83,8 @@ def test_the_bias_of_a_linear_layer_over_time_and_batch(dtype):
 
 @both_types
 def test_rows_in_several_ops_and_other_contributions(dtype):
-    """The sum goes on from op to op: the later op comes first. A contribution that is no sum is added to it."""
+    """The sum goes on from op to op: the later op comes first. A contribution that is no sum is
+    added to it."""
     x, first = random((5000, 9), dtype), random(9, dtype)
     b, zeros = mg.zeros(9, dtype, requires_grad=True), mg.zeros((5000, 9), dtype)
 
@@ -195,7 +197,8 @@ LAYERS = {
 @both_types
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_bias_of_a_long_sequence(name, dtype):
-    """With W = 1 the gradient of x is that of the gates, element by element, so the gradient of b is the sum of its rows."""
+    """With W = 1 the gradient of x is that of the gates, element by element, so the gradient of b
+    is the sum of its rows."""
     layer = LAYERS[name](dtype=dtype)
     cell = layer.cells[0]
     weights = dict(cell.named_parameters())
@@ -322,7 +325,8 @@ def test_a_sum_of_each_length(dtype):
 
 @both_types
 def test_the_variance_of_a_series_far_from_zero(dtype):
-    """Exact in rational numbers; the first mean alone would be off by more than the spread of float32 numbers near 1e6."""
+    """Exact in rational numbers; the first mean alone would be off by more than the spread of
+    float32 numbers near 1e6."""
     from fractions import Fraction
 
     x = (10**6 + np.random.default_rng(0).integers(-30, 30, 3000) / 16).astype(dtype)

@@ -1,5 +1,7 @@
-"""Optimisers at the ends of their options: averages that must be exact there, momentum that begins late, eps and lr of 0; and steps
-that are interrupted, out of memory, or given memory that is used twice."""
+"""Optimisers at the ends of their options: averages that must be exact there, momentum that begins
+late, eps and lr of 0; and steps that are interrupted, out of memory, or given memory that is used
+twice."""
+
 import itertools
 import json
 import subprocess
@@ -19,7 +21,11 @@ each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 def run(make, gradients, start=None, dtype=np.float32):
     """The parameter and its state after these gradients (None: no gradient in that step)."""
-    p = mg.Tensor(np.zeros(np.shape(gradients[-1])) if start is None else start, dtype=dtype, requires_grad=True)
+    p = mg.Tensor(
+        np.zeros(np.shape(gradients[-1])) if start is None else start,
+        dtype=dtype,
+        requires_grad=True,
+    )
     optimizer = make([p])
     for g in gradients:
         p.grad = None if g is None else mg.Tensor(np.asarray(g, dtype))
@@ -28,6 +34,7 @@ def run(make, gradients, start=None, dtype=np.float32):
 
 
 # ---------------------------------------------------------------- averages
+
 
 @each_dtype
 def test_beta_0_keeps_the_last_gradient_alone(dtype):
@@ -38,29 +45,42 @@ def test_beta_0_keeps_the_last_gradient_alone(dtype):
         gradients = [np.full(37, before, dtype), last]
         with np.errstate(over="ignore"):
             square = last * last
-        for make in (lambda p: optim.Adam(p, betas=(0, 0)), lambda p: optim.AdamW(p, betas=(0, 0)),
-                     lambda p: optim.RMSprop(p, alpha=0, centered=True)):
+        for make in (
+            lambda p: optim.Adam(p, betas=(0, 0)),
+            lambda p: optim.AdamW(p, betas=(0, 0)),
+            lambda p: optim.RMSprop(p, alpha=0, centered=True),
+        ):
             _, state = run(make, gradients, dtype=dtype)
-            assert state["m"].tobytes() == last.tobytes() and state["v"].tobytes() == square.tobytes()
+            assert (
+                state["m"].tobytes() == last.tobytes() and state["v"].tobytes() == square.tobytes()
+            )
 
 
 def test_centered_rmsprop_with_alpha_0_has_no_variance():
     """v - m^2 is 0, not what g^2 lost when it was rounded: the step is lr g / eps."""
     g = np.random.default_rng(1).normal(size=100).astype(np.float32)
     p, _ = run(lambda p: optim.RMSprop(p, lr=1e-3, alpha=0, centered=True, eps=1.0), [g * 3, g])
-    expected = -np.float32(1e-3) * (g * 3).astype(np.float64) - np.float32(1e-3) * g.astype(np.float64)
+    expected = -np.float32(1e-3) * (g * 3).astype(np.float64) - np.float32(1e-3) * g.astype(
+        np.float64
+    )
     np.testing.assert_allclose(p, expected, rtol=1e-6)
 
 
 @each_dtype
-@pytest.mark.parametrize("beta", [0.0, 1e-12, 0.1, 0.3, 0.4999, 0.5, 0.7, 0.9, 0.99, 0.999, 0.99999, 1 - 1e-7, 1 - 1e-10])
+@pytest.mark.parametrize(
+    "beta", [0.0, 1e-12, 0.1, 0.3, 0.4999, 0.5, 0.7, 0.9, 0.99, 0.999, 0.99999, 1 - 1e-7, 1 - 1e-10]
+)
 def test_averages_against_fractions(dtype, beta):
-    """One step from any kept value: within 2 ulps of the larger of the two parts of the exact beta kept + (1 - beta) x. A beta
-    near 1 counts with all digits of 1 - beta, which float32 could not hold in beta itself."""
+    """One step from any kept value: within 2 ulps of the larger of the two parts of the exact beta
+    kept + (1 - beta) x. A beta near 1 counts with all digits of 1 - beta, which float32 could not
+    hold in beta itself."""
     rng = np.random.default_rng(2)
     for scale in (1.0, 1e4, 1e-4):
         g0, g1 = rng.normal(size=40).astype(dtype), (scale * rng.normal(size=40)).astype(dtype)
-        for make in (lambda p: optim.Adam(p, betas=(beta, beta)), lambda p: optim.RMSprop(p, alpha=beta, centered=True)):
+        for make in (
+            lambda p: optim.Adam(p, betas=(beta, beta)),
+            lambda p: optim.RMSprop(p, alpha=beta, centered=True),
+        ):
             p = mg.Tensor(np.zeros(40, dtype), requires_grad=True)
             optimizer = make([p])
             optimizer.state[p]["m"], optimizer.state[p]["v"] = g0.copy(), g0 * g0
@@ -70,7 +90,9 @@ def test_averages_against_fractions(dtype, beta):
             for name, kept, x in (("m", g0, g1), ("v", g0 * g0, g1 * g1)):
                 for found, k, v in zip(optimizer.state[p][name], kept, x, strict=True):
                     parts = exact_beta * Fraction(float(k)), (1 - exact_beta) * Fraction(float(v))
-                    unit = Fraction(float(np.spacing(dtype(max(abs(float(part)) for part in parts)))))
+                    unit = Fraction(
+                        float(np.spacing(dtype(max(abs(float(part)) for part in parts))))
+                    )
                     assert abs(Fraction(float(found)) - sum(parts)) <= 2 * unit
 
 
@@ -79,7 +101,11 @@ def test_an_average_of_squares_that_overflowed_stays_infinite(dtype):
     """NaN would be in the parameter for good."""
     huge = np.finfo(dtype).max / 2
     for beta, name in itertools.product((0.3, 0.9), ("Adam", "RMSprop")):
-        make = (lambda p, b=beta: optim.Adam(p, betas=(0.0, b))) if name == "Adam" else (lambda p, b=beta: optim.RMSprop(p, alpha=b))
+        make = (
+            (lambda p, b=beta: optim.Adam(p, betas=(0.0, b)))
+            if name == "Adam"
+            else (lambda p, b=beta: optim.RMSprop(p, alpha=b))
+        )
         p, state = run(make, [[1.0], [huge], [1.0], [huge], [1.0]], dtype=dtype)
         assert np.isinf(state["v"]).all() and np.isfinite(p.numpy()).all()
 
@@ -87,7 +113,9 @@ def test_an_average_of_squares_that_overflowed_stays_infinite(dtype):
 def test_weight_decay_of_adamw_counts_with_all_its_digits():
     """1 - lr weight_decay in float32 was off by a fifth of the decay here."""
     start = np.linspace(1, 2, 50, dtype=np.float32)
-    p, _ = run(lambda p: optim.AdamW(p, lr=1e-3, weight_decay=3e-4, betas=(0, 0)), [np.zeros(50)], start)
+    p, _ = run(
+        lambda p: optim.AdamW(p, lr=1e-3, weight_decay=3e-4, betas=(0, 0)), [np.zeros(50)], start
+    )
     assert p.tolist() == [float(np.float32(np.float64(x) * (1 - 3e-7))) for x in start]
     p, _ = run(lambda p: optim.AdamW(p, lr=1.0, weight_decay=1.0), [np.zeros(50)], start)
     assert p.tolist() == [0] * 50
@@ -101,8 +129,13 @@ def test_the_correction_of_the_bias_is_exact(beta):
             mpmath = pytest.importorskip("mpmath")
             mpmath.mp.prec = 300
             exact = 1 - mpmath.mpf(beta) ** t
-        assert abs(float((optim.optimizers._rest_of_power(beta, t) - exact) / exact if t >= 2000 else
-                         (Fraction(optim.optimizers._rest_of_power(beta, t)) - exact) / exact)) < max(1e-14, 1e-17 * t)
+        assert abs(
+            float(
+                (optim.optimizers._rest_of_power(beta, t) - exact) / exact
+                if t >= 2000
+                else (Fraction(optim.optimizers._rest_of_power(beta, t)) - exact) / exact
+            )
+        ) < max(1e-14, 1e-17 * t)
 
 
 @each_dtype
@@ -113,13 +146,25 @@ def test_nothing_changes_with_a_rate_of_0(dtype):
         assert p.numpy().tobytes() == start.astype(dtype).tobytes()
 
 
-@pytest.mark.parametrize("options", [
-    ("Adam", {"betas": (0.0, 0.9)}), ("Adam", {"betas": (0.9, 0.0)}), ("Adam", {"betas": (0.0, 0.0)}), ("Adam", {"eps": 0}),
-    ("Adam", {"betas": (0.0, 0.0), "amsgrad": True}), ("AdamW", {"betas": (0.0, 0.5), "weight_decay": 0}),
-    ("RMSprop", {"alpha": 0}), ("RMSprop", {"alpha": 0, "momentum": 0.9}), ("RMSprop", {"alpha": 0.9, "eps": 0}),
-    ("SGD", {"momentum": 0.9, "dampening": 1}), ("SGD", {"momentum": 0.9, "dampening": 0.4, "weight_decay": 0.1}),
-    ("SGD", {"momentum": 0.5, "nesterov": True, "maximize": True}), ("Adagrad", {"eps": 0, "initial_accumulator_value": 0.1}),
-], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("Adam", {"betas": (0.0, 0.9)}),
+        ("Adam", {"betas": (0.9, 0.0)}),
+        ("Adam", {"betas": (0.0, 0.0)}),
+        ("Adam", {"eps": 0}),
+        ("Adam", {"betas": (0.0, 0.0), "amsgrad": True}),
+        ("AdamW", {"betas": (0.0, 0.5), "weight_decay": 0}),
+        ("RMSprop", {"alpha": 0}),
+        ("RMSprop", {"alpha": 0, "momentum": 0.9}),
+        ("RMSprop", {"alpha": 0.9, "eps": 0}),
+        ("SGD", {"momentum": 0.9, "dampening": 1}),
+        ("SGD", {"momentum": 0.9, "dampening": 0.4, "weight_decay": 0.1}),
+        ("SGD", {"momentum": 0.5, "nesterov": True, "maximize": True}),
+        ("Adagrad", {"eps": 0, "initial_accumulator_value": 0.1}),
+    ],
+    ids=str,
+)
 def test_pytorch_at_the_ends(options):
     torch = pytest.importorskip("torch")
     name, options = options
@@ -129,14 +174,18 @@ def test_pytorch_at_the_ends(options):
     for g in gradients:
         p.grad = torch.tensor(g)
         theirs.step()
-    ours, _ = run(lambda q: getattr(optim, name)(q, lr=0.01, **options), gradients, start, np.float64)
+    ours, _ = run(
+        lambda q: getattr(optim, name)(q, lr=0.01, **options), gradients, start, np.float64
+    )
     np.testing.assert_allclose(ours, p.detach().numpy(), rtol=1e-11, atol=1e-13)
 
 
 # ---------------------------------------------------------------- momentum that begins later
 
+
 def by_hand(gradients, options):
-    """SGD in float64 by PyTorch's rule: a buffer begins as the first gradient that meets a momentum."""
+    """SGD in float64 by PyTorch's rule: a buffer begins as the first gradient that meets a
+    momentum."""
     p, v = np.zeros(2), None
     for g, o in zip(gradients, options, strict=True):
         if g is None:
@@ -149,7 +198,10 @@ def by_hand(gradients, options):
     return p
 
 
-ON, OFF = {"lr": 0.5, "momentum": 0.5, "dampening": 0.75}, {"lr": 0.5, "momentum": 0.0, "dampening": 0.75}
+ON, OFF = (
+    {"lr": 0.5, "momentum": 0.5, "dampening": 0.75},
+    {"lr": 0.5, "momentum": 0.0, "dampening": 0.75},
+)
 G = [[1.0, -2.0], [4.0, 8.0], [-3.0, 16.0], [32.0, 1.0], [2.0, 5.0]]
 STORIES = {
     "from the start": (G, [ON] * 5),
@@ -170,7 +222,9 @@ def test_momentum_begins_with_the_first_gradient_that_it_meets(gradients, option
     for t, (g, o) in enumerate(zip(gradients, options, strict=True)):
         if t == resume_at:
             saved = optimizer.state_dict()
-            json.dumps({k: v for k, v in saved.items() if not isinstance(v, np.ndarray)}, allow_nan=False)
+            json.dumps(
+                {k: v for k, v in saved.items() if not isinstance(v, np.ndarray)}, allow_nan=False
+            )
             p = mg.Tensor(p.numpy().copy(), requires_grad=True)
             optimizer = optim.SGD([p], **options[0])
             optimizer.load_state_dict(saved)
@@ -223,9 +277,12 @@ def test_a_state_without_steps_has_no_momentum():
 # ---------------------------------------------------------------- all or nothing
 
 MAKERS = {
-    "SGD": lambda p: optim.SGD(p, 0.1), "momentum": lambda p: optim.SGD(p, 0.1, momentum=0.9),
-    "RMSprop": lambda p: optim.RMSprop(p, 0.1, centered=True, momentum=0.9), "Adam": lambda p: optim.Adam(p, 0.1, amsgrad=True),
-    "AdamW": lambda p: optim.AdamW(p, 0.1), "Adagrad": lambda p: optim.Adagrad(p, 0.1),
+    "SGD": lambda p: optim.SGD(p, 0.1),
+    "momentum": lambda p: optim.SGD(p, 0.1, momentum=0.9),
+    "RMSprop": lambda p: optim.RMSprop(p, 0.1, centered=True, momentum=0.9),
+    "Adam": lambda p: optim.Adam(p, 0.1, amsgrad=True),
+    "AdamW": lambda p: optim.AdamW(p, 0.1),
+    "Adagrad": lambda p: optim.Adagrad(p, 0.1),
 }
 SCRIPT = textwrap.dedent('''
     import signal, sys, time
@@ -245,7 +302,8 @@ SCRIPT = textwrap.dedent('''
         return [{"params": ps[:2]}, {"params": ps[2:], "lr": 0.05}]
 
     def everything(optimizer):
-        """Bits of all parameters and gradients, counts and states; what does not yet exist is what it will begin with."""
+        """Bits of all parameters and gradients, counts and states; what does not yet exist is what
+        it will begin with."""
         found = []
         for p in optimizer.parameters:
             state = optimizer.state[p]
@@ -257,13 +315,19 @@ SCRIPT = textwrap.dedent('''
 
 
 def child(body, *arguments):
-    done = subprocess.run([sys.executable, "-c", SCRIPT + textwrap.dedent(body), *arguments], capture_output=True, text=True,
-                          cwd=__file__.rpartition("/")[0], timeout=280, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT + textwrap.dedent(body), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=__file__.rpartition("/")[0],
+        timeout=280,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-ACTIONS = '''
+ACTIONS = """
     def prepare(name):
         optimizer = MAKERS["Adam" if name in ("clip norm", "clip value", "zero_grad", "load") else name](groups())
         if name in ("clip norm", "clip value"):
@@ -282,7 +346,7 @@ ACTIONS = '''
 
     def whole(optimizer):
         return everything(optimizer) + [[(k, v) for k, v in g.items() if k != "params"] for g in optimizer.param_groups]
-'''
+"""
 
 
 @pytest.mark.slow
@@ -290,7 +354,9 @@ ACTIONS = '''
 def test_out_of_memory_anywhere_is_all_or_nothing(name):
     """The n-th allocation fails, for every n until the call succeeds."""
     pytest.importorskip("_testcapi")
-    out = child(ACTIONS + '''
+    out = child(
+        ACTIONS
+        + """
     import _testcapi
     name = sys.argv[1]
     optimizer, call = prepare(name)
@@ -314,7 +380,9 @@ def test_out_of_memory_anywhere_is_all_or_nothing(name):
         if not failed and n > 20 + 10 * failures:
             break
     print(failures)
-    ''', name)
+    """,
+        name,
+    )
     assert int(out) >= 3
 
 
@@ -322,7 +390,9 @@ def test_out_of_memory_anywhere_is_all_or_nothing(name):
 @pytest.mark.parametrize("name", [*MAKERS, "clip norm", "clip value", "zero_grad", "load"])
 def test_ctrl_c_anywhere_is_all_or_nothing(name):
     """A timer's signal raises at many different moments of the call."""
-    out = child(ACTIONS + '''
+    out = child(
+        ACTIONS
+        + """
     name = sys.argv[1]
 
     class Stop(Exception):
@@ -351,7 +421,9 @@ def test_ctrl_c_anywhere_is_all_or_nothing(name):
         now = whole(optimizer)
         assert now == done or now == before, n
     print(stopped)
-    ''', name)
+    """,
+        name,
+    )
     assert int(out) >= 1
 
 
@@ -372,15 +444,26 @@ def test_an_exception_of_one_parameter_leaves_all_as_they_were():
 
 # ---------------------------------------------------------------- memory that is used twice
 
+
 def test_parameters_that_share_memory_are_refused():
     memory = np.zeros(10, np.float32)
-    for first, second in ((memory, memory), (memory[:6], memory[4:]), (memory[::2], memory[1:5]), (memory[::-1], memory[3:4])):
+    for first, second in (
+        (memory, memory),
+        (memory[:6], memory[4:]),
+        (memory[::2], memory[1:5]),
+        (memory[::-1], memory[3:4]),
+    ):
         a, b = (mg.Tensor(m, copy=False, requires_grad=True) for m in (first, second))
         a.grad, b.grad = mg.ones(a.shape), mg.ones(b.shape)
-        with pytest.raises(ValueError, match=r"SGD: parameters and the arrays of their states must not share memory, got arrays"):
+        with pytest.raises(
+            ValueError,
+            match=r"SGD: parameters and the arrays of their states must not share memory, got arrays",
+        ):
             optim.SGD([a, b]).step()
         assert not memory.any()
-    a, b = (mg.Tensor(m, copy=False, requires_grad=True) for m in (memory[::2], memory[1::2]))      # between each other
+    a, b = (
+        mg.Tensor(m, copy=False, requires_grad=True) for m in (memory[::2], memory[1::2])
+    )  # between each other
     a.grad, b.grad = mg.ones(5), mg.ones(5)
     optim.SGD([a, b], lr=1.0).step()
     assert memory.tolist() == [-1] * 10
@@ -409,7 +492,10 @@ def test_gradients_over_the_memory_of_parameters_are_refused_or_copied_first():
 
 
 def test_gradients_that_share_memory_are_clipped_once():
-    for clip, expected in ((lambda ps: optim.clip_grad_value_(ps, 2.0), 2.0), (lambda ps: optim.clip_grad_norm_(ps, 5.0), 2.5)):
+    for clip, expected in (
+        (lambda ps: optim.clip_grad_value_(ps, 2.0), 2.0),
+        (lambda ps: optim.clip_grad_norm_(ps, 5.0), 2.5),
+    ):
         memory = np.full(2, 10.0)
         ps = [mg.zeros(2, np.float64, requires_grad=True) for _ in range(2)]
         for p in ps:
@@ -417,7 +503,10 @@ def test_gradients_that_share_memory_are_clipped_once():
         clip(ps)
         np.testing.assert_allclose(memory, expected, rtol=1e-6)
         memory = np.full(3, 10.0)
-        ps[0].grad, ps[1].grad = mg.Tensor(memory[:2], copy=False), mg.Tensor(memory[1:], copy=False)
+        ps[0].grad, ps[1].grad = (
+            mg.Tensor(memory[:2], copy=False),
+            mg.Tensor(memory[1:], copy=False),
+        )
         with pytest.raises(ValueError, match="gradients must not share memory"):
             clip(ps)
         assert memory.tolist() == [10.0] * 3
@@ -435,17 +524,22 @@ def test_strided_gradients_and_parameters():
 
 # ---------------------------------------------------------------- Updates called by hand
 
+
 def test_updates_check_what_they_are_given():
     p = mg.ones(2, requires_grad=True)
     for most in (-1, 2**62):
-        with pytest.raises(ValueError, match="SGD: the number of parameters must be at least 0 and fit into memory"):
+        with pytest.raises(
+            ValueError, match="SGD: the number of parameters must be at least 0 and fit into memory"
+        ):
             update.Updates("SGD", most)
     updates = update.Updates("SGD", 1)
     with pytest.raises(RuntimeError, match=r"a parameter of shape \(2,\) has no gradient"):
         updates.sgd(p, None, 0.5)
     p.grad = mg.ones(2)
     for bad in (np.zeros(3, np.float32), np.zeros(2), np.zeros(4, np.float32)[::2], [0.0, 0.0], 3):
-        with pytest.raises(ValueError, match="the state 'v' of a parameter must be a writable array in C order"):
+        with pytest.raises(
+            ValueError, match="the state 'v' of a parameter must be a writable array in C order"
+        ):
             updates.sgd(p, bad, 0.5)
     for bad in (None, np.ones(2, np.float32), 3):
         with pytest.raises(TypeError):
@@ -453,13 +547,13 @@ def test_updates_check_what_they_are_given():
     with pytest.raises(KeyError):
         updates.note({}, "step", 1)
     updates.run()
-    assert p.tolist() == [1, 1]                 # what failed left nothing behind
+    assert p.tolist() == [1, 1]  # what failed left nothing behind
     updates.sgd(p, None, 0.5)
     with pytest.raises(IndexError, match="steps of at most 1 parameters can be gathered"):
         updates.sgd(p, None, 0.5)
     updates.run()
     updates.run()
-    assert p.tolist() == [0.5, 0.5]             # once
+    assert p.tolist() == [0.5, 0.5]  # once
     updates.sgd(p, None, 0.5)
     updates.run()
     assert p.tolist() == [0, 0]

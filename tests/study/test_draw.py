@@ -1,4 +1,6 @@
-"""Drawing the graph: the three forms say the same; shared parts come once; a million nodes in a small stack."""
+"""Drawing the graph: the three forms say the same; shared parts come once; a million nodes in a
+small stack."""
+
 import gc
 import re
 import xml.etree.ElementTree as ElementTree
@@ -12,8 +14,11 @@ import minigrad as mg
 
 def recurrent(T=3):
     """The slide's network: h = tanh(h W1 + x W2), y = h W3."""
-    names = {"W1": mg.ones((4, 4), requires_grad=True), "W2": mg.ones((2, 4), requires_grad=True),
-             "W3": mg.ones((4, 1), requires_grad=True)}
+    names = {
+        "W1": mg.ones((4, 4), requires_grad=True),
+        "W2": mg.ones((2, 4), requires_grad=True),
+        "W3": mg.ones((4, 1), requires_grad=True),
+    }
     h = mg.zeros((1, 4))
     for n in range(T):
         names[f"x{n + 1}"] = mg.ones((1, 2), requires_grad=True)
@@ -34,14 +39,27 @@ def edges(text):
 def test_text_of_the_slides_network():
     y, names = recurrent(2)
     assert mg.draw(y, names).splitlines() == [
-        "0 W1 (4, 4)", "1 matmul 0", "2 x1 (1, 2)", "3 W2 (2, 4)", "4 matmul 2 3", "5 add 1 4", "6 tanh 5", "7 matmul 6 0",
-        "8 x2 (1, 2)", "9 matmul 8 3", "10 add 7 9", "11 tanh 10", "12 W3 (4, 1)", "13 matmul 11 12"]
+        "0 W1 (4, 4)",
+        "1 matmul 0",
+        "2 x1 (1, 2)",
+        "3 W2 (2, 4)",
+        "4 matmul 2 3",
+        "5 add 1 4",
+        "6 tanh 5",
+        "7 matmul 6 0",
+        "8 x2 (1, 2)",
+        "9 matmul 8 3",
+        "10 add 7 9",
+        "11 tanh 10",
+        "12 W3 (4, 1)",
+        "13 matmul 11 12",
+    ]
 
 
 def test_inputs_come_first_and_shared_parts_once():
     x = mg.Tensor([0.5], requires_grad=True)
     y = x
-    for _ in range(60):                    # 2^60 ways from the root to the leaf
+    for _ in range(60):  # 2^60 ways from the root to the leaf
         y = y * y
     lines = mg.draw(y).splitlines()
     assert lines[:3] == ["0 (1,)", "1 mul 0 0", "2 mul 1 1"] and len(lines) == 61
@@ -51,7 +69,9 @@ def test_dot_has_the_same_edges():
     y, names = recurrent()
     dot = mg.draw(y, names, form="dot")
     labels = dict(re.findall(r'^    (\d+) \[label="([^"]*)"', dot, re.MULTILINE))
-    found = [(labels[a], labels[b]) for a, b in re.findall(r"^    (\d+) -> (\d+)$", dot, re.MULTILINE)]
+    found = [
+        (labels[a], labels[b]) for a, b in re.findall(r"^    (\d+) -> (\d+)$", dot, re.MULTILINE)
+    ]
     assert [(a.split(" ")[0], b) for a, b in found] == edges(mg.draw(y, names)) and len(found) == 22
     assert dot.startswith("digraph {") and dot.endswith("}") and dot.count("shape=box") == 6
 
@@ -66,16 +86,29 @@ def test_svg_is_a_picture_of_the_same_graph():
     root = ElementTree.fromstring(mg.draw(y, names | {"<&>": mg.ones(1)}, form="svg"))
     kinds = [element.tag.split("}")[1] for element in root]
     text = mg.draw(y, names)
-    assert kinds.count("path") == len(edges(text)) and kinds.count("rect") == kinds.count("text") == len(text.splitlines())
-    boxes = [tuple(float(e.attrib[k]) for k in ("x", "y", "width", "height")) for e in root if e.tag.endswith("rect")]
+    assert kinds.count("path") == len(edges(text)) and kinds.count("rect") == kinds.count(
+        "text"
+    ) == len(text.splitlines())
+    boxes = [
+        tuple(float(e.attrib[k]) for k in ("x", "y", "width", "height"))
+        for e in root
+        if e.tag.endswith("rect")
+    ]
     width, height = float(root.attrib["width"]), float(root.attrib["height"])
     for k, (x, top, w, h) in enumerate(boxes):
         assert 0 <= x and x + w <= width and 0 <= top and top + h <= height
-        assert all(x + w <= a or a + c <= x or top + h <= b or b + d <= top for a, b, c, d in boxes[:k]), "boxes overlap"
+        assert all(
+            x + w <= a or a + c <= x or top + h <= b or b + d <= top for a, b, c, d in boxes[:k]
+        ), "boxes overlap"
     for path in (e.attrib["d"] for e in root if e.tag.endswith("path")):
-        start, end = (tuple(map(float, point.split(" ")[-2:])) for point in path[1:].replace("C", "|").split("|"))
-        assert start[0] < end[0]                                            # from left to right, along the time of making
-        assert any(abs(x + w - start[0]) <= 1 and top <= start[1] <= top + h for x, top, w, h in boxes)
+        start, end = (
+            tuple(map(float, point.split(" ")[-2:]))
+            for point in path[1:].replace("C", "|").split("|")
+        )
+        assert start[0] < end[0]  # from left to right, along the time of making
+        assert any(
+            abs(x + w - start[0]) <= 1 and top <= start[1] <= top + h for x, top, w, h in boxes
+        )
         assert any(abs(x - end[0]) <= 1 and top <= end[1] <= top + h for x, top, w, h in boxes)
 
 
@@ -86,14 +119,25 @@ def test_svg_escapes_names():
 
 def test_an_op_with_several_outputs_is_one_vertex():
     _, (h, c) = mg.nn.LSTM(3, 4, bias=False)(mg.ones((5, 2, 3)))
-    assert mg.draw(h * c).splitlines() == ["0 (3, 16)", "1 (4, 16)", "2 lstm 0 1", "3 stack 2", "4 stack 2", "5 mul 3 4"]
+    assert mg.draw(h * c).splitlines() == [
+        "0 (3, 16)",
+        "1 (4, 16)",
+        "2 lstm 0 1",
+        "3 stack 2",
+        "4 stack 2",
+        "5 mul 3 4",
+    ]
 
 
 def test_a_fused_layer_with_the_names_of_its_parameters():
     layer = mg.nn.LSTM(3, 4)
     out, _ = layer(mg.ones((5, 2, 3)))
     assert mg.draw(out, dict(layer.named_parameters())).splitlines() == [
-        "0 cells.0.W (3, 16)", "1 cells.0.U (4, 16)", "2 cells.0.b (16,)", "3 lstm 0 1 2"]
+        "0 cells.0.W (3, 16)",
+        "1 cells.0.U (4, 16)",
+        "2 cells.0.b (16,)",
+        "3 lstm 0 1 2",
+    ]
 
 
 @pytest.mark.parametrize("form", ["text", "dot", "svg"])
@@ -108,28 +152,46 @@ def test_drawing_changes_nothing():
     before = mg.draw(y, names)
     assert mg.draw(y, names) == before
     y.sum().backward()
-    assert names["W1"].grad is not None and len(mg.draw(y, names).splitlines()) == 1        # the sweep has freed the graph
+    assert (
+        names["W1"].grad is not None and len(mg.draw(y, names).splitlines()) == 1
+    )  # the sweep has freed the graph
 
 
 def test_a_million_nodes_in_a_small_stack():
     def work():
         x = y = mg.ones(1, requires_grad=True)
-        gc.disable()                # it looks again and again through what will not go away
+        gc.disable()  # it looks again and again through what will not go away
         for _ in range(10**6):
             y = -y
         lines = mg.draw(y, {"x": x}).splitlines()
         gc.enable()
         return lines
+
     lines = in_small_thread(work)
     assert len(lines) == 10**6 + 1 and lines[-1] == "1000000 neg 999999"
 
 
-@pytest.mark.parametrize("call, error, message", [
-    (lambda: mg.draw(np.ones(2)), TypeError, "draw: tensor must be a Tensor, got ndarray"),
-    (lambda: mg.draw(mg.ones(2), {"x": 1.0}), TypeError, "draw: names must map to Tensors, got float for 'x'"),
-    (lambda: mg.draw(mg.ones(2), 3), TypeError, "draw: names must map names to Tensors, got int"),
-    (lambda: mg.draw(mg.ones(2), form="png"), ValueError, "draw: form must be one of text, dot, svg, got 'png'"),
-])
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: mg.draw(np.ones(2)), TypeError, "draw: tensor must be a Tensor, got ndarray"),
+        (
+            lambda: mg.draw(mg.ones(2), {"x": 1.0}),
+            TypeError,
+            "draw: names must map to Tensors, got float for 'x'",
+        ),
+        (
+            lambda: mg.draw(mg.ones(2), 3),
+            TypeError,
+            "draw: names must map names to Tensors, got int",
+        ),
+        (
+            lambda: mg.draw(mg.ones(2), form="png"),
+            ValueError,
+            "draw: form must be one of text, dot, svg, got 'png'",
+        ),
+    ],
+)
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()

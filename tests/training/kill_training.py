@@ -1,9 +1,10 @@
 """A program that trains, is killed at random moments, goes on, and prints how often it was killed.
 
-kill_training.py FOLDER SEED KILLS NAME...: for each named configuration, one run in a process of its own that is left alone, and
-one that SIGKILL ends again and again until it has been killed KILLS times; then it may finish. Both leave the file of the whole
-training and one of the final weights, which the test compares. Children are forked before minigrad has started any thread; each
-seeds its generator differently, which the file that is resumed must make up for.
+kill_training.py FOLDER SEED KILLS NAME...: for each named configuration, one run in a process of
+its own that is left alone, and one that SIGKILL ends again and again until it has been killed KILLS
+times; then it may finish. Both leave the file of the whole training and one of the final weights,
+which the test compares. Children are forked before minigrad has started any thread; each seeds its
+generator differently, which the file that is resumed must make up for.
 """
 
 import os
@@ -51,7 +52,8 @@ class ListState(Tagger):
 
 
 def sequences(model, optimizer, accumulated=False, **options):
-    """Padded batches, shuffled, in buckets; the validation reads the same object inside of fit's epoch."""
+    """Padded batches, shuffled, in buckets; the validation reads the same object inside of fit's
+    epoch."""
     batches = mg.data.Batches(
         WORDS,
         SHIFTED,

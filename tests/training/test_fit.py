@@ -1,4 +1,5 @@
-"""fit: what it trains and what it says; every exit of it; bad arguments; what goes wrong in a resumed training."""
+"""fit: what it trains and what it says; every exit of it; bad arguments; what goes wrong in a
+resumed training."""
 
 import builtins
 import collections
@@ -439,7 +440,8 @@ def test_validations_that_are_all_nan_end_with_patience():
 
 
 def test_the_mode_is_as_it_was():
-    """A model in eval mode is trained in train mode and put back; a layer that was put into eval mode alone stays so."""
+    """A model in eval mode is trained in train mode and put back; a layer that was put into eval
+    mode alone stays so."""
     run, modes = Run(), []
     run.net.eval()
     run.fit(after_step=[lambda: modes.append(run.net.drop.training)], validate=lambda: 1.0)
@@ -569,7 +571,9 @@ REFUSED = {
         r"after_epoch\[0\] must take the History or nothing, got <lambd",
     ),
     "schedule for optimizer": (
-        lambda run: fit(run.net, mg.optim.schedule.StepLR(run.optimizer, 2), run.loss, BATCHES, steps=1),
+        lambda run: fit(
+            run.net, mg.optim.schedule.StepLR(run.optimizer, 2), run.loss, BATCHES, steps=1
+        ),
         TypeError,
         "fit: optimizer must be an optimiser of minigrad.optim, got StepLR",
     ),
@@ -883,7 +887,10 @@ def test_schedules_and_losses_with_a_state_are_saved_without_being_named(tmp_pat
             lambda x, state: (run.net.head((out := run.net.layer(x, state))[0]), out[1]), mg.mse, 4
         )
         history = run.fit(
-            bptt, steps=steps, after_step=[mg.optim.schedule.ExponentialLR(run.optimizer, 0.8)], **options
+            bptt,
+            steps=steps,
+            after_step=[mg.optim.schedule.ExponentialLR(run.optimizer, 0.8)],
+            **options,
         )
         return history.loss, run.weights(), run.optimizer.param_groups[0]["lr"]
 
@@ -949,7 +956,8 @@ def test_other_batches_on_resume_are_told(tmp_path):
 
 
 def states(kind):
-    """A model whose state is of a kind, made of the two tensors of an LSTM: (out of it, into it)."""
+    """A model whose state is of a kind, made of the two tensors of an LSTM: (out of it, into
+    it)."""
     return {
         "named": (lambda h, c: State(h, c), lambda s: (s.h, s.c)),
         "tuple": (lambda h, c: (h, c), lambda s: s),
