@@ -1,8 +1,58 @@
-# Checks that are too long, or too close to C, for the tests. `pip install .` needs none of this.
+# The commands for developers. `pip install .` needs none of this.
 CC ?= gcc
+PYTHON ?= python
 C_FLAGS = -Icsrc -std=gnu11 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra
 KERNELS = $(wildcard csrc/*.c csrc/*/*.c)
 QUADMATH = $(shell echo '\#include <quadmath.h>' | $(CC) -E - >/dev/null 2>&1 && echo -DMG_QUADMATH -lquadmath)
+
+.PHONY: help
+help:
+	@echo "Every day:"
+	@echo "  make build           compile in place what changed"
+	@echo "  make test            the fast tests"
+	@echo "  make slow            the slow tests: long fuzzing, killed trainings"
+	@echo "  make lint            ruff, cython-lint, mypy, stubtest, pyright, clang-format"
+	@echo "  make format          ruff format, and the fixes that ruff makes by itself"
+	@echo "Longer checks:"
+	@echo "  make ulp             errors of exp, tanh, sigmoid, ... over all float32 values; 5 minutes"
+	@echo "  make isa             every instruction set against the scalar one, to the bit"
+	@echo "  make neon            the same for NEON, under qemu"
+	@echo "  make gemm            the products, for all shapes and layouts"
+	@echo "  make gemm_neon       the same for NEON, under qemu"
+	@echo "  make gemm_tsan       the products under the thread sanitizer"
+	@echo "  make recurrent_tsan  the recurrent kernels under the thread sanitizer"
+	@echo "  make sanitized       the C checks under the address and undefined sanitizers; 30 minutes"
+	@echo "  make asan            the extension and the tests under these sanitizers; hours"
+	@echo "  make large           a layer with more than 2^31 gate values; 14 GB of memory"
+	@echo "Other:"
+	@echo "  make figures         the pictures of docs/, by the examples; 3 minutes"
+
+.PHONY: build test slow
+build:
+	$(PYTHON) setup.py build_ext --inplace
+
+test:
+	$(PYTHON) -m pytest -q
+
+slow:
+	$(PYTHON) -m pytest -q -m slow
+
+# stubtest imports the built package: it needs `make build` or an installed minigrad.
+.PHONY: lint format
+C_SOURCES = $(wildcard csrc/*.[ch] csrc/*.inc csrc/*/*.[ch] csrc/*/*.inc tests/csrc/*.[ch])
+lint:
+	ruff check .
+	ruff format --check .
+	cython-lint minigrad
+	mypy
+	mypy tests/typing/user_script.py
+	stubtest minigrad --allowlist tests/typing/stubtest_allowlist.txt
+	pyright
+	$(if $(wildcard .clang-format),clang-format --dry-run --Werror $(C_SOURCES))
+
+format:
+	ruff check --fix .
+	ruff format .
 
 .PHONY: ulp
 ulp: build/ulp
@@ -78,7 +128,6 @@ asan:
 
 # The pictures of docs/, by the examples that docs/slides.md tells of; some three minutes on one core. Needs what
 # `pip install '.[examples]'` installs.
-PYTHON ?= python
 .PHONY: figures
 figures:
 	mkdir -p docs/figures

@@ -245,7 +245,7 @@ CYTHON_FUNCTION = re.compile(r"^( *)(?!cdef class)(?:def|cdef|cpdef)\b[^=\n]*?(\
 def blocks(lines, starts, ends):
     """Pairs (name, lines) of blocks: a name where `starts` finds one, up to the last line that is
     not empty before `ends` holds."""
-    name = None
+    name, depth, begin, last = None, 0, 0, 0
     for number, line in enumerate(lines):
         if name is not None and ends(line, depth):
             yield name, last - begin + 1

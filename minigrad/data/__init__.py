@@ -10,7 +10,7 @@ one that was never stopped.
 from minigrad.data.batches import NO_CLASS, Batches, pad
 from minigrad.data.place import Epoch
 from minigrad.data.scaler import Scaler
-from minigrad.data.streams import Stream
 from minigrad.data.series import windows
+from minigrad.data.streams import Stream
 
 __all__ = ["NO_CLASS", "Batches", "Epoch", "Scaler", "Stream", "pad", "windows"]

@@ -8,7 +8,6 @@ import numpy as np
 from minigrad.checks import plain_array
 from minigrad.core.tensor import Tensor
 
-
 DEEPEST = 64  # lists inside of each other: NumPy's arrays have at most so many dimensions
 
 

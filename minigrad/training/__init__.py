@@ -2,8 +2,8 @@
 checkpoints."""
 
 from minigrad.training.bptt import TruncatedBPTT, accumulate
-from minigrad.training.loop import fit
 from minigrad.training.history import History
+from minigrad.training.loop import fit
 from minigrad.training.saving import load_training, save_training
 
 __all__ = ["History", "TruncatedBPTT", "accumulate", "fit", "load_training", "save_training"]

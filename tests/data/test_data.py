@@ -16,8 +16,8 @@ import pytest
 import minigrad as mg
 from minigrad.data.batches import Batches, pad
 from minigrad.data.scaler import Scaler
-from minigrad.data.streams import Stream
 from minigrad.data.series import windows
+from minigrad.data.streams import Stream
 
 
 def ragged(lengths, *shape, seed=0):

@@ -11,8 +11,8 @@ import pytest
 from test_rnn import LAYERS, composed, each_layer, inputs, make
 
 import minigrad as mg
-from minigrad.nn import fused as recurrent
 from minigrad.core.kernels import PackedProduct
+from minigrad.nn import fused as recurrent
 
 nn = mg.nn
 BAD_WEIGHTS = {

@@ -6,7 +6,6 @@ Fixtures are looked for in ../shared (or $MINIGRAD_SHARED) and skipped where abs
 
 import itertools
 import json
-import os
 from pathlib import Path
 
 import numpy as np

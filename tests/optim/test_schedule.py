@@ -4,7 +4,6 @@ installed), the warm-up beside another schedule, states, bad input."""
 import doctest
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
