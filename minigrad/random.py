@@ -8,8 +8,10 @@ alone: not on threads or dtypes, nor on how much the draws before have read.
 """
 
 import operator
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from minigrad.core.tensor import Tensor, as_tensor, checked_dtype, checked_shape, record
 from minigrad.ops.elementwise import mul
@@ -28,22 +30,22 @@ class Generator:
     True
     """
 
-    def __init__(self, seed=0):
+    def __init__(self, seed: int = 0) -> None:
         self.manual_seed(seed)
 
-    def manual_seed(self, seed) -> "Generator":
+    def manual_seed(self, seed: int) -> "Generator":
         """Start anew from a seed, a whole number below 2 ** 128; return the generator."""
         self._seed, self._draws = _whole(seed, 2**128, "manual_seed", "seed"), 0
         return self
 
     @property
-    def state(self) -> dict:
+    def state(self) -> dict[str, int]:
         """Where the generator is: {"seed": int, "draws": int}, which JSON can hold. Assign it to go
         back there."""
         return {"seed": self._seed, "draws": self._draws}
 
     @state.setter
-    def state(self, state):
+    def state(self, state: dict[str, int]) -> None:
         if not isinstance(state, dict):
             raise TypeError(
                 f"Generator: state must be a dict with seed and draws, got {type(state).__name__}"
@@ -64,23 +66,23 @@ class Generator:
         draw, self._draws = self._draws, self._draws + 1
         return np.random.Philox(key=self._seed, counter=[0, 0, draw, 0])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Generator(seed={self._seed}, draws={self._draws})"
 
 
-def _whole(value, end, op, argument):
+def _whole(value: Any, end: int, op: str, argument: str) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{op}: {argument} must be an int, got {type(value).__name__}")
-    value = operator.index(value)
-    if not 0 <= value < end:
-        raise ValueError(f"{op}: {argument} must be from 0 to {end - 1}, got {value}")
-    return value
+    found: int = operator.index(value)
+    if not 0 <= found < end:
+        raise ValueError(f"{op}: {argument} must be from 0 to {end - 1}, got {found}")
+    return found
 
 
 default_generator = Generator()
 
 
-def manual_seed(seed) -> Generator:
+def manual_seed(seed: int) -> Generator:
     """Start the generator that is used where none is given, `default_generator`, anew; return it.
     Its seed at import is 0.
 
@@ -91,7 +93,7 @@ def manual_seed(seed) -> Generator:
     return default_generator.manual_seed(seed)
 
 
-def checked_probability(p, op) -> float:
+def checked_probability(p: Any, op: str) -> float:
     """p as a float from 0 to 1."""
     if isinstance(p, bool) or not isinstance(p, (int, float, np.integer, np.floating)):
         raise TypeError(f"{op}: p must be a number, got {type(p).__name__}")
@@ -100,7 +102,12 @@ def checked_probability(p, op) -> float:
     return float(p)
 
 
-def dropout_mask(shape, p, dtype=np.float32, generator=None) -> np.ndarray:
+def dropout_mask(
+    shape: int | tuple[int, ...],
+    p: float,
+    dtype: DTypeLike = np.float32,
+    generator: Generator | None = None,
+) -> NDArray[Any]:
     """An array of `shape` that is 0 with probability p and else 1 / (1 - p), so that its mean is 1.
 
     Draw it once and multiply by it at every step of a sequence for recurrent (variational) dropout.
@@ -114,10 +121,11 @@ def dropout_mask(shape, p, dtype=np.float32, generator=None) -> np.ndarray:
     """
     op = "dropout_mask"
     shape, p, dtype = checked_shape(shape, op), checked_probability(p, op), checked_dtype(dtype, op)
-    return _mask(shape, p, dtype, checked_generator(generator, op))
+    mask: NDArray[Any] = _mask(shape, p, dtype, checked_generator(generator, op))
+    return mask
 
 
-def _mask(shape, p, dtype, generator):
+def _mask(shape: Any, p: float, dtype: Any, generator: Generator) -> Any:
     if p == 1:
         return np.zeros(shape, dtype)
     size = int(np.prod(shape, dtype=object))
@@ -130,7 +138,7 @@ def _mask(shape, p, dtype, generator):
     return np.multiply(kept, 1 / (1 - p), dtype=dtype).reshape(shape)
 
 
-def checked_generator(generator, op):
+def checked_generator(generator: Any, op: str) -> Generator:
     if generator is None:
         return default_generator
     if not isinstance(generator, Generator):
@@ -140,7 +148,9 @@ def checked_generator(generator, op):
     return generator
 
 
-def dropout(x, p=0.5, training=True, generator=None) -> Tensor:
+def dropout(
+    x: Any, p: float = 0.5, training: bool = True, generator: Generator | None = None
+) -> Tensor:
     """In training, x with each element set to 0 with probability p and the others divided by 1 - p;
     else x itself.
 
@@ -157,4 +167,6 @@ def dropout(x, p=0.5, training=True, generator=None) -> Tensor:
     if not training or p == 0:
         return x
     mask = Tensor(_mask(x.shape, p, x.dtype, generator), copy=False)
-    return record("dropout", mul(x.detach(), mask)._array, (x,), lambda dy: mul(dy, mask))
+    values = mul(x.detach(), mask)._array
+    y: Tensor = record("dropout", values, (x,), lambda dy: mul(dy, mask))
+    return y

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from minigrad.core.tensor import Tensor
 
@@ -11,15 +11,15 @@ GATES: dict[str, tuple[str, ...]]
 class Telemetry:
     layer: int
     direction: str
-    dh_norm: np.ndarray | None
-    dc_norm: np.ndarray | None
+    dh_norm: NDArray[Any] | None
+    dc_norm: NDArray[Any] | None
     nonfinite: dict[str, Any] | None
     def __init__(self, layer: int = 0, direction: str = "forward") -> None: ...
     def found(self, run: str, step: int | None, row: int | None, gate: str) -> None: ...
 
 def room_for_directions(x: Tensor, H: int) -> tuple[Tensor, list[Tensor]]: ...
-def checked_lengths(op: str, lengths: Any, T: int, B: int) -> np.ndarray: ...
-def checked_reset(op: str, reset: Any, T: int, B: int) -> np.ndarray: ...
+def checked_lengths(op: str, lengths: Any, T: int, B: int) -> NDArray[Any]: ...
+def checked_reset(op: str, reset: Any, T: int, B: int) -> NDArray[Any]: ...
 def checked_clip(op: str, name: str, clip: Any) -> float: ...
 def no_second_order(op: str) -> RuntimeError: ...
 def sequence(
@@ -32,7 +32,7 @@ def sequence(
     bias: Tensor | None,
     peephole: Tensor | None,
     *,
-    mask: np.ndarray | None = None,
+    mask: NDArray[Any] | None = None,
     lengths: Any = None,
     reset: Any = None,
     reverse: bool = False,

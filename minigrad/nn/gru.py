@@ -6,7 +6,7 @@ import numpy as np
 
 from minigrad.checks import flag
 from minigrad.core.tensor import Tensor
-from minigrad.nn.cell import Cell, Weights
+from minigrad.nn.cell import Cell, HiddenState, Weights
 from minigrad.nn.stack import _Recurrent
 from minigrad.ops.elementwise import sigmoid, tanh
 from minigrad.ops.matmul import addmm, matmul
@@ -42,7 +42,7 @@ class GRUCell(Cell):
         self.biases = ("r", "z", "n", "u") if reset_after else ("r", "z", "n")
         super().__init__(input_size, hidden_size, bias, dtype, rng)
 
-    def start(self, weights: Weights) -> tuple:
+    def start(self, weights: Weights) -> tuple[Any, ...]:
         """The parts of the weights, cut once for a sequence, so that each part's gradient is one
         chain over the steps."""
         H = weights.U.shape[0]
@@ -56,7 +56,7 @@ class GRUCell(Cell):
             inner,
         )
 
-    def step(self, weights: tuple, x: Tensor, h: Tensor, c: None, hm: Tensor) -> Tensor:
+    def step(self, weights: tuple[Any, ...], x: Tensor, h: Tensor, c: None, hm: Tensor) -> Tensor:
         W, U_rz, U_n, b, b_u = weights
         H = U_n.shape[0]
         a = matmul(x, W) if b is None else addmm(b, x, W)
@@ -71,7 +71,7 @@ class GRUCell(Cell):
         return super().options() + (", reset_after=True" if self.reset_after else "")
 
 
-class GRU(_Recurrent):
+class GRU(_Recurrent[HiddenState]):
     """Gated recurrent unit over a whole sequence (slide: GRU): r, z = sigmoid, h' = (1 - z) n + z
     h.
 

@@ -64,7 +64,7 @@ class LSTMCell(Cell):
                 _check_tensor(op, name, value, weights.W.dtype, shape, f"({gates} * hidden_size,)")
         return weights
 
-    def start(self, weights: Weights) -> tuple:
+    def start(self, weights: Weights) -> tuple[Any, ...]:
         """The weights, the peepholes one by one, and the scales and the shift of the layer norm;
         None for what is not there."""
         p = None if weights.p is None else [weights.p[k] for k in range(3)]
@@ -73,7 +73,7 @@ class LSTMCell(Cell):
         return weights, p, (self.scale_x, self.scale_h, self.scale_c, self.shift_c)
 
     def step(
-        self, weights: tuple, x: Tensor, h: Tensor, c: Tensor, hm: Tensor
+        self, weights: tuple[Any, ...], x: Tensor, h: Tensor, c: Tensor, hm: Tensor
     ) -> tuple[Tensor, Tensor]:
         w, p, norm = weights
         if norm is not None:
@@ -112,7 +112,7 @@ def normalised(x: Tensor) -> Tensor:
     return (x - mean(x, 1, keepdims=True)) / sqrt(var(x, 1, keepdims=True) + 1e-5)
 
 
-class LSTM(_Recurrent):
+class LSTM(_Recurrent[CellState]):
     """Long short-term memory over a whole sequence (slides: LSTM): i, f, o = sigmoid, g = tanh, c'
     = f c + i g, h' = o tanh c'.
 

@@ -6,7 +6,7 @@ import functools
 import gc
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from minigrad.checks import flag
 from minigrad.core.tensor import Tensor, no_grad
 from minigrad.nn.fused import Telemetry
 from minigrad.random import Generator
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Parameter(Tensor):
@@ -214,7 +217,10 @@ class Module:
 
     training: bool = True
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Module":
+    _checked: bool
+    _replaced: tuple[str, ...]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Self":
         self = object.__new__(cls)
         object.__setattr__(self, "_checked", False)
         object.__setattr__(self, "_replaced", ())
@@ -388,7 +394,7 @@ class Module:
             if isinstance(member, Parameter):
                 member.grad = None
 
-    def train(self, mode: bool = True) -> "Module":
+    def train(self, mode: bool = True) -> "Self":
         """Switch dropout on (or off) here and in all modules inside; return the module."""
         mode = flag("train", "mode", mode)
         for _, member in self._walk(again=False):
@@ -396,7 +402,7 @@ class Module:
                 member.training = mode
         return self
 
-    def eval(self) -> "Module":
+    def eval(self) -> "Self":
         """Switch dropout off: train(False)."""
         return self.train(False)
 

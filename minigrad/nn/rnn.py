@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.core.tensor import Tensor
-from minigrad.nn.cell import Cell, Weights, gates_of
+from minigrad.nn.cell import Cell, HiddenState, Weights, gates_of
 from minigrad.nn.stack import _Recurrent
 from minigrad.ops.elementwise import relu, tanh
 
@@ -41,7 +41,7 @@ class RNNCell(Cell):
         return (tanh if self.kind == "rnn_tanh" else relu)(gates_of(weights, x, hm))
 
 
-class RNN(_Recurrent):
+class RNN(_Recurrent[HiddenState]):
     """h_t = tanh(h_{t-1} U + x_t W + b) over a whole sequence (slide: the hidden state).
 
     (input_size, hidden_size, num_layers=1, bidirectional=False, merge="concat", bias=True,

@@ -27,7 +27,7 @@ def unroll(
     mask: Any = None,
     weights: Weights | None = None,
     clip_state_grad: float | None = None,
-) -> tuple:
+) -> tuple[Any, ...]:
     """Run x (T, B, I) through a cell, step by step; return out (T, B, H) and the state at each
     row's own end: h, or (h, c) for an LSTMCell.
 
@@ -104,7 +104,7 @@ def unroll(
     return out, (h, c) if two else h
 
 
-def no_steps(x: Tensor, h: Tensor, c: Tensor | None, parts: Any) -> tuple:
+def no_steps(x: Tensor, h: Tensor, c: Tensor | None, parts: Any) -> tuple[Any, ...]:
     """unroll for T = 0: nothing is computed, but the results come from all inputs, so that each has
     a gradient, of zeros."""
     nothing = sum_of_none([x, h, c, *tensors_of(parts)])

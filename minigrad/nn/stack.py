@@ -8,7 +8,7 @@ the two directions, dropout between layers.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
@@ -28,14 +28,41 @@ from minigrad.nn.sequence import checked_merge, merge_directions, unroll
 from minigrad.ops.shape import adjoin, stack
 from minigrad.random import checked_probability, dropout, dropout_mask
 
+S = TypeVar("S", bound=tuple[Tensor, ...])  # the state: HiddenState or CellState
+
 MAX_LAYERS = 10_000
 
 
-class _Recurrent(Module):
+class _Recurrent(Module, Generic[S]):
     """What RNN, LSTM and GRU share: everything but the cell."""
 
     State: ClassVar[type] = HiddenState
     cell_type: ClassVar[type]
+
+    if TYPE_CHECKING:  # With merge=None the output is a pair of Tensors, which no type says.
+
+        @overload
+        def __call__(
+            self,
+            x: Any,
+            state: Any = None,
+            lengths: Any = None,
+            reset: Any = None,
+            trace: Literal[False] = False,
+        ) -> tuple[Tensor, S]: ...
+
+        @overload
+        def __call__(
+            self,
+            x: Any,
+            state: Any = None,
+            lengths: Any = None,
+            reset: Any = None,
+            *,
+            trace: bool,
+        ) -> tuple[Tensor, S, list[dict[str, Any]]]: ...
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def __init__(
         self,
@@ -176,7 +203,7 @@ class _Recurrent(Module):
         lengths: Any = None,
         reset: Any = None,
         trace: bool = False,
-    ) -> tuple:
+    ) -> tuple[Any, ...]:
         """Run the layer over x (T, B, input_size); return out (T, B, features) and the state after
         each sequence's own end.
 
@@ -243,7 +270,7 @@ class _Recurrent(Module):
         layer: int,
         trace: bool,
         out: Tensor | None,
-    ) -> tuple:
+    ) -> tuple[Any, ...]:
         mask = None
         if self.recurrent_dropout and self.training:
             mask = dropout_mask((x.shape[1], self.hidden_size), self.recurrent_dropout, x.dtype)
@@ -252,7 +279,7 @@ class _Recurrent(Module):
 
         def composed(
             x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None
-        ) -> tuple:
+        ) -> tuple[Any, ...]:
             state = None if h0 is None else (h0, c0) if len(self.State._fields) == 2 else h0
             out, state = unroll(
                 cell,

@@ -3,7 +3,9 @@ Python; and how no_grad, enable_grad and detect_anomaly decorate functions."""
 
 import functools
 import inspect
+from collections.abc import Callable, Sequence
 from threading import get_ident
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,12 @@ from minigrad.core.tensor import (
 from minigrad.ops.shape import stack
 
 
-def vjp(fn, inputs, v=None, create_graph=False) -> tuple:
+def vjp(
+    fn: Callable[..., Any],
+    inputs: Tensor | Sequence[Tensor],
+    v: Any = None,
+    create_graph: bool = False,
+) -> tuple[Any, tuple[Tensor, ...]]:
     """The value of fn(*inputs) and the product of the cotangent v with its Jacobian: (value,
     gradients).
 
@@ -57,7 +64,9 @@ def vjp(fn, inputs, v=None, create_graph=False) -> tuple:
     return tuple(outputs) if isinstance(value, (tuple, list)) else outputs[0], gradients
 
 
-def jacobian(fn, inputs, create_graph=False):
+def jacobian(
+    fn: Callable[..., Tensor], inputs: Tensor | Sequence[Tensor], create_graph: bool = False
+) -> Any:
     """The Jacobian of fn(*inputs): a Tensor of shape output.shape + input.shape, or a tuple of them
     for several inputs.
 
@@ -89,7 +98,7 @@ def jacobian(fn, inputs, create_graph=False):
     return jacobians[0] if isinstance(inputs, Tensor) else jacobians
 
 
-def _tensors(values, op, name):
+def _tensors(values: Any, op: Any, name: Any) -> Any:
     values = list(values) if isinstance(values, (tuple, list)) else [values]
     for i, x in enumerate(values):
         if not isinstance(x, Tensor):
@@ -97,7 +106,7 @@ def _tensors(values, op, name):
     return values
 
 
-def _points(inputs, create_graph):
+def _points(inputs: Any, create_graph: Any) -> Any:
     """Where a function is differentiated: aliases of the inputs, so that an input that is given
     twice counts as two."""
     with enable_grad():
@@ -107,9 +116,9 @@ def _points(inputs, create_graph):
         ]
 
 
-def _gradients(outputs, points, cotangents, create_graph):
+def _gradients(outputs: Any, points: Any, cotangents: Any, create_graph: Any) -> Any:
     """grad(), with zeros for what was not used and outputs that are constant."""
-    found = [None] * len(points)
+    found: Any = [None] * len(points)
     if outputs:
         found = grad(
             outputs,
@@ -127,7 +136,7 @@ def _gradients(outputs, points, cotangents, create_graph):
 # ---------------------------------------------------------------- contexts as decorators
 
 
-def in_context(context, function):
+def in_context(context: Any, function: Any) -> Any:
     """`function` with its body run in context(): no_grad, enable_grad or detect_anomaly.
 
     A generator and a coroutine are in it only while they run, not while their caller does.
@@ -138,7 +147,7 @@ def in_context(context, function):
     if inspect.isasyncgenfunction(function):
 
         @functools.wraps(function)
-        async def wrapped(*args, **kwargs):
+        async def wrapped(*args: Any, **kwargs: Any) -> Any:
             generator = function(*args, **kwargs)
             advance = generator.asend(None)
             while True:
@@ -156,24 +165,24 @@ def in_context(context, function):
     elif inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
-        async def wrapped(*args, **kwargs):
+        async def wrapped(*args: Any, **kwargs: Any) -> Any:
             return await _Steps(context, function(*args, **kwargs).__await__())
     elif inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
-        def wrapped(*args, **kwargs):
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
             return (yield from _steps(context, function(*args, **kwargs)))
     else:
 
         @functools.wraps(function)
-        def wrapped(*args, **kwargs):
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
             with context():
                 return function(*args, **kwargs)
 
     return wrapped
 
 
-def _steps(context, generator):
+def _steps(context: Any, generator: Any) -> Any:
     """A generator that does what `generator` does, each step of it in a context of its own."""
     advance, value = generator.send, None
     while True:
@@ -195,10 +204,10 @@ def _steps(context, generator):
 class _Steps:
     """The same for what is awaited."""
 
-    def __init__(self, context, iterator):
+    def __init__(self, context: Any, iterator: Any) -> None:
         self.context, self.iterator = context, iterator
 
-    def __await__(self):
+    def __await__(self) -> Any:
         return _steps(self.context, self.iterator)
 
 
@@ -212,12 +221,12 @@ class Context:
     needs_input_grad: for each argument of forward, whether a gradient is wanted.
     """
 
-    def __init__(self, needs_input_grad):
+    def __init__(self, needs_input_grad: tuple[bool, ...]) -> None:
         self.needs_input_grad = needs_input_grad
-        self._saved = ()
-        self._received = {}  # thread -> what backward is given there
+        self._saved: tuple[Tensor, ...] = ()
+        self._received: dict[int, tuple[Any, ...]] = {}  # thread -> what backward is given there
 
-    def save_for_backward(self, *tensors) -> None:
+    def save_for_backward(self, *tensors: Tensor) -> None:
         """Keep Tensors: arguments and results of forward are checked for changes in place, and can
         be differentiated through."""
         for x in tensors:
@@ -228,7 +237,7 @@ class Context:
         self._saved = tensors
 
     @property
-    def saved_tensors(self) -> tuple:
+    def saved_tensors(self) -> tuple[Any, ...]:
         """In backward: what save_for_backward was given."""
         return self._received.get(get_ident(), self._saved)
 
@@ -262,19 +271,19 @@ class Function:
     """
 
     @staticmethod
-    def forward(ctx, *arguments):
+    def forward(ctx: Any, *arguments: Any, **options: Any) -> Any:
         raise NotImplementedError(
             "Function: a subclass must define forward(ctx, ...) as a static method"
         )
 
     @staticmethod
-    def backward(ctx, *cotangents):
+    def backward(ctx: Any, *cotangents: Any, **options: Any) -> Any:
         raise NotImplementedError(
             "Function: a subclass must define backward(ctx, ...) as a static method"
         )
 
     @classmethod
-    def apply(cls, *arguments):
+    def apply(cls, *arguments: Any) -> Any:
         """Run forward and put the op on the tape."""
         name = cls.__name__
         differentiable = tuple(isinstance(x, Tensor) for x in arguments)
@@ -303,7 +312,7 @@ class Function:
         save_value = len(kept) < len(places)
         ctx._saved = ()
 
-        def backward(*received):
+        def backward(*received: Any) -> Any:
             if loose and is_grad_enabled():
                 raise RuntimeError(
                     f"{name}: cannot be differentiated twice, since it saved a tensor that is neither an argument "
@@ -354,7 +363,7 @@ class Function:
         )
 
 
-def _place(x, inputs, results):
+def _place(x: Any, inputs: Any, results: Any) -> Any:
     """Where a saved tensor comes from."""
     for kind, tensors in (("argument", inputs), ("result", results)):
         for i, y in enumerate(tensors):

@@ -20,6 +20,9 @@ x. Each gives an estimate of the derivative and of its error:
 and the estimate with the smallest error decides. Steps are powers of two, so that x + h is exact.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 
 from minigrad.core.tensor import Tensor, grad
@@ -41,7 +44,15 @@ class GradcheckError(RuntimeError):
     """
 
 
-def gradcheck(fn, inputs, *, eps=1e-3, rtol=1e-8, atol=0.0, seed=0) -> bool:
+def gradcheck(
+    fn: Callable[..., Any],
+    inputs: Tensor | Sequence[Tensor],
+    *,
+    eps: float = 1e-3,
+    rtol: float = 1e-8,
+    atol: float = 0.0,
+    seed: int = 0,
+) -> bool:
     """Check the gradients of fn(*inputs) against differences; return True, or raise a
     GradcheckError that says where they differ.
 
@@ -103,7 +114,15 @@ def gradcheck(fn, inputs, *, eps=1e-3, rtol=1e-8, atol=0.0, seed=0) -> bool:
     return True
 
 
-def gradgradcheck(fn, inputs, *, eps=1e-3, rtol=1e-8, atol=1e-12, seed=0) -> bool:
+def gradgradcheck(
+    fn: Callable[..., Any],
+    inputs: Tensor | Sequence[Tensor],
+    *,
+    eps: float = 1e-3,
+    rtol: float = 1e-8,
+    atol: float = 1e-12,
+    seed: int = 0,
+) -> bool:
     """Check the second derivatives of fn(*inputs): gradcheck of the gradients for a random
     cotangent, which is an input too.
 
@@ -123,7 +142,7 @@ def gradgradcheck(fn, inputs, *, eps=1e-3, rtol=1e-8, atol=1e-12, seed=0) -> boo
         raise ValueError(f"gradgradcheck: {CONSTANT}")
     cotangents = [Tensor(rng.normal(size=y.shape), requires_grad=True) for y in outputs]
 
-    def gradients(*_):
+    def gradients(*_: Any) -> Any:
         outputs = [y for y in _evaluate(fn, inputs) if y.requires_grad]
         found = grad(outputs, tested, cotangents, create_graph=True, allow_unused=True)
         return tuple(dx for dx in found if dx is not None)
@@ -131,7 +150,7 @@ def gradgradcheck(fn, inputs, *, eps=1e-3, rtol=1e-8, atol=1e-12, seed=0) -> boo
     return gradcheck(gradients, [*inputs, *cotangents], eps=eps, rtol=rtol, atol=atol, seed=seed)
 
 
-def _checked_inputs(inputs, op):
+def _checked_inputs(inputs: Any, op: Any) -> Any:
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     for i, x in enumerate(inputs):
         if not isinstance(x, Tensor):
@@ -155,7 +174,7 @@ def _checked_inputs(inputs, op):
     return inputs
 
 
-def _evaluate(fn, inputs):
+def _evaluate(fn: Any, inputs: Any) -> Any:
     outputs = fn(*inputs)
     outputs = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
     for k, y in enumerate(outputs):
@@ -170,7 +189,7 @@ def _evaluate(fn, inputs):
     return outputs
 
 
-def _steps(value, eps):
+def _steps(value: Any, eps: Any) -> Any:
     """The steps for an element of this value, the first one to try first, the others falling."""
     size = abs(value)
     steps = [eps, eps / 10, eps / 100]
@@ -178,22 +197,24 @@ def _steps(value, eps):
         steps += [eps * size, eps * size / 10]
     elif 0 < size:
         steps += [eps * size, eps * size / 10, eps * size / 100]
-    steps = {2.0 ** round(np.log2(step)) for step in steps}
-    usable = sorted((step for step in steps if step >= 256 * np.spacing(size)), reverse=True)
+    powers = {2.0 ** round(np.log2(step)) for step in steps}
+    usable = sorted((step for step in powers if step >= 256 * np.spacing(size)), reverse=True)
     if not usable:
         return [2.0 ** round(np.log2(eps * max(size, 1)))]
     first = min(usable, key=lambda step: abs(np.log2(step / eps)))
     return [first, *(step for step in usable if step != first)]
 
 
-def _numeric(fn, inputs, x, outputs, analytic, eps, rtol, atol):
+def _numeric(
+    fn: Any, inputs: Any, x: Any, outputs: Any, analytic: Any, eps: Any, rtol: Any, atol: Any
+) -> Any:
     """The Jacobian of all outputs with respect to x by differences, what may lie between it and the
     analytic one, and the steps: three arrays (number of output elements, number of elements of
     x)."""
     memory = x._array
     numeric, noise, steps = (np.zeros(analytic.shape) for _ in range(3))
 
-    def values(element, value, step):
+    def values(element: Any, value: Any, step: Any) -> Any:
         """fn at value + k step, k = -2 to 2, as rows; the middle one is left out."""
         found = []
         for k in (-2, -1, 1, 2):
@@ -241,7 +262,7 @@ def _numeric(fn, inputs, x, outputs, analytic, eps, rtol, atol):
         return numeric, atol + rtol * np.abs(numeric) + noise + 64 * unit * largest, steps
 
 
-def _derivative(values, middle, step):
+def _derivative(values: Any, middle: Any, step: Any) -> Any:
     """f' by five points, its error by the rounding of f's values, and the fourth difference over
     that of pure noise."""
     a, b, c, d = values
@@ -251,7 +272,7 @@ def _derivative(values, middle, step):
     return (8 * (c - b) - (d - a)) / (12 * step), error, fourth
 
 
-def _best(found, steps, noise):
+def _best(found: Any, steps: Any, noise: Any) -> Any:
     """For each output the estimate with the smallest error, that error, and its step; `found` and
     `steps` with steps falling."""
     estimates, errors = [], []
@@ -275,7 +296,7 @@ def _best(found, steps, noise):
     return np.where(np.isfinite(error), best, np.nan), error, np.array(steps)[choice]
 
 
-def _jacobians(outputs, inputs):
+def _jacobians(outputs: Any, inputs: Any) -> Any:
     """The analytic Jacobians of all outputs, one for each input: (number of output elements, number
     of its elements)."""
     rows = []
@@ -290,7 +311,7 @@ def _jacobians(outputs, inputs):
     ]
 
 
-def _gradients(outputs, inputs, cotangents):
+def _gradients(outputs: Any, inputs: Any, cotangents: Any) -> Any:
     """The analytic gradients as arrays; zeros for an input that is not used."""
     pairs = [(y, v) for y, v in zip(outputs, cotangents, strict=True) if y.requires_grad]
     if not pairs:
@@ -303,7 +324,7 @@ def _gradients(outputs, inputs, cotangents):
     ]
 
 
-def _compare(analytic, numeric, limit, where, steps=None):
+def _compare(analytic: Any, numeric: Any, limit: Any, where: Any, steps: Any = None) -> Any:
     wrong = ~(np.abs(analytic - numeric) <= limit)
     if wrong.any():
         element = tuple(int(i) for i in np.argwhere(wrong)[0])
@@ -315,9 +336,9 @@ def _compare(analytic, numeric, limit, where, steps=None):
         )
 
 
-def _position(x, inputs):
+def _position(x: Any, inputs: Any) -> Any:
     return next(i for i, other in enumerate(inputs) if other is x)
 
 
-def _element(index):
+def _element(index: Any) -> Any:
     return f"[{', '.join(map(str, index))}]" if index else ""

@@ -38,7 +38,11 @@ class TruncatedBPTT:
     """
 
     def __init__(
-        self, model: Callable, loss: Callable[[Tensor, Any], Tensor], k1: int, k2: int | None = None
+        self,
+        model: Callable[..., Any],
+        loss: Callable[[Tensor, Any], Tensor],
+        k1: int,
+        k2: int | None = None,
     ) -> None:
         op = "TruncatedBPTT"
         self.model, self.loss, self.k1 = model, loss, size(op, "k1", k1)

@@ -40,7 +40,7 @@ class CheckpointError(ValueError):
     """
 
 
-def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) -> None:
+def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], extra: Any = None) -> None:
     """Write arrays by name (float32, float64, int64, int32, uint8, bool), and `extra`, to one file.
 
     extra: None, bool, int, finite float, str, and lists, tuples and dicts (with keys that are str)
@@ -131,7 +131,7 @@ def _has_mask(value: Any) -> bool:
 def _checked_path(path: Any, op: str) -> Path:
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(
-            f"{op}: path must be a str, bytes or os.PathLike, got {type(path).__name__}"
+            f"{op}: path must be a str, bytes or os.PathLike[str], got {type(path).__name__}"
         )
     return Path(os.fsdecode(path))
 
@@ -202,7 +202,7 @@ def _decoded(pairs: list[tuple[str, Any]]) -> Any:
     return {key[1:] if key.startswith("@@") else key: inner for key, inner in found.items()}
 
 
-def check_place(path: str | os.PathLike) -> None:
+def check_place(path: str | os.PathLike[str]) -> None:
     """Raise now the OSError that a `save` to this place would raise: the folder is missing or
     closed, or it is a folder."""
     path = _checked_path(path, "save")
@@ -293,7 +293,7 @@ def _remove_orphans(folder: Path) -> None:
                     os.unlink(entry.path)
 
 
-def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Any]:
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
     """Read a file made by `save`; return (arrays, extra). Anything wrong with it is a
     CheckpointError, and nothing is returned.
 

@@ -31,7 +31,7 @@ def fit(
     model: Module,
     optimizer: Optimizer,
     loss: Callable[..., Any],
-    batches: Iterable[tuple],
+    batches: Iterable[tuple[Any, ...]],
     *,
     epochs: int | None = None,
     steps: int | None = None,
@@ -296,11 +296,11 @@ class _Reader:
     """The batches of a training. The place that is saved is that of fit's own iteration, whoever
     else reads them."""
 
-    def __init__(self, batches: Iterable[tuple]) -> None:
+    def __init__(self, batches: Iterable[tuple[Any, ...]]) -> None:
         self.batches, self.epoch = batches, None
         self.stateful = hasattr(batches, "state_dict") and hasattr(batches, "load_state_dict")
 
-    def rest(self, epoch: int, over: int) -> Iterator[tuple]:
+    def rest(self, epoch: int, over: int) -> Iterator[tuple[Any, ...]]:
         """The batches of an epoch without the first `over`, which those with a state know."""
         self.epoch = iter(self.batches)
         if not self.stateful:

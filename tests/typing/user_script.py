@@ -1,0 +1,113 @@
+"""What a user writes, with types: `mypy --strict` and pyright in strict mode must find no error here.
+
+The lines with `assert_type` say what a checker must know of the public names.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+import minigrad as mg
+from minigrad import Tensor, nn, optim
+from minigrad.data import Batches, Scaler, Stream, windows
+from minigrad.training import History, TruncatedBPTT, fit
+
+if TYPE_CHECKING:
+    from typing_extensions import assert_type
+
+
+class Forecaster(nn.Module):
+    """An LSTM, dropout, and one number for each sequence."""
+
+    def __init__(self, inputs: int, hidden: int, rng: np.random.Generator) -> None:
+        self.recurrent = nn.LSTM(inputs, hidden, num_layers=2, dropout=0.1, rng=rng)
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(hidden, 1, rng=rng)
+
+    def forward(self, x: Tensor, lengths: npt.NDArray[np.int64] | None = None) -> Tensor:
+        """x (T, B, inputs) -> (B, 1)."""
+        _, state = self.recurrent(x, lengths=lengths)
+        if TYPE_CHECKING:
+            assert_type(state, nn.CellState)
+            assert_type(state.c, Tensor)
+        return self.head(self.dropout(state.h[-1]))
+
+
+class Square(mg.Function):
+    """An op with its own backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.detach() * x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 2 * dy * x
+
+
+def ops(x: Tensor, w: Tensor) -> Tensor:
+    """Operators, functions and methods."""
+    y = mg.tanh(x @ w + 1.0) * mg.sigmoid(2 - x.sum(axis=-1, keepdims=True))
+    y = mg.concatenate([y, mg.relu(-y)], axis=-1).reshape(-1)
+    if TYPE_CHECKING:
+        assert_type(y, Tensor)
+        assert_type(y.shape, tuple[int, ...])
+        assert_type(mg.max(y), Tensor)
+        assert_type(y.item(), float)
+    with mg.no_grad():
+        y[0] = 0.0
+    value, (dx,) = mg.vjp(mg.exp, x, mg.ones(x.shape))
+    mg.gradcheck(mg.exp, mg.ones(2, dtype=np.float64, requires_grad=True))
+    return mg.mean(y) + Square.apply(value).mean() + mg.where(dx.numpy() > 0, dx, 0.0).sum()
+
+
+@mg.no_grad()
+def predict(model: Forecaster, x: npt.NDArray[np.float32]) -> float:
+    """A number out of a model."""
+    return float(model(Tensor(x)).mean())
+
+
+def train(series: npt.NDArray[np.float64]) -> History:
+    """Data, layers, an optimiser and the training loop."""
+    scaler = Scaler().fit(series)
+    x, y = windows(scaler.transform(series).astype(np.float32), 8, 1)
+    batches = Batches(x.swapaxes(0, 1), y[0], batch_size=4, shuffle=True, per_step=False)
+    model = Forecaster(1, 4, np.random.default_rng(0))
+    adam = optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+    schedule = optim.schedule.CosineAnnealingLR(adam, 10)
+
+    def loss(x: Any, lengths: Any, target: Any) -> Tensor:
+        out: Tensor = model(Tensor(x), lengths)
+        return mg.mse(out, Tensor(target).reshape(out.shape))
+
+    history = fit(model, adam, loss, batches, epochs=1, clip=1.0, after_step=[schedule])
+    print(f"{predict(model, x[0][:, None]):.2f}", history.step)
+    return history
+
+
+def stream(tokens: npt.NDArray[np.int64]) -> float:
+    """Truncated backpropagation through a language model."""
+    layer, embedding = nn.GRU(4, 4), nn.Embedding(3, 4)
+    sgd = optim.SGD([*layer.parameters(), *embedding.parameters()], lr=0.1, momentum=0.9)
+
+    def model(x: Any, state: nn.HiddenState | None) -> tuple[Tensor, nn.HiddenState]:
+        return layer(embedding(x), state)
+
+    bptt = TruncatedBPTT(model, mg.cross_entropy, k1=2)
+    loss = mg.zeros(())
+    for x, y in Stream(tokens, 2, 2):
+        loss = bptt(x, y)
+        sgd.zero_grad()
+        loss.backward()
+        optim.clip_grad_norm_(layer.parameters(), 1.0)
+        sgd.step()
+    return loss.item()
+
+
+if __name__ == "__main__":
+    print(ops(mg.ones((2, 3), requires_grad=True), mg.ones((3, 4))).item())
+    train(np.sin(np.arange(64.0))[:, None])
+    print(stream(np.arange(24) % 3))
