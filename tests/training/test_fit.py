@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.training.history import History
 from minigrad.training.bptt import TruncatedBPTT, accumulate
+from minigrad.training.history import History
 from minigrad.training.loop import fit
 from minigrad.training.saving import load_training, save_training
 
