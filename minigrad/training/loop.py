@@ -129,10 +129,8 @@ def fit(
         raise ValueError("fit: epochs or steps must say when the training ends, got neither")
     epochs, steps = _total("epochs", epochs), _total("steps", steps)
     clip = _number("fit", "clip", clip, ends="(]")
-    if patience is not None and size("fit", "patience", patience) and validate is None:
-        raise ValueError("fit: patience needs validate")
-    if save_every is not None and size("fit", "save_every", save_every) and save is None:
-        raise ValueError("fit: save_every needs save")
+    _check_count("patience", patience, "validate", validate)
+    _check_count("save_every", save_every, "save", save)
     history, reader = History(model), Reader(batches)
     history.options = _options(optimizer)
     calls = {
@@ -379,6 +377,12 @@ def _total(name: str, value: Any) -> float:
     if value < 0:
         raise ValueError(f"fit: {name} must be at least 0, got {value}")
     return int(value)
+
+
+def _check_count(name: str, value: Any, needed: str, given: Any) -> None:
+    """Is it None, or a positive int together with the argument that it needs?"""
+    if value is not None and size("fit", name, value) and given is None:
+        raise ValueError(f"fit: {name} needs {needed}")
 
 
 def _options(optimizer: Optimizer) -> list[dict[str, Any]]:

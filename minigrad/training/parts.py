@@ -32,7 +32,7 @@ class Reader:
         return self.epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """The place of the running iteration, if it has one of its own, else that of the batches."""
+        """The place of the running iteration if it has its own, else that of the batches."""
         source = self.epoch if hasattr(self.epoch, "state_dict") else self.batches
         return source.state_dict()
 
