@@ -1,5 +1,4 @@
-"""From a loss to trained weights: truncated backpropagation through time, the training loop, and
-checkpoints."""
+"""From a loss to trained weights: truncated backpropagation, the training loop, checkpoints."""
 
 from minigrad.training.bptt import TruncatedBPTT, accumulate
 from minigrad.training.history import History

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 MAX_HEADER = 2 << 20  # bytes; some 14,000 arrays
-MAX_PARTS = (
-    1 << 17
-)  # commas and brackets in a header, so that a small file cannot fill the memory with empty lists
+# Commas and brackets in a header: a small file cannot fill the memory with empty lists.
+MAX_PARTS = 1 << 17
 DTYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 FORMAT = "minigrad 1"
+CHECKSUM = b'"header_crc32":"'  # what stands before the eight digits of the header's own
 PREFIX, SUFFIX = ".minigrad-", ".tmp"  # of temporary files
 TUPLE = "@tuple"  # the key of the object that stands for a tuple in `extra`
 
@@ -40,19 +40,25 @@ class CheckpointError(ValueError):
     """
 
 
-def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], extra: Any = None) -> None:
-    """Write arrays by name (float32, float64, int64, int32, uint8, bool), and `extra`, to one file.
-
-    extra: None, bool, int, finite float, str, and lists, tuples and dicts (with keys that are str)
-    of these, nested as one likes. `load` returns it as it was, tuples as tuples. What would come
-    back as something else, a NumPy number or an OrderedDict say, is a TypeError, and then nothing
-    is written.
+def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) -> None:
+    """Write arrays by name, and some JSON, to one file, atomically.
 
     The file is written beside its place, flushed to the disk and then moved there: at any moment,
     power cuts and kill -9 included, the place holds the old file or the whole new one. The mode of
-    an old file is kept; a symbolic link to a file is replaced, not followed; what is no regular
-    file (a folder, a device) is an OSError. What a killed save has left behind is removed by the
-    next one, an hour later.
+    an old file is kept; a symbolic link to a file is replaced, not followed. What a killed save has
+    left behind is removed by the next one, an hour later.
+
+    Args:
+        path: The file, a str or a path.
+        arrays: Arrays of any shape by name, of dtype float32, float64, int64, int32, uint8 or bool.
+        extra: None, bool, int, finite float, str, and lists, tuples and dicts (with keys that are
+            str) of these, nested as deep as you like. `load` returns it as it was, tuples as
+            tuples. Default: None.
+
+    Raises:
+        TypeError, ValueError: An array or a value would not come back as it was, such as a masked
+            array, or a NumPy number or an OrderedDict in extra; nothing is written.
+        OSError: The file cannot be written, or the place is a folder or a device.
 
     >>> import minigrad as mg, numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -71,35 +77,18 @@ def contents(arrays: Mapping[str, Any], extra: Any = None) -> list[bytes]:
             f"save: arrays must be a dict of arrays by name, got {type(arrays).__name__}"
         )
     header: dict[str, Any] = {}
-    checksums, parts, at = {}, [], 0
+    checksums, parts, offset = {}, [], 0
     for name, value in arrays.items():
-        if (
-            not isinstance(name, str)
-            or not name
-            or name == "__metadata__"
-            or len(name) > 1024
-            or not name.isprintable()
-        ):
-            raise ValueError(f"save: names must be 1 to 1024 printable characters, got {name!r}")
-        if _has_mask(value):
-            raise TypeError(
-                f"save: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)"
-            )
-        array = np.asarray(value)
-        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
-        if array.dtype not in NAMES:
-            raise TypeError(
-                f"save: {name} must have one of the dtypes {', '.join(str(d) for d in NAMES)}, got {array.dtype}"
-            )
+        array = _savable(name, value)
         data = array.tobytes()
         header[name] = {
             "dtype": NAMES[array.dtype],
             "shape": list(array.shape),
-            "data_offsets": [at, at + len(data)],
+            "data_offsets": [offset, offset + len(data)],
         }
         checksums[name] = zlib.crc32(data)
         parts.append(data)
-        at += len(data)
+        offset += len(data)
     header["__metadata__"] = {
         "format": FORMAT,
         "crc32": json.dumps(checksums),
@@ -110,15 +99,37 @@ def contents(arrays: Mapping[str, Any], extra: Any = None) -> list[bytes]:
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
         raise ValueError(
-            f"save: the header has {len(text)} bytes, more than {MAX_HEADER}: put less of extra in it"
+            f"save: the header has {len(text)} bytes, more than {MAX_HEADER}: "
+            "put less of extra in it"
         )
     if _parts(text) > MAX_PARTS:
         raise ValueError(
-            f"save: the header has {_parts(text)} entries, more than {MAX_PARTS}: put long lists in arrays"
+            f"save: the header has {_parts(text)} entries, more than {MAX_PARTS}: "
+            "put long lists in arrays"
         )
-    place = text.rindex(b'"header_crc32":"00000000"') + len(b'"header_crc32":"')
+    place = text.rindex(CHECKSUM + b'00000000"') + len(CHECKSUM)
     text = text[:place] + b"%08x" % zlib.crc32(text) + text[place + 8 :]
     return [len(text).to_bytes(8, "little"), text, *parts]
+
+
+def _savable(name: Any, value: Any) -> np.ndarray:
+    """An array as the file holds it: little-endian, in C order."""
+    is_name = isinstance(name, str) and 1 <= len(name) <= 1024 and name.isprintable()
+    if not is_name or name == "__metadata__":
+        raise ValueError(f"save: names must be 1 to 1024 printable characters, got {name!r}")
+    if _has_mask(value):
+        raise TypeError(
+            f"save: {name} must not be a masked array, the mask would be lost: "
+            f"use {name}.filled(value)"
+        )
+    array = np.asarray(value)
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
+    if array.dtype not in NAMES:
+        raise TypeError(
+            f"save: {name} must have one of the dtypes {', '.join(str(d) for d in NAMES)}, "
+            f"got {array.dtype}"
+        )
+    return array
 
 
 def _has_mask(value: Any) -> bool:
@@ -131,7 +142,7 @@ def _has_mask(value: Any) -> bool:
 def _checked_path(path: Any, op: str) -> Path:
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(
-            f"{op}: path must be a str, bytes or os.PathLike[str], got {type(path).__name__}"
+            f"{op}: path must be a str, bytes or os.PathLike, got {type(path).__name__}"
         )
     return Path(os.fsdecode(path))
 
@@ -168,11 +179,8 @@ def _encoded(value: Any, where: str) -> Any:
             items.append(_encoded(inner, f"{where}[{i}]"))
         return items if kind is list else {TUPLE: items}
     if kind is not dict:
-        hint = (
-            ": give float(x), int(x) or x.tolist()"
-            if isinstance(value, (np.ndarray, np.generic))
-            else ""
-        )
+        of_numpy = isinstance(value, (np.ndarray, np.generic))
+        hint = ": give float(x), int(x) or x.tolist()" if of_numpy else ""
         raise TypeError(
             f"{where} must be None, a bool, int, float, str, list, tuple or dict, got "
             f"{kind.__name__}{hint}"
@@ -202,7 +210,7 @@ def _decoded(pairs: list[tuple[str, Any]]) -> Any:
     return {key[1:] if key.startswith("@@") else key: inner for key, inner in found.items()}
 
 
-def check_place(path: str | os.PathLike[str]) -> None:
+def check_place(path: str | os.PathLike) -> None:
     """Raise now the OSError that a `save` to this place would raise: the folder is missing or
     closed, or it is a folder."""
     path = _checked_path(path, "save")
@@ -293,11 +301,18 @@ def _remove_orphans(folder: Path) -> None:
                     os.unlink(entry.path)
 
 
-def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
-    """Read a file made by `save`; return (arrays, extra). Anything wrong with it is a
-    CheckpointError, and nothing is returned.
+def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Any]:
+    """Read a file made by `save`.
 
-    A file that cannot be opened is an OSError as usual.
+    Args:
+        path: The file, a str or a path.
+
+    Returns:
+        (arrays, extra): the arrays by name, and what was saved with them.
+
+    Raises:
+        CheckpointError: Anything in the file is wrong; nothing of it is returned.
+        OSError: The file cannot be opened.
 
     >>> import minigrad as mg, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -306,9 +321,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
     ({}, None)
     """
     path = _checked_path(path, "load")
-    with open(
-        path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
-    ) as file:
+    with open(path, "rb", opener=_opened) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise CheckpointError(f"load: {path} is not a regular file")
@@ -316,6 +329,11 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
             return _read(file, status.st_size)
         except CheckpointError as error:
             raise CheckpointError(f"load: {path}: {error}") from None
+
+
+def _opened(name: str, flags: int) -> int:
+    """The file, without waiting where it is a pipe."""
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _need(condition: bool, message: str) -> None:
@@ -340,10 +358,7 @@ def _json(
         return json.loads(text, object_pairs_hook=pairs, parse_constant=_no_constants)
     except CheckpointError:
         raise
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: also numbers of more digits than int takes
+    except (ValueError, RecursionError) as error:  # also numbers of more digits than int takes
         raise CheckpointError(f"{what} is not JSON: {error}") from None
 
 
@@ -352,6 +367,28 @@ def _parts(header: bytes) -> int:
 
 
 def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
+    """The arrays and the extra part of an open file of `size` bytes."""
+    raw = _read_header(file, size)
+    header, extra, checksums = _parsed(raw)
+    entries, offset = [], 0
+    for name, entry in header.items():
+        dtype, shape, count = _checked_entry(name, entry, offset)
+        entries.append((name, dtype, shape, count))
+        offset += count
+    follow = size - 8 - len(raw)
+    _need(
+        offset == follow,
+        f"the file is cut off or has something behind its end: {follow} bytes of data "
+        f"where {offset} belong",
+    )
+    arrays = {}
+    for name, dtype, shape, count in entries:
+        arrays[name] = _array(name, file.read(count), dtype, shape, count, checksums[name])
+    return arrays, extra
+
+
+def _read_header(file: Any, size: int) -> bytes:
+    """The bytes of the header, of a length that is possible."""
     _need(size >= 8, f"the file is cut off: {size} bytes")
     length = int.from_bytes(file.read(8), "little")
     _need(
@@ -368,6 +405,11 @@ def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
         _parts(raw) <= MAX_PARTS,
         f"the header has {_parts(raw)} entries, at most {MAX_PARTS} are allowed",
     )
+    return raw
+
+
+def _parsed(raw: bytes) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """The entries of the arrays, the extra part and the checksums of a header that is whole."""
     try:
         header = _json(raw.decode("ascii"), "the header")
     except UnicodeDecodeError:
@@ -381,12 +423,12 @@ def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
         and all(isinstance(v, str) for v in metadata.values()),
         f"the file is not a checkpoint of the format {FORMAT!r}",
     )
-    place = raw.rfind(b'"header_crc32":"')
+    place = raw.rfind(CHECKSUM)
     _need(place >= 0, "the header has no checksum")
-    place += len(b'"header_crc32":"')
+    place += len(CHECKSUM)
+    checksum = zlib.crc32(raw[:place] + b"00000000" + raw[place + 8 :])
     _need(
-        raw[place : place + 8]
-        == b"%08x" % zlib.crc32(raw[:place] + b"00000000" + raw[place + 8 :]),
+        raw[place : place + 8] == b"%08x" % checksum,
         "the header's checksum is wrong: the file is damaged",
     )
     checksums = _json(metadata["crc32"], "the list of checksums")
@@ -395,56 +437,52 @@ def _read(file: Any, size: int) -> tuple[dict[str, np.ndarray], Any]:
         isinstance(checksums, dict) and set(checksums) == set(header),
         "the checksums do not match the arrays",
     )
-    at, plan = 0, []
-    for name, entry in header.items():
-        _need(
-            isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"},
-            f"the entry of {name!r} is not that of an array",
-        )
-        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        _need(
-            isinstance(dtype, str) and dtype in DTYPES, f"{name!r} has the unknown dtype {dtype!r}"
-        )
-        _need(
-            isinstance(shape, list)
-            and len(shape) <= 64
-            and all(type(d) is int and 0 <= d < 1 << 48 for d in shape),
-            f"{name!r} has a bad shape",
-        )
-        _need(
-            isinstance(offsets, list)
-            and len(offsets) == 2
-            and all(type(d) is int for d in offsets),
-            f"{name!r} has bad offsets",
-        )
-        count = np.dtype(DTYPES[dtype]).itemsize
-        for d in shape:
-            count *= d
-        _need(
-            offsets == [at, at + count],
-            f"the data of {name!r} leaves a hole, overlaps, or does not fit its shape",
-        )
-        at += count
-        plan.append((name, np.dtype(DTYPES[dtype]), shape, count))
+    return header, extra, checksums
+
+
+def _checked_entry(name: str, entry: Any, offset: int) -> tuple[np.dtype, list[int], int]:
+    """dtype, shape and number of bytes of an array whose data must begin at `offset`."""
     _need(
-        at == size - 8 - length,
-        f"the file is cut off or has something behind its end: {size - 8 - length} bytes of data "
-        f"where {at} belong",
+        isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"},
+        f"the entry of {name!r} is not that of an array",
     )
-    arrays = {}
-    for name, dtype, shape, count in plan:
-        data = file.read(count)
-        _need(
-            len(data) == count and zlib.crc32(data) == checksums[name],
-            f"the data of {name!r} is damaged: its checksum is wrong",
-        )
-        _need(
-            dtype != np.bool_ or not data.strip(b"\0\1"),
-            f"{name!r} holds a bool that is neither 0 nor 1",
-        )
-        try:
-            array = np.frombuffer(data, dtype).reshape(shape)
-        except ValueError as error:  # empty, but other dimensions larger than any array
-            raise CheckpointError(f"{name!r} has a bad shape: {error}") from None
-        arrays[name] = array.astype(dtype.newbyteorder("="))
-    return arrays, extra
+    code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    _need(isinstance(code, str) and code in DTYPES, f"{name!r} has the unknown dtype {code!r}")
+    _need(
+        isinstance(shape, list)
+        and len(shape) <= 64
+        and all(type(d) is int and 0 <= d < 1 << 48 for d in shape),
+        f"{name!r} has a bad shape",
+    )
+    _need(
+        isinstance(offsets, list) and len(offsets) == 2 and all(type(d) is int for d in offsets),
+        f"{name!r} has bad offsets",
+    )
+    dtype = np.dtype(DTYPES[code])
+    count = dtype.itemsize
+    for d in shape:
+        count *= d
+    _need(
+        offsets == [offset, offset + count],
+        f"the data of {name!r} leaves a hole, overlaps, or does not fit its shape",
+    )
+    return dtype, shape, count
+
+
+def _array(
+    name: str, data: bytes, dtype: np.dtype, shape: list[int], count: int, checksum: Any
+) -> np.ndarray:
+    """The array that these bytes are."""
+    _need(
+        len(data) == count and zlib.crc32(data) == checksum,
+        f"the data of {name!r} is damaged: its checksum is wrong",
+    )
+    _need(
+        dtype != np.bool_ or not data.strip(b"\0\1"),
+        f"{name!r} holds a bool that is neither 0 nor 1",
+    )
+    try:
+        array = np.frombuffer(data, dtype).reshape(shape)
+    except ValueError as error:  # empty, but other dimensions larger than any array
+        raise CheckpointError(f"{name!r} has a bad shape: {error}") from None
+    return array.astype(dtype.newbyteorder("="))

@@ -1,14 +1,10 @@
-"""From a loss to trained weights: truncated backpropagation through time, gradients over several
-batches, the training loop, and checkpoints of all that a training consists of. What a step does to
-the weights is in optim.py, files are in checkpoint.py.
-"""
+"""The training loop: epochs over batches, a step for each of them, validation, saving."""
 
 import contextlib
-import inspect
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,20 +14,28 @@ from minigrad.core.tensor import Tensor, no_grad
 from minigrad.nn.module import Module
 from minigrad.optim.clip import clip_grad_norm_
 from minigrad.optim.optimizers import Optimizer
-from minigrad.optim.schedule import ReduceLROnPlateau, Schedule
-from minigrad.random import Generator, default_generator
 from minigrad.training.bptt import _check_loss
+from minigrad.training.callbacks import calls_of
 from minigrad.training.checkpoint import check_place, contents
 from minigrad.training.history import History
 from minigrad.training.interrupts import _interrupts
-from minigrad.training.saving import _check_parts, _training, load_training, save_training
+from minigrad.training.parts import Reader, everything
+from minigrad.training.progress import (
+    default_line,
+    print_broken_off,
+    print_end,
+    print_resumed,
+    print_untrained,
+    progress,
+)
+from minigrad.training.saving import _training, load_training, save_training
 
 
 def fit(
     model: Module,
     optimizer: Optimizer,
     loss: Callable[..., Any],
-    batches: Iterable[tuple[Any, ...]],
+    batches: Iterable[tuple],
     *,
     epochs: int | None = None,
     steps: int | None = None,
@@ -48,58 +52,308 @@ def fit(
     config: Any = None,
     parts: Mapping[str, Any] | None = None,
 ) -> History:
-    """Train: for each batch the gradient of `loss(*batch)`, clipped to the norm `clip`, and a step;
-    return the History.
+    """Train a model: for each batch the gradient of `loss(*batch)`, clipped, and a step.
 
-    An epoch is one iteration over `batches`, which gives tuples. `epochs` and `steps` are the
-    totals at which the training ends, whichever is first. `loss` returns a Tensor of one number, or
-    goes backward itself and returns a float (see `accumulate`). What the optimizer has, and nothing
-    else, is cleared, clipped and changed. Parameters of the model that it does not have are not
-    trained: they are printed at the start, unless their requires_grad is off, and their gradients
-    add up untouched.
+    The training ends when `epochs` or `steps` are over, whichever is first; after `patience`
+    validations that were not better; or on Ctrl-C, once the running step is done (a second Ctrl-C
+    breaks the step off). Then the model gets the weights of the best validation, if there was one.
 
-    validate(): called after each epoch and at the end, in eval mode and without recording; a lower
-    number is better, NaN never is. patience: the training ends when so many validations in a row
-    were not better than the best. after_step, after_epoch, after_resume: lists of what is called
-    then: functions of the History or of nothing, and schedules, whose `step` it is
-    (ReduceLROnPlateau gets the validation, in after_epoch). line: makes the text of the progress
-    line out of the History.
+    Only the parameters that the optimizer has are cleared, clipped and changed. Other parameters of
+    the model are not trained: their names are printed at the start, unless their requires_grad is
+    off, and their gradients add up untouched.
 
-    save: a file for `save_training`, written after each epoch, after each `save_every` steps, and
-    at the end; its model has the last weights, the best are in history.weights. It is tried before
-    the first step whether all can be saved. It holds the model and the Generators of its layers,
-    the optimizer, the History, the batches and the loss where they have a state_dict, the schedules
-    given above and whatever has a state_dict and a method given above, and `parts`, all else that
-    has a state, by name. resume: such a file, to go on
-    from; the options in it, the learning rate say, replace those that the optimizer was made with,
-    and where these differ it is printed. To go on with others, set them in after_resume:
-    ``after_resume=[lambda: optimizer.param_groups[0].update(lr=0.01)]`` (with a schedule, its
-    base_lrs). config: see `save_training`.
+    However it ends, each module is back in the mode it was in (a model in eval mode is put into
+    train mode meanwhile), the optimizer's parameters have no gradients, and the file is whole.
 
-    Ends, told by history.ended and printed: the totals; patience; Ctrl-C, after the step that runs
-    (a second one breaks it off). In these the model has the weights of the best validation, if
-    there was one. An exception, whatever raised it, goes on to the caller, and the model has the
-    weights of the last whole step; so it is for a loss or gradient that is not finite, a
-    RuntimeError. In any case the modules are in the mode that they were in (fit itself puts a model
-    that was in eval mode into train mode), the optimizer's parameters have no gradients, and the
-    file is whole.
+    Args:
+        model: The Module to train.
+        optimizer: An optimiser of minigrad.optim with the parameters to train.
+        loss: A function of the elements of a batch. It returns a Tensor of one number, or calls
+            backward itself and returns a float (see `accumulate`).
+        batches: An iterable of tuples; one iteration over it is an epoch.
+        epochs: The total number of epochs, those before a resume included. Default: no limit.
+        steps: The total number of steps, those before a resume included. Default: no limit; one of
+            the two limits must be given.
+        clip: The largest norm of the gradient. Default: infinite, so nothing is clipped.
+        validate: A function without arguments, called after each epoch and at the end, in eval mode
+            and without recording. It returns a number; lower is better, NaN never is.
+        patience: The training ends when this many validations in a row were not better than the
+            best. Default: it does not.
+        after_step: What to call after each step: functions of the History or of nothing, and
+            schedules, whose `step` is called.
+        after_epoch: The same after each epoch. ReduceLROnPlateau belongs here; it gets the
+            validation.
+        after_resume: The same after a file was resumed.
+        line: A function that turns the History into the text of the progress line.
+        save: A file for `save_training`, written after each epoch and at the end. Its model has the
+            last weights; the best are in history.weights. Before the first step it is tried whether
+            everything can be saved. The file holds the model and the Generators of its layers, the
+            optimizer, the History, the batches and the loss if they have a state_dict, the
+            schedules, every other object with a state_dict whose method is called after a step,
+            epoch or resume, and `parts`.
+        save_every: Write the file after each so many steps, too. Default: it is not.
+        resume: A file of an earlier training to go on from. The options in it, the learning rate
+            for example, replace those that the optimizer was made with; differences are printed. To
+            go on with other options, set them in after_resume:
+            ``after_resume=[lambda: optimizer.param_groups[0].update(lr=0.01)]`` (with a schedule,
+            set its base_lrs).
+        config: What the file must hold again at a resume, see `save_training`.
+        parts: Everything else that has a state to save, by name.
+
+    Returns:
+        The History. history.ended tells what ended the training: "epochs", "steps", "patience" or
+        "interrupted".
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
+        RuntimeError: A loss or a gradient is not finite, or the loss depends on no parameter of the
+            optimizer.
+        CheckpointError: The file to resume does not fit.
+        Exception: Whatever a given function raises. The model then has the weights of the last
+            whole step.
 
     >>> import numpy as np, minigrad as mg
-    >>> x = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
-    >>> net, batches = mg.nn.Linear(1, 1), [(mg.Tensor(x[i::4]), mg.Tensor(3 * x[i::4])) for i in range(4)]
+    >>> x = mg.Tensor(np.linspace(-1, 1, 32, dtype=np.float32)[:, None])
+    >>> batches = [(x[i::4], 3 * x[i::4]) for i in range(4)]
+    >>> net = mg.nn.Linear(1, 1)
     >>> adam = mg.optim.Adam(net.parameters(), lr=0.3)
-    >>> history = mg.training.fit(net, adam, lambda x, y: mg.mse(net(x), y), batches, epochs=20)        # doctest: +ELLIPSIS
+    >>> def loss(x, y):
+    ...     return mg.mse(net(x), y)
+    >>> history = mg.training.fit(net, adam, loss, batches, epochs=20)    # doctest: +ELLIPSIS
     step ...
     >>> history.step, bool(history.loss[-1] < 0.01), history.ended
     (80, True, 'epochs')
     """
+    _check_kinds(model, optimizer, batches, {"loss": loss, "validate": validate, "line": line})
+    if epochs is None and steps is None:
+        raise ValueError("fit: epochs or steps must say when the training ends, got neither")
+    epochs, steps = _total("epochs", epochs), _total("steps", steps)
+    clip = _number("fit", "clip", clip, ends="(]")
+    _check_count("patience", patience, "validate", validate)
+    _check_count("save_every", save_every, "save", save)
+    history, reader = History(model), Reader(batches)
+    history.options = _options(optimizer)
+    calls = {
+        "after_step": calls_of("after_step", after_step, history, validate),
+        "after_epoch": calls_of("after_epoch", after_epoch, history, validate),
+        "after_resume": calls_of("after_resume", after_resume, history, validate),
+    }
+    saved = everything(model, optimizer, history, reader, parts or {}, loss, calls)
+    run = _Run(
+        model=model,
+        optimizer=optimizer,
+        loss=loss,
+        reader=reader,
+        epochs=epochs,
+        steps=steps,
+        clip=clip,
+        validate=validate,
+        patience=patience,
+        line=line or default_line,
+        calls=calls,
+        file=_File(save, saved, config),
+        save_every=save_every,
+        history=history,
+    )
+    print_untrained(model, optimizer)
+    run.file.check_place()
+    if resume is not None:
+        run.resume(resume)
+    run.file.check_contents()
+    return run.train()
+
+
+@dataclass
+class _File:
+    """The file that a training is saved to; without a path nothing is saved."""
+
+    path: Any
+    parts: Mapping[str, Any]
+    config: Any
+
+    def check_place(self) -> None:
+        if self.path is not None:
+            check_place(self.path)
+
+    def check_contents(self) -> None:
+        """Raise now what cannot be saved."""
+        if self.path is not None:
+            contents(*_training(self.parts, self.config))
+
+    def write(self) -> None:
+        if self.path is not None:
+            save_training(self.path, self.parts, self.config)
+
+
+@dataclass
+class _Run:
+    """One call of `fit`: what it was given, checked, and what has happened so far."""
+
+    model: Module
+    optimizer: Optimizer
+    loss: Callable[..., Any]
+    reader: Reader
+    epochs: float
+    steps: float
+    clip: float
+    validate: Callable[[], float] | None
+    patience: int | None
+    line: Callable[[History], str]
+    calls: Mapping[str, list[tuple[Any, Callable[[History], Any]]]]
+    file: _File
+    save_every: int | None
+    history: History
+    first: int = 0  # the step that this run begins with
+    start: float = 0.0  # the time when it began
+    stop: list[int] = field(default_factory=list)  # filled by Ctrl-C
+
+    def resume(self, path: Any) -> None:
+        """Go on from a file, with its options."""
+        given = _options(self.optimizer)
+        load_training(path, self.file.parts, self.file.config)
+        print_resumed(path, self.history, given, self.optimizer)
+        self._call("after_resume")
+
+    def train(self) -> History:
+        """Epochs until the training ends; then the best weights."""
+        history = self.history
+        self.first, self.start = history.step, time.perf_counter()
+        try:
+            with (
+                _modes(self.model),
+                _interrupts() as self.stop,
+                progress(self.first, self._last_step()) as show,
+            ):
+                if not self.model.training:
+                    self.model.train()
+                while self._ended() is None:
+                    self._epoch(show)
+                ended = self._ended()
+                self._finish()
+        except BaseException as error:
+            self._broken_off(error)
+            raise
+        finally:
+            self.optimizer.zero_grad()
+        history.ended = ended
+        print_end(history, self.patience, history.step == self.first)
+        return history
+
+    def _ended(self) -> str | None:
+        """What ends the training now; None if nothing does."""
+        history = self.history
+        if self.stop:
+            return "interrupted"
+        if history.step >= self.steps:
+            return "steps"
+        if history.epoch >= self.epochs:
+            return "epochs"
+        if self.patience is not None:
+            best = -1 if history.best is None else history.best
+            if len(history.validation) - 1 - best >= self.patience:
+                return "patience"
+        return None
+
+    def _last_step(self) -> float:
+        """The step at which the training ends, as far as that is known; else infinite."""
+        batches = self.reader.batches
+        if not hasattr(batches, "__len__"):
+            return self.steps
+        return min(self.steps, self.epochs * len(batches))
+
+    def _epoch(self, show: Callable[[History, Callable[[History], str]], None]) -> None:
+        """The rest of an epoch: its steps and, if it was not broken off, what follows it."""
+        history = self.history
+        for batch in self.reader.rest(history.epoch, history.batch):
+            self._step(batch)
+            self._after_step()
+            show(history, self.line)
+            if self.stop or history.step >= self.steps:
+                return
+        if not history.batch:
+            raise ValueError(
+                f"fit: batches gave none in epoch {history.epoch}; a generator is used up after "
+                "one epoch"
+            )
+        history.epoch += 1
+        history.batch = 0
+        if self.validate is not None:
+            self._validate()
+        self._call("after_epoch")
+        self.file.write()
+
+    def _step(self, batch: Any) -> None:
+        """Gradient, clipping, update."""
+        if not isinstance(batch, (tuple, list)):
+            raise TypeError(
+                "fit: batches must give tuples, the arguments of loss, got "
+                f"{type(batch).__name__}; (x,) is one of one"
+            )
+        history = self.history
+        self.optimizer.zero_grad()
+        value = _backward(self.loss(*batch), self.optimizer)
+        norm = clip_grad_norm_(_owned(self.model, self.optimizer), self.clip)
+        if not math.isfinite(value):
+            raise RuntimeError(f"fit: the loss is {value} in step {history.step}")
+        self.optimizer.step()
+        history.loss.append(value)
+        history.norm.append(norm)
+        history.batch += 1
+        elapsed = time.perf_counter() - self.start
+        history.speed = (history.step - self.first) / max(elapsed, 1e-9)
+
+    def _after_step(self) -> None:
+        """What was given to be called, and the file where it is due."""
+        self._call("after_step")
+        if self.save_every is not None and self.history.step % self.save_every == 0:
+            self.file.write()
+        elif self.history.step == self.first + 1:
+            self.file.check_contents()  # the first step made states that were not there before
+
+    def _validate(self) -> None:
+        """Validate, and keep the weights if they are the best so far."""
+        history = self.history
+        with _modes(self.model), no_grad():
+            self.model.eval()
+            value = self.validate()
+        history.validation.append(_validation(value))
+        if history.best == len(history.validation) - 1:
+            history.weights = self.model.state_dict()
+
+    def _call(self, when: str) -> None:
+        for _, function in self.calls[when]:
+            function(self.history)
+
+    def _finish(self) -> None:
+        """Write the file, validate an epoch that `steps` cut short, and load the best weights."""
+        history = self.history
+        self.file.write()
+        if self.validate is not None and history.batch and not self.stop:
+            self._validate()  # not in the file: a resumed run goes on within that epoch
+        if history.weights is not None:
+            self.model.load_state_dict(history.weights)
+        history.interrupted = bool(self.stop)
+
+    def _broken_off(self, error: BaseException) -> None:
+        """Note what ended the training, and print it."""
+        history = self.history
+        del history.norm[len(history.loss) :]  # the error may come between the two appends
+        history.ended = f"{type(error).__name__}: {error}"
+        history.interrupted = isinstance(error, KeyboardInterrupt)
+        print_broken_off(history)
+
+
+def _check_kinds(
+    model: Any, optimizer: Any, batches: Any, functions: Mapping[str, Callable | None]
+) -> None:
+    """Is everything that must be an object of some kind one?"""
     if not isinstance(model, Module):
         raise TypeError(f"fit: model must be a Module, got {type(model).__name__}")
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
             f"fit: optimizer must be an optimiser of minigrad.optim, got {type(optimizer).__name__}"
         )
-    for name, function in (("loss", loss), ("validate", validate), ("line", line)):
+    for name, function in functions.items():
         if not callable(function) and (function is not None or name == "loss"):
             raise TypeError(f"fit: {name} must be a function, got {type(function).__name__}")
     if isinstance(batches, (Tensor, np.ndarray, Mapping, str)) or not isinstance(batches, Iterable):
@@ -107,123 +361,6 @@ def fit(
             "fit: batches must be an iterable of tuples, the arguments of loss, "
             f"got {type(batches).__name__}"
         )
-    if epochs is None and steps is None:
-        raise ValueError("fit: epochs or steps must say when the training ends, got neither")
-    epochs, steps = _total("epochs", epochs), _total("steps", steps)
-    clip = _number("fit", "clip", clip, ends="(]")
-    if patience is not None and size("fit", "patience", patience) and validate is None:
-        raise ValueError("fit: patience needs validate")
-    if save_every is not None and size("fit", "save_every", save_every) and save is None:
-        raise ValueError("fit: save_every needs save")
-    history, reader = History(model), _Reader(batches)
-    history.options = _options(optimizer)
-    called = {"after_step": after_step, "after_epoch": after_epoch, "after_resume": after_resume}
-    calls = {name: _calls(name, given, history, validate) for name, given in called.items()}
-    everything = _everything(model, optimizer, history, reader, parts or {}, loss, calls)
-    _print_untrained(model, optimizer)
-    if save is not None:
-        check_place(save)
-    if resume is not None:
-        given = _options(optimizer)
-        load_training(resume, everything, config)
-        _print_resumed(resume, history, given, optimizer)
-        for _, function in calls["after_resume"]:
-            function(history)
-    if save is not None:
-        contents(*_training(everything, config))  # raises now what cannot be saved
-    first, start = history.step, time.perf_counter()
-    total = min(steps, epochs * len(batches) if hasattr(batches, "__len__") else math.inf)
-
-    def judge() -> None:
-        with _modes(model), no_grad():
-            model.eval()
-            value = validate()
-        history.validation.append(_validation(value))
-        if history.best == len(history.validation) - 1:
-            history.weights = model.state_dict()
-
-    def end() -> str | None:
-        if stop:
-            return "interrupted"
-        if history.step >= steps:
-            return "steps"
-        if history.epoch >= epochs:
-            return "epochs"
-        best = -1 if history.best is None else history.best
-        waited = len(history.validation) - 1 - best
-        return "patience" if patience is not None and waited >= patience else None
-
-    def one_step(batch: Any) -> None:
-        if not isinstance(batch, (tuple, list)):
-            raise TypeError(
-                "fit: batches must give tuples, the arguments of loss, got "
-                f"{type(batch).__name__}; (x,) is one of one"
-            )
-        optimizer.zero_grad()
-        value = _backward(loss(*batch), optimizer)
-        norm = clip_grad_norm_(_owned(model, optimizer), clip)
-        if not math.isfinite(value):
-            raise RuntimeError(f"fit: the loss is {value} in step {history.step}")
-        optimizer.step()
-        history.loss.append(value)
-        history.norm.append(norm)
-        history.batch += 1
-        history.speed = (history.step - first) / max(time.perf_counter() - start, 1e-9)
-        for _, function in calls["after_step"]:
-            function(history)
-        if save is not None and save_every is not None and history.step % save_every == 0:
-            save_training(save, everything, config)
-        elif save is not None and history.step == first + 1:
-            contents(*_training(everything, config))  # what the first step has made, too
-        show(history, line or _line)
-
-    try:
-        with _modes(model), _interrupts() as stop, _progress(first, total) as show:
-            if not model.training:
-                model.train()
-            while end() is None:
-                for batch in reader.rest(history.epoch, history.batch):
-                    one_step(batch)
-                    if stop or history.step >= steps:
-                        break
-                else:
-                    if not history.batch:
-                        raise ValueError(
-                            f"fit: batches gave none in epoch {history.epoch}; a generator is "
-                            "used up after one epoch"
-                        )
-                    history.epoch, history.batch = history.epoch + 1, 0
-                    if validate is not None:
-                        judge()
-                    for _, function in calls["after_epoch"]:
-                        function(history)
-                    if save is not None:
-                        save_training(save, everything, config)
-            ended = end()
-            if save is not None:
-                save_training(save, everything, config)
-            if validate is not None and history.batch and not stop:
-                # The end of `steps` within an epoch; not in the file, where that epoch goes on.
-                judge()
-            if history.weights is not None:
-                model.load_state_dict(history.weights)
-            history.interrupted = bool(stop)
-    except BaseException as error:
-        del history.norm[len(history.loss) :]  # broken off between the two
-        history.ended = f"{type(error).__name__}: {error}"
-        history.interrupted = isinstance(error, KeyboardInterrupt)
-        with contextlib.suppress(OSError, ValueError):  # a closed stdout must not hide the error
-            print(
-                f"ended at step {history.step}, in epoch {history.epoch}, by {history.ended}; "
-                "the model has the last weights",
-                flush=True,
-            )
-        raise
-    finally:
-        optimizer.zero_grad()
-    history.ended = ended
-    _print_end(history, patience, history.step == first)
-    return history
 
 
 def _is_number(value: Any) -> bool:
@@ -232,6 +369,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _total(name: str, value: Any) -> float:
+    """A limit as an int of at least 0; infinite where none was given."""
     if value is None:
         return math.inf
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
@@ -241,7 +379,14 @@ def _total(name: str, value: Any) -> float:
     return int(value)
 
 
+def _check_count(name: str, value: Any, needed: str, given: Any) -> None:
+    """Is it None, or a positive int together with the argument that it needs?"""
+    if value is not None and size("fit", name, value) and given is None:
+        raise ValueError(f"fit: {name} needs {needed}")
+
+
 def _options(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The options of each group, without its parameters."""
     return [
         {name: value for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
@@ -267,8 +412,7 @@ def _backward(value: Any, optimizer: Optimizer) -> float:
         if all(p.grad is None for p in optimizer.parameters):
             raise RuntimeError(
                 "fit: the loss does not depend on any parameter of the optimizer: nothing would "
-                "be trained. Was "
-                "the optimizer made from another model's parameters?"
+                "be trained. Was the optimizer made from another model's parameters?"
             )
         return value.item()
     if not isinstance(value, Tensor):
@@ -278,166 +422,19 @@ def _backward(value: Any, optimizer: Optimizer) -> float:
         if not done:
             raise TypeError(
                 f"fit: loss must return {expected}, got the {type(value).__name__} {value}, and "
-                "no parameter of the "
-                "optimizer has a gradient: return the loss itself, not its item()"
+                "no parameter of the optimizer has a gradient: return the loss itself, not its "
+                "item()"
             )
     return float(value)
 
 
 def _validation(value: Any) -> float:
+    """What `validate` returned, as a number."""
     if isinstance(value, Tensor) and value.size == 1:
         return value.item()
     if not _is_number(value):
         raise TypeError(f"fit: validate must return a number, got {type(value).__name__}")
     return float(value)
-
-
-class _Reader:
-    """The batches of a training. The place that is saved is that of fit's own iteration, whoever
-    else reads them."""
-
-    def __init__(self, batches: Iterable[tuple[Any, ...]]) -> None:
-        self.batches, self.epoch = batches, None
-        self.stateful = hasattr(batches, "state_dict") and hasattr(batches, "load_state_dict")
-
-    def rest(self, epoch: int, over: int) -> Iterator[tuple[Any, ...]]:
-        """The batches of an epoch without the first `over`, which those with a state know."""
-        self.epoch = iter(self.batches)
-        if not self.stateful:
-            for k in range(over):
-                if next(self.epoch, None) is None:
-                    raise ValueError(
-                        f"fit: batches must give at least the {over} that are over in "
-                        f"epoch {epoch}, got {k}: other data?"
-                    )
-        return self.epoch
-
-    def state_dict(self) -> dict[str, Any]:
-        return (self.epoch if hasattr(self.epoch, "state_dict") else self.batches).state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.batches.load_state_dict(state)
-        self.epoch = None
-
-
-class _Generators:
-    """The generators that the layers of a model draw from, the default one apart."""
-
-    def __init__(self, model: Module) -> None:
-        found = [
-            value
-            for module in model.modules()
-            for value in vars(module).values()
-            if isinstance(value, Generator)
-        ]
-        self.generators = list({id(g): g for g in found if g is not default_generator}.values())
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"states": [generator.state for generator in self.generators]}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if len(state["states"]) != len(self.generators):
-            raise ValueError(
-                f"the model must have {len(state['states'])} generators, got {len(self.generators)}"
-            )
-        for generator, one in zip(self.generators, state["states"], strict=True):
-            generator.state = one
-
-
-def _everything(
-    model: Module,
-    optimizer: Optimizer,
-    history: History,
-    reader: _Reader,
-    parts: Mapping[str, Any],
-    loss: Any,
-    calls: Mapping[str, list[tuple[Any, Callable]]],
-) -> dict[str, Any]:
-    """All that fit saves, by name."""
-    _check_parts("fit", parts, "state_dict", "load_state_dict")
-    found = {"model": model, "optimizer": optimizer, "history": history} | (
-        {"batches": reader} if reader.stateful else {}
-    )
-    for name, part in parts.items():
-        if name in found:
-            raise ValueError(
-                f"fit: parts must have other names than {', '.join(found)}, got {name}"
-            )
-        found[name] = part
-    known = {id(part) for part in (*found.values(), reader.batches)}
-    more = {"fit.loss": loss} | {
-        f"fit.{name}[{k}]": owner
-        for name, given in calls.items()
-        for k, (owner, _) in enumerate(given)
-    }
-    for name, part in more.items():
-        if (
-            id(part) not in known
-            and hasattr(part, "state_dict")
-            and hasattr(part, "load_state_dict")
-        ):
-            found[name] = part
-            known.add(id(part))
-    generators = _Generators(model)
-    return found | ({"fit.generators": generators} if generators.generators else {})
-
-
-def _calls(
-    name: str, given: Any, history: History, validate: Any
-) -> list[tuple[Any, Callable[[History], Any]]]:
-    """For each of the given functions and schedules what it belongs to, and a function of the
-    History."""
-    if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
-        raise TypeError(
-            f"fit: {name} must be a list of functions of the History, got {type(given).__name__}"
-        )
-    return [
-        _call(f"fit: {name}[{k}]", one, history, name == "after_epoch" and validate is not None)
-        for k, one in enumerate(given)
-    ]
-
-
-def _call(
-    where: str, given: Any, history: History, validated: bool
-) -> tuple[Any, Callable[[History], Any]]:
-    owner = getattr(given, "__self__", given)
-    is_step = owner is given or getattr(given, "__name__", "") == "step"
-    if isinstance(owner, Optimizer) and is_step:
-        raise TypeError(
-            f"{where} must be a function of the History or a schedule, got the optimizer, whose "
-            "step fit makes"
-        )
-    if isinstance(owner, ReduceLROnPlateau) and is_step:
-        if not validated:
-            raise ValueError(
-                f"{where}: ReduceLROnPlateau steps by the validation: give it in after_epoch, "
-                "and give validate"
-            )
-        return owner, lambda history: owner.step(history.validation[-1])
-    if isinstance(owner, Schedule) and is_step:
-        return owner, lambda history: owner.step()
-    if not callable(given):
-        raise TypeError(
-            f"{where} must be a function of the History or a schedule, got {type(given).__name__}"
-        )
-    try:
-        signature = inspect.signature(given)
-    except (TypeError, ValueError):  # a function written in C may have none
-        return owner, given
-    if _takes(signature, history):
-        return owner, given
-    if _takes(signature):
-        return owner, lambda history: given()
-    name = getattr(given, "__name__", type(given).__name__)
-    raise TypeError(f"{where} must take the History or nothing, got {name}{signature}")
-
-
-def _takes(signature: inspect.Signature, *arguments: Any) -> bool:
-    try:
-        signature.bind(*arguments)
-    except TypeError:
-        return False
-    return True
 
 
 @contextlib.contextmanager
@@ -449,90 +446,3 @@ def _modes(model: Module) -> Iterator[None]:
     finally:
         for module, mode in before:
             module.training = mode
-
-
-def _line(history: History) -> str:
-    text = f"loss {history.recent:.4g}  gradient {history.norm[-1]:.3g}"
-    return text + (f"  validation {history.validation[-1]:.4g}" if history.validation else "")
-
-
-def _print_untrained(model: Module, optimizer: Optimizer) -> None:
-    owned = {id(p) for p in optimizer.parameters}
-    names = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in owned]
-    if names:
-        print(f"not trained, since the optimizer does not have it: {', '.join(names)}", flush=True)
-
-
-def _print_resumed(
-    path: Any, history: History, given: list[dict[str, Any]], optimizer: Optimizer
-) -> None:
-    print(f"resumed {path} at step {history.step}, in epoch {history.epoch}", flush=True)
-    for i, (new, old, group) in enumerate(
-        zip(given, history.options, optimizer.param_groups, strict=False)
-    ):
-        for name in new:
-            if name in old and new[name] != old[name] and name != "initial_lr":
-                where = f"group {i} of the optimizer" if len(given) > 1 else "the optimizer"
-                print(
-                    f"{where} has {name} = {group[name]} from the file, not {new[name]} as it "
-                    "was made with now; after_resume "
-                    "can change it",
-                    flush=True,
-                )
-
-
-def _print_end(history: History, patience: int | None, idle: bool) -> None:
-    """Says what the progress lines do not tell."""
-    texts = []
-    if history.ended == "patience" and history.best is None:
-        texts.append(
-            f"no validation in {len(history.validation)} epochs was a number, patience {patience}"
-        )
-    elif history.ended == "patience":
-        texts.append(f"the validation has not fallen for {patience} epochs")
-    elif history.ended == "interrupted":
-        texts.append("interrupted")
-    elif idle:
-        texts.append(f"no step was left to do: the {history.ended} are over")
-    if history.weights is not None:
-        texts.append(
-            f"the model has the weights of epoch {history.best}, validation "
-            f"{history.validation[history.best]:.4g}"
-        )
-    elif history.validation and history.ended != "patience":
-        texts.append("no validation was a number: the model has the last weights")
-    if texts:
-        print(f"ended at step {history.step}: {'; '.join(texts)}", flush=True)
-
-
-@contextlib.contextmanager
-def _progress(first: int, total: float) -> Iterator[Callable]:
-    """Shows the steps: tqdm's bar where it is installed and stderr is a terminal, else at most one
-    line a second."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        tqdm = None
-    bar, shown = None, -np.inf
-    if tqdm is not None and sys.stderr.isatty():
-        bar = tqdm(total=None if total == np.inf else total, initial=first, unit="step")
-
-    def show(history: History, line: Callable[[History], str]) -> None:
-        nonlocal shown
-        if bar is not None:
-            bar.set_postfix_str(line(history), refresh=False)
-            bar.update()
-        elif time.perf_counter() - shown >= 1 or history.step == total:
-            shown = time.perf_counter()
-            of, left = (
-                (f"/{total}", f"  {(total - history.step) / history.speed:.0f} s left")
-                if total < np.inf
-                else ("", "")
-            )
-            print(f"step {history.step}{of}  {line(history)}{left}", flush=True)
-
-    try:
-        yield show
-    finally:
-        if bar is not None:
-            bar.close()

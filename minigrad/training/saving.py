@@ -15,15 +15,23 @@ from minigrad.training.interrupts import _interrupts
 
 
 def save_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
-    """Write all that a training consists of to one file, atomically: then a resumed run equals the
-    uninterrupted one to the bit.
+    """Write all that a training consists of to one file, atomically.
 
-    parts: what has a state_dict, by name: the model, the optimizer, a schedule, the data, a
-    TruncatedBPTT; a Generator is a part too. The default generator goes with them. States may hold
-    arrays, constant Tensors, numbers, text, None, and lists, tuples, named tuples and dicts of
-    these; all come back as they were. config: what `load_training` must find again, of what `save`
-    takes as `extra`, numbers that are not finite too. The arrays of a part lie in the file under
-    its name, so that ``mg.load(path)[0]["model.head.weight"]`` is a weight.
+    A run that resumes from the file equals the uninterrupted one to the bit. The default generator
+    is saved with the parts. The arrays of a part are in the file under its name:
+    ``mg.load(path)[0]["model.head.weight"]`` is a weight.
+
+    Args:
+        path: The file, a str or a path.
+        parts: What has a state_dict, by name: the model, the optimizer, a schedule, the data, a
+            TruncatedBPTT; or a Generator. A state may hold arrays, constant Tensors, numbers, text,
+            None, and lists, tuples, named tuples and dicts of these; all come back as they were.
+        config: What `load_training` must be given again: anything that `save` takes as `extra`, and
+            numbers that are not finite. Default: None.
+
+    Raises:
+        TypeError, ValueError: A part or a value cannot be saved.
+        OSError: The file cannot be written.
 
     >>> import minigrad as mg, tempfile
     >>> net = mg.nn.Linear(2, 1)
@@ -81,16 +89,23 @@ def _set_state(part: Any, state: Any) -> None:
 
 
 def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
-    """Set the parts and the default generator to what `save_training` wrote; the parts and config
-    must be those of the file.
+    """Set the parts and the default generator to what `save_training` wrote.
 
-    All that is in the file counts, the options of the optimizer too: its learning rate is the
-    file's then, whatever it was made with. To go on with another one, set it afterwards, as in
-    PyTorch: ``optimizer.param_groups[0]["lr"] = 0.01``.
+    Everything in the file counts, the options of the optimizer too: its learning rate is then the
+    file's, whatever it was made with. To go on with another one, set it afterwards, as in PyTorch:
+    ``optimizer.param_groups[0]["lr"] = 0.01``.
 
-    What does not fit is a CheckpointError that names the part. A file that cannot be opened is an
-    OSError. Whatever is raised, KeyboardInterrupt and MemoryError included, all parts and the
-    generator are then as they were.
+    Whatever is raised, KeyboardInterrupt and MemoryError included, all parts and the generator are
+    then as they were.
+
+    Args:
+        path: The file, a str or a path.
+        parts: The same parts by the same names as were saved.
+        config: The same as was saved. Default: None.
+
+    Raises:
+        CheckpointError: The file is damaged, or does not fit; the text names the part.
+        OSError: The file cannot be opened.
 
     >>> import minigrad as mg
     >>> mg.training.load_training(mg.__file__, {})      # doctest: +ELLIPSIS
@@ -99,6 +114,36 @@ def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> No
     """
     _check_parts("load_training", parts, "state_dict", "load_state_dict")
     arrays, extra = load(path)
+    _check_training(path, parts, config, extra)
+    before = _copied_states(path, parts)
+    generator = default_generator.state
+    name = "generator"  # of the part that is worked on
+    touched: list[str] = []
+    try:
+        Generator().state = extra["generator"]  # raises if it is none
+        states = {}
+        for name in parts:
+            states[name] = _unpacked(extra["training"][name], arrays)
+        if arrays:
+            raise ValueError(f"no part has the arrays {', '.join(arrays)}")
+        for name, part in parts.items():
+            touched.append(name)
+            _set_state(part, states[name])
+        default_generator.state = extra["generator"]
+    except BaseException as error:
+        with _interrupts() as stop:  # Ctrl-C waits
+            wrong = _set_back({changed: parts[changed] for changed in touched}, before)
+            default_generator.state = generator
+        if stop:
+            raise KeyboardInterrupt from None
+        if isinstance(error, (MemoryError, OSError)) or not isinstance(error, Exception):
+            raise
+        text = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"load_training: {path}: {name}: {text}{wrong}") from error
+
+
+def _check_training(path: Any, parts: Mapping[str, Any], config: Any, extra: Any) -> None:
+    """Is it the file of a training with these parts and this config?"""
     keys = {"training", "generator", "config"}
     if not isinstance(extra, dict) or set(extra) != keys or not isinstance(extra["training"], dict):
         raise CheckpointError(f"load_training: {path} holds no training")
@@ -115,43 +160,33 @@ def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> No
         )
     if set(extra["training"]) != set(parts):
         raise CheckpointError(
-            f"load_training: {path} has the parts {', '.join(extra['training'])}, not {', '.join(parts)}"
+            f"load_training: {path} has the parts {', '.join(extra['training'])}, "
+            f"not {', '.join(parts)}"
         )
-    generator, before = default_generator.state, {}
+
+
+def _copied_states(path: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies of the present states of all parts."""
+    found = {}
     for name, part in parts.items():
         try:
-            before[name] = copy.deepcopy(_state(part))
+            found[name] = copy.deepcopy(_state(part))
         except RecursionError:
             raise CheckpointError(
                 f"load_training: {path}: {name}: its own state is nested too deeply"
             ) from None
-    name, touched = "generator", []
-    try:
-        Generator().state = extra["generator"]  # raises what is none
-        states = {}
-        for name in parts:
-            states[name] = _unpacked(extra["training"][name], arrays)
-        if arrays:
-            raise ValueError(f"no part has the arrays {', '.join(arrays)}")
-        for name, part in parts.items():
-            touched.append(name)
-            _set_state(part, states[name])
-        default_generator.state = extra["generator"]
-    except BaseException as error:
-        wrong = ""
-        with _interrupts() as stop:  # Ctrl-C waits
-            for changed in touched:
-                try:
-                    _set_state(parts[changed], before[changed])
-                except BaseException as again:  # the others must be set back all the same
-                    wrong += f"; {changed} could not be set back: {type(again).__name__}: {again}"
-            default_generator.state = generator
-        if stop:
-            raise KeyboardInterrupt from None
-        if isinstance(error, (MemoryError, OSError)) or not isinstance(error, Exception):
-            raise
-        text = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise CheckpointError(f"load_training: {path}: {name}: {text}{wrong}") from error
+    return found
+
+
+def _set_back(parts: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """Give the parts their states of before; return the text about those that refuse theirs."""
+    wrong = ""
+    for name, part in parts.items():
+        try:
+            _set_state(part, before[name])
+        except BaseException as error:  # the others must be set back all the same
+            wrong += f"; {name} could not be set back: {type(error).__name__}: {error}"
+    return wrong
 
 
 def _difference(found: Any, expected: Any) -> str:
@@ -185,7 +220,8 @@ def _packed(value: Any, name: str, arrays: dict[str, np.ndarray] | None) -> Any:
     if isinstance(value, Mapping):
         if any(not isinstance(key, str) or key.startswith("@") for key in value):
             raise ValueError(
-                f"save_training: {name} must have keys that are str and do not begin with @, got {list(value)}"
+                f"save_training: {name} must have keys that are str and do not begin with @, "
+                f"got {list(value)}"
             )
         return {key: _packed(inner, f"{name}.{key}", arrays) for key, inner in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
