@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.checks import _number, size
+from minigrad.checks import integer, is_number, number, size
 from minigrad.core.tensor import Tensor, no_grad
 from minigrad.nn.module import Module
 from minigrad.optim.clip import clip_grad_norm_
@@ -110,7 +110,7 @@ def fit(
     if epochs is None and steps is None:
         raise ValueError("fit: epochs or steps must say when the training ends, got neither")
     epochs, steps = _total("epochs", epochs), _total("steps", steps)
-    clip = _number("fit", "clip", clip, ends="(]")
+    clip = number("fit", "clip", clip, ends="(]")
     if patience is not None and size("fit", "patience", patience) and validate is None:
         raise ValueError("fit: patience needs validate")
     if save_every is not None and size("fit", "save_every", save_every) and save is None:
@@ -226,19 +226,10 @@ def fit(
     return history
 
 
-def _is_number(value: Any) -> bool:
-    kinds = (int, float, np.integer, np.floating)
-    return isinstance(value, kinds) and not isinstance(value, (bool, np.bool_))
-
-
 def _total(name: str, value: Any) -> float:
     if value is None:
         return math.inf
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"fit: {name} must be an int, got {type(value).__name__}")
-    if value < 0:
-        raise ValueError(f"fit: {name} must be at least 0, got {value}")
-    return int(value)
+    return integer("fit", name, value, 0)
 
 
 def _options(optimizer: Optimizer) -> list[dict[str, Any]]:
@@ -273,7 +264,7 @@ def _backward(value: Any, optimizer: Optimizer) -> float:
         return value.item()
     if not isinstance(value, Tensor):
         expected = "a Tensor of shape (), or go backward itself and return a float (see accumulate)"
-        if not _is_number(value):
+        if not is_number(value):
             raise TypeError(f"fit: loss must return {expected}, got {type(value).__name__}")
         if not done:
             raise TypeError(
@@ -287,7 +278,7 @@ def _backward(value: Any, optimizer: Optimizer) -> float:
 def _validation(value: Any) -> float:
     if isinstance(value, Tensor) and value.size == 1:
         return value.item()
-    if not _is_number(value):
+    if not is_number(value):
         raise TypeError(f"fit: validate must return a number, got {type(value).__name__}")
     return float(value)
 
