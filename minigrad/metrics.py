@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.checks import plain_array
+from minigrad.checks import integer, plain_array
 from minigrad.core.tensor import Tensor, no_grad
 from minigrad.data.batches import NO_CLASS
 from minigrad.data.scaler import _difference
@@ -189,10 +189,7 @@ def mase(y: Any, forecast: Any, history: Any, season: int = 1) -> float:
     0.5
     """
     errors, history = _errors("mase", y, forecast), _array(history, "mase", "history", "iuf")
-    if isinstance(season, bool) or not hasattr(season, "__index__"):
-        raise TypeError(f"mase: season must be an int, got {type(season).__name__}")
-    if season < 1:
-        raise ValueError(f"mase: season must be greater than zero, got {season}")
+    season = integer("mase", "season", season, 1)
     if history.ndim == 0 or len(history) <= season:
         raise ValueError(
             f"mase: history must be longer than the season {season}, got shape {history.shape}"

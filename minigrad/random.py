@@ -7,12 +7,12 @@ numbers, seed and count, which go into a checkpoint as they are. What is drawn d
 alone: not on threads or dtypes, nor on how much the draws before have read.
 """
 
-import operator
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from minigrad.checks import integer, probability
 from minigrad.core.tensor import Tensor, as_tensor, checked_dtype, checked_shape, record
 from minigrad.ops.elementwise import mul
 
@@ -35,7 +35,7 @@ class Generator:
 
     def manual_seed(self, seed: int) -> "Generator":
         """Start anew from a seed, a whole number below 2 ** 128; return the generator."""
-        self._seed, self._draws = _whole(seed, 2**128, "manual_seed", "seed"), 0
+        self._seed, self._draws = integer("manual_seed", "seed", seed, 0, 2**128 - 1), 0
         return self
 
     @property
@@ -54,10 +54,8 @@ class Generator:
             raise ValueError(
                 f"Generator: state must have the keys seed and draws, got {', '.join(map(str, state)) or 'none'}"
             )
-        seed, draws = (
-            _whole(state["seed"], 2**128, "Generator", "seed"),
-            _whole(state["draws"], 2**64, "Generator", "draws"),
-        )
+        seed = integer("Generator", "seed", state["seed"], 0, 2**128 - 1)
+        draws = integer("Generator", "draws", state["draws"], 0, 2**64 - 1)
         self._seed, self._draws = seed, draws
 
     def stream(self) -> np.random.Philox:
@@ -68,15 +66,6 @@ class Generator:
 
     def __repr__(self) -> str:
         return f"Generator(seed={self._seed}, draws={self._draws})"
-
-
-def _whole(value: Any, end: int, op: str, argument: str) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{op}: {argument} must be an int, got {type(value).__name__}")
-    found: int = operator.index(value)
-    if not 0 <= found < end:
-        raise ValueError(f"{op}: {argument} must be from 0 to {end - 1}, got {found}")
-    return found
 
 
 default_generator = Generator()
@@ -91,15 +80,6 @@ def manual_seed(seed: int) -> Generator:
     Generator(seed=1, draws=0)
     """
     return default_generator.manual_seed(seed)
-
-
-def checked_probability(p: Any, op: str) -> float:
-    """p as a float from 0 to 1."""
-    if isinstance(p, bool) or not isinstance(p, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{op}: p must be a number, got {type(p).__name__}")
-    if not 0 <= p <= 1:
-        raise ValueError(f"{op}: p must be a probability from 0 to 1, got {p}")
-    return float(p)
 
 
 def dropout_mask(
@@ -120,7 +100,9 @@ def dropout_mask(
            [2., 0., 0.]], dtype=float32)
     """
     op = "dropout_mask"
-    shape, p, dtype = checked_shape(shape, op), checked_probability(p, op), checked_dtype(dtype, op)
+    shape = checked_shape(shape, op)
+    p = probability(op, "p", p)
+    dtype = checked_dtype(dtype, op)
     mask: NDArray[Any] = _mask(shape, p, dtype, checked_generator(generator, op))
     return mask
 
@@ -162,7 +144,7 @@ def dropout(
     >>> mg.dropout(x, 0.5, generator=mg.Generator(1))
     Tensor([0., 0., 6., 8.], grad_fn=<dropout>)
     """
-    p, generator = checked_probability(p, "dropout"), checked_generator(generator, "dropout")
+    p, generator = probability("dropout", "p", p), checked_generator(generator, "dropout")
     x = as_tensor(x, "dropout")
     if not training or p == 0:
         return x

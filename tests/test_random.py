@@ -106,9 +106,9 @@ def go_to(state):
         (
             lambda: mg.manual_seed(-1),
             ValueError,
-            f"manual_seed: seed must be from 0 to {2**128 - 1}, got -1",
+            "manual_seed: seed must be at least 0, got -1",
         ),
-        (lambda: mg.Generator(2**128), ValueError, "manual_seed: seed must be from 0 to"),
+        (lambda: mg.Generator(2**128), ValueError, r"manual_seed: seed must be below 2 \*\* 128"),
         (lambda: go_to([1, 2]), TypeError, "Generator: state must be a dict .* got list"),
         (
             lambda: go_to({"seed": 1}),
@@ -118,7 +118,7 @@ def go_to(state):
         (
             lambda: go_to({"seed": 1, "draws": -1}),
             ValueError,
-            "Generator: draws must be from 0 to .* got -1",
+            "Generator: draws must be at least 0, got -1",
         ),
         (
             lambda: go_to({"seed": 1, "draws": "2"}),
@@ -138,7 +138,7 @@ def go_to(state):
         (
             lambda: mg.dropout_mask((2,), 1.1),
             ValueError,
-            "dropout_mask: p must be a probability from 0 to 1, got 1.1",
+            "dropout_mask: p must be at least 0 and at most 1, got 1.1",
         ),
         (
             lambda: mg.dropout_mask((2,), 0.5, np.float16),

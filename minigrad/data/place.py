@@ -1,10 +1,11 @@
 """Where an iteration stands, so that a training can go on from there."""
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from minigrad.checks import integer
 
 
 class _Spot:
@@ -147,9 +148,4 @@ def _checked_place(state: Any, own: dict[str, Any], op: str) -> int:
         raise ValueError(
             f"{op}: state is of {state['batches']!r} batches an epoch, here are {own['batches']}: other data?"
         )
-    position = state["position"]
-    if isinstance(position, bool) or not hasattr(position, "__index__"):
-        raise TypeError(f"{op}: position must be an int, got {type(position).__name__}")
-    if not 0 <= operator.index(position) <= own["batches"]:
-        raise ValueError(f"{op}: position must be from 0 to {own['batches']}, got {position}")
-    return operator.index(position)
+    return integer(op, "position", state["position"], 0, own["batches"])

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minigrad.checks import flag, size
+from minigrad.checks import flag, probability, size
 from minigrad.core.tensor import Tensor, checked_dtype
 from minigrad.nn.init import glorot, numbers
 from minigrad.nn.module import Module, Parameter
 from minigrad.ops.index import embedding
 from minigrad.ops.matmul import addmm, matmul
-from minigrad.random import Generator, checked_probability, dropout
+from minigrad.random import Generator, dropout
 
 
 class Linear(Module):
@@ -36,37 +36,37 @@ class Linear(Module):
         dtype: Any = np.float32,
         rng: np.random.Generator | None = None,
     ) -> None:
-        d, k, dtype = size("linear", "d", d), size("linear", "k", k), checked_dtype(dtype, "linear")
-        self.weight = Parameter(glorot(numbers("linear", rng), d, k), dtype)
-        self.bias = Parameter(np.zeros(k), dtype) if flag("linear", "bias", bias) else None
+        d, k, dtype = size("Linear", "d", d), size("Linear", "k", k), checked_dtype(dtype, "Linear")
+        self.weight = Parameter(glorot(numbers("Linear", rng), d, k), dtype)
+        self.bias = Parameter(np.zeros(k), dtype) if flag("Linear", "bias", bias) else None
 
     def _check_weights(self) -> None:
         weight, bias = self.weight, self.bias
         if not isinstance(weight, Tensor):
-            raise TypeError(f"linear: weight must be a Tensor, got {type(weight).__name__}")
+            raise TypeError(f"Linear: weight must be a Tensor, got {type(weight).__name__}")
         if weight.ndim != 2:
-            raise ValueError(f"linear: weight must have shape (d, k), got {weight.shape}")
+            raise ValueError(f"Linear: weight must have shape (d, k), got {weight.shape}")
         if bias is None:
             return
         if not isinstance(bias, Tensor):
-            raise TypeError(f"linear: bias must be a Tensor or None, got {type(bias).__name__}")
+            raise TypeError(f"Linear: bias must be a Tensor or None, got {type(bias).__name__}")
         if bias.shape != weight.shape[1:]:
             raise ValueError(
-                f"linear: bias must have shape {weight.shape[1:]} = (k,), got {bias.shape}"
+                f"Linear: bias must have shape {weight.shape[1:]} = (k,), got {bias.shape}"
             )
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d) -> (..., k)."""
         if not isinstance(x, Tensor):
-            raise TypeError(f"linear: x must be a Tensor, got {type(x).__name__}")
+            raise TypeError(f"Linear: x must be a Tensor, got {type(x).__name__}")
         if x.dtype != self.weight.dtype:
             hint = f"convert the input with x.astype('{self.weight.dtype}')"
             raise TypeError(
-                f"linear: x has dtype {x.dtype}, the weights have {self.weight.dtype}: {hint}"
+                f"Linear: x has dtype {x.dtype}, the weights have {self.weight.dtype}: {hint}"
             )
         if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
             raise ValueError(
-                f"linear: x must have shape (..., {self.weight.shape[0]}) = (..., d), got {x.shape}"
+                f"Linear: x must have shape (..., {self.weight.shape[0]}) = (..., d), got {x.shape}"
             )
         if self.bias is None or x.ndim < 2:
             product = matmul(x, self.weight)
@@ -95,16 +95,16 @@ class Embedding(Module):
     def __init__(
         self, n: int, d: int, dtype: Any = np.float32, rng: np.random.Generator | None = None
     ) -> None:
-        shape = size("embedding", "n", n), size("embedding", "d", d)
+        shape = size("Embedding", "n", n), size("Embedding", "d", d)
         self.weight = Parameter(
-            numbers("embedding", rng).standard_normal(shape), checked_dtype(dtype, "embedding")
+            numbers("Embedding", rng).standard_normal(shape), checked_dtype(dtype, "Embedding")
         )
 
     def _check_weights(self) -> None:
         if not isinstance(self.weight, Tensor):
-            raise TypeError(f"embedding: weight must be a Tensor, got {type(self.weight).__name__}")
+            raise TypeError(f"Embedding: weight must be a Tensor, got {type(self.weight).__name__}")
         if self.weight.ndim != 2:
-            raise ValueError(f"embedding: weight must have shape (n, d), got {self.weight.shape}")
+            raise ValueError(f"Embedding: weight must have shape (n, d), got {self.weight.shape}")
 
     def forward(self, indices: Any) -> Tensor:
         """indices (...) -> (..., d)."""
@@ -131,9 +131,9 @@ class Dropout(Module):
     def __init__(self, p: float, generator: Generator | None = None) -> None:
         if generator is not None and not isinstance(generator, Generator):
             raise TypeError(
-                f"dropout: generator must be a minigrad.Generator or None, got {type(generator).__name__}"
+                f"Dropout: generator must be a minigrad.Generator or None, got {type(generator).__name__}"
             )
-        self.p, self.generator = checked_probability(p, "dropout"), generator
+        self.p, self.generator = probability("Dropout", "p", p), generator
 
     def forward(self, x: Tensor) -> Tensor:
         """x of any shape -> the same shape."""

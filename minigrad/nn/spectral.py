@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.checks import integer, number
 from minigrad.core.tensor import Tensor, no_grad
 
 
@@ -54,10 +55,7 @@ def power_norms(matrix: Tensor | np.ndarray, n: int) -> np.ndarray:
     array([1.   , 4.062, 4.016, 3.005])
     """
     values = _matrix("power_norms", matrix)
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"power_norms: n must be an int, got {type(n).__name__}")
-    if n < 0:
-        raise ValueError(f"power_norms: n must be at least 0, got {n}")
+    n = integer("power_norms", "n", n, 0)
     norms, power = [], np.eye(len(values))
     for _ in range(n + 1):
         norms.append(np.linalg.norm(power, 2) if power.size else 0.0)
@@ -78,12 +76,7 @@ def scale_spectral_radius_(matrix: Tensor, radius: float) -> Tensor:
     op = "scale_spectral_radius_"
     if not isinstance(matrix, Tensor):
         raise TypeError(f"{op}: matrix must be a Tensor, got {type(matrix).__name__}")
-    if isinstance(radius, (bool, np.bool_)) or not isinstance(
-        radius, (int, float, np.integer, np.floating)
-    ):
-        raise TypeError(f"{op}: radius must be a number, got {type(radius).__name__}")
-    if not 0 <= radius < np.inf:
-        raise ValueError(f"{op}: radius must be from 0 below inf, got {radius}")
+    radius = number(op, "radius", radius)
     values = _matrix(op, matrix)
     present = spectral_radius(values)
     if not present and radius:

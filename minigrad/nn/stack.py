@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, over
 
 import numpy as np
 
-from minigrad.checks import check_memory, flag, size
+from minigrad.checks import check_memory, flag, probability, size
 from minigrad.core.tensor import Tensor, zeros
 from minigrad.nn.cell import Cell, HiddenState, Weights
 from minigrad.nn.fused import (
@@ -26,7 +26,7 @@ from minigrad.nn.fused import (
 from minigrad.nn.module import Module, tensor_of
 from minigrad.nn.sequence import checked_merge, merge_directions, unroll
 from minigrad.ops.shape import adjoin, stack
-from minigrad.random import checked_probability, dropout, dropout_mask
+from minigrad.random import dropout, dropout_mask
 
 S = TypeVar("S", bound=tuple[Tensor, ...])  # the state: HiddenState or CellState
 
@@ -77,7 +77,7 @@ class _Recurrent(Module, Generic[S]):
         checkpoint: str | None,
         clip_state_grad: float | None,
     ) -> None:
-        self.op = op = type(self).__name__.lower()
+        self.op = op = type(self).__name__
         self.input_size, self.hidden_size = (
             size(op, "input_size", input_size),
             size(op, "hidden_size", hidden_size),
@@ -87,8 +87,8 @@ class _Recurrent(Module, Generic[S]):
             raise ValueError(f"{op}: num_layers must be at most {MAX_LAYERS}, got {num_layers}")
         self.bidirectional = flag(op, "bidirectional", bidirectional)
         self.merge = checked_merge(op, merge)
-        self.dropout = checked_probability(dropout, f"{op}: dropout")
-        self.recurrent_dropout = checked_probability(recurrent_dropout, f"{op}: recurrent_dropout")
+        self.dropout = probability(op, "dropout", dropout)
+        self.recurrent_dropout = probability(op, "recurrent_dropout", recurrent_dropout)
         if checkpoint is not None and not (isinstance(checkpoint, str) and checkpoint == "sqrt"):
             raise ValueError(f"{op}: checkpoint must be None or 'sqrt', got {checkpoint!r}")
         self.checkpoint = checkpoint

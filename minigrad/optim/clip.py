@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from minigrad.checks import _number, flag
+from minigrad.checks import flag, number
 from minigrad.core.tensor import Tensor, no_grad
 from minigrad.optim import step as update
 from minigrad.optim.optimizers import _tensors
@@ -79,8 +79,8 @@ def clip_grad_norm_(
     op = "clip_grad_norm_"
     named = [(name, p.grad) for name, p in _named(op, parameters) if p.grad is not None]
     max_norm, norm_type = (
-        _number(op, "max_norm", max_norm, ends="[]"),
-        _number(op, "norm_type", norm_type, ends="(]"),
+        number(op, "max_norm", max_norm, ends="[]"),
+        number(op, "norm_type", norm_type, ends="(]"),
     )
     flag(op, "error_if_nonfinite", error_if_nonfinite)
     gradients = [g for _, g in named]
@@ -114,5 +114,5 @@ def clip_grad_value_(
     Tensor([ 6., -7.])
     """
     op = "clip_grad_value_"
-    bound = _number(op, "clip_value", clip_value, ends="[]")
+    bound = number(op, "clip_value", clip_value, ends="[]")
     update.clamp_([p.grad for _, p in _named(op, parameters) if p.grad is not None], bound, op)

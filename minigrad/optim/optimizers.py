@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.checks import _number, flag
+from minigrad.checks import flag, number
 from minigrad.core.tensor import Tensor
 from minigrad.optim import step as update
 
@@ -30,20 +30,20 @@ Parameters = Iterable[Tensor] | Iterable[Group]
 def _betas(op: str, name: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{op}: betas must be a pair of numbers, got {value!r}")
-    return _number(op, "betas[0]", value[0], 0, 1), _number(op, "betas[1]", value[1], 0, 1)
+    return number(op, "betas[0]", value[0], 0, 1), number(op, "betas[1]", value[1], 0, 1)
 
 
 # An option means the same in every optimiser that has it.
 _CHECKS: dict[str, Callable[[str, str, Any], Any]] = {
     "betas": _betas,
-    "alpha": lambda op, name, value: _number(op, name, value, 0, 1),
-    "dampening": lambda op, name, value: _number(op, name, value, 0, 1, "[]"),
+    "alpha": lambda op, name, value: number(op, name, value, 0, 1),
+    "dampening": lambda op, name, value: number(op, name, value, 0, 1, "[]"),
 } | dict.fromkeys(("nesterov", "maximize", "centered", "amsgrad"), flag)
 
 
 def _checked(op: str, options: Mapping[str, Any]) -> Group:
     """The options of a group, each as the type that it is kept in."""
-    found = {name: _CHECKS.get(name, _number)(op, name, value) for name, value in options.items()}
+    found = {name: _CHECKS.get(name, number)(op, name, value) for name, value in options.items()}
     if found.get("nesterov") and (not found["momentum"] or found["dampening"]):
         raise ValueError(
             f"{op}: nesterov needs a momentum and no dampening, "

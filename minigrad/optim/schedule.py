@@ -31,14 +31,11 @@ second begins when the first has ended.
 """
 
 import math
-import operator
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
-from minigrad.checks import _number, flag
+from minigrad.checks import flag, integer, number
 from minigrad.core.tensor import Tensor
 from minigrad.optim import step as update
 from minigrad.optim.optimizers import Optimizer, _power
@@ -47,16 +44,7 @@ from minigrad.optim.optimizers import Optimizer, _power
 
 
 def _whole(op: str, name: str, value: Any, low: int = 1) -> int:
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
-    whole = operator.index(value)
-    if whole < low:
-        raise ValueError(f"{op}: {name} must be at least {low}, got {whole}")
-    if whole >= 2**63:
-        raise ValueError(
-            f"{op}: {name} must be below 2 ** 63, got an int of {whole.bit_length()} bits"
-        )
-    return whole
+    return integer(op, name, value, low, 2**63 - 1)
 
 
 def _choice(op: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
@@ -79,12 +67,12 @@ def _each(op: str, name: str, value: Any, optimizer: Optimizer, **bounds: Any) -
     """A number for each group: given as one for all, or as a list."""
     count = len(optimizer.param_groups)
     if not isinstance(value, (list, tuple)):
-        return [_number(op, name, value, **bounds)] * count
+        return [number(op, name, value, **bounds)] * count
     if len(value) != count:
         raise ValueError(
             f"{op}: {name} must hold a number for each of the {count} groups, got {len(value)}"
         )
-    return [_number(op, f"{name}[{i}]", v, **bounds) for i, v in enumerate(value)]
+    return [number(op, f"{name}[{i}]", v, **bounds) for i, v in enumerate(value)]
 
 
 # ---------------------------------------------------------------- what the schedules share
@@ -256,7 +244,7 @@ class ConstantLR(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5) -> None:
-        self.factor = _number("ConstantLR", "factor", factor, 0, 1, "(]")
+        self.factor = number("ConstantLR", "factor", factor, 0, 1, "(]")
         self.total_iters = _whole("ConstantLR", "total_iters", total_iters)
         super().__init__(optimizer)
 
@@ -276,7 +264,7 @@ class StepLR(Schedule):
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
         self.step_size = _whole("StepLR", "step_size", step_size)
-        self.gamma = _number("StepLR", "gamma", gamma, ends="()")
+        self.gamma = number("StepLR", "gamma", gamma, ends="()")
         super().__init__(optimizer)
 
     def rate(self, base: float, t: int) -> float:
@@ -301,7 +289,7 @@ class MultiStepLR(Schedule):
         self.milestones = sorted(
             _whole("MultiStepLR", f"milestones[{i}]", n, 0) for i, n in enumerate(milestones)
         )
-        self.gamma = _number("MultiStepLR", "gamma", gamma, ends="()")
+        self.gamma = number("MultiStepLR", "gamma", gamma, ends="()")
         super().__init__(optimizer)
 
     def rate(self, base: float, t: int) -> float:
@@ -319,7 +307,7 @@ class ExponentialLR(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, gamma: float) -> None:
-        self.gamma = _number("ExponentialLR", "gamma", gamma, ends="()")
+        self.gamma = number("ExponentialLR", "gamma", gamma, ends="()")
         super().__init__(optimizer)
 
     def rate(self, base: float, t: int) -> float:
@@ -347,8 +335,8 @@ class LinearLR(Schedule):
         end_factor: float = 1.0,
         total_iters: int = 5,
     ) -> None:
-        self.start_factor = _number("LinearLR", "start_factor", start_factor, 0, 1, "(]")
-        self.end_factor = _number("LinearLR", "end_factor", end_factor, 0, 1, "[]")
+        self.start_factor = number("LinearLR", "start_factor", start_factor, 0, 1, "(]")
+        self.end_factor = number("LinearLR", "end_factor", end_factor, 0, 1, "[]")
         self.total_iters = _whole("LinearLR", "total_iters", total_iters)
         super().__init__(optimizer)
 
@@ -373,7 +361,7 @@ class CosineAnnealingLR(Schedule):
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
         self.T_max = _whole("CosineAnnealingLR", "T_max", T_max)
-        self.eta_min = _number("CosineAnnealingLR", "eta_min", eta_min)
+        self.eta_min = number("CosineAnnealingLR", "eta_min", eta_min)
         super().__init__(optimizer)
 
     def rate(self, base: float, t: int) -> float:
@@ -414,13 +402,13 @@ class OneCycleLR(Schedule):
         groups = _optimizer(op, optimizer).param_groups
         highest = _each(op, "max_lr", max_lr, optimizer)
         self.total_steps = _whole(op, "total_steps", total_steps)
-        self.pct_start = _number(op, "pct_start", pct_start, 0, 1, "[]")
+        self.pct_start = number(op, "pct_start", pct_start, 0, 1, "[]")
         self.anneal_strategy = _choice(op, "anneal_strategy", anneal_strategy, ("cos", "linear"))
         self.cycle_momentum = flag(op, "cycle_momentum", cycle_momentum)
-        self.base_momentum = _number(op, "base_momentum", base_momentum, 0, 1)
-        self.max_momentum = _number(op, "max_momentum", max_momentum, 0, 1)
-        self.div_factor = _number(op, "div_factor", div_factor, 0, ends="()")
-        self.final_div_factor = _number(op, "final_div_factor", final_div_factor, ends="()")
+        self.base_momentum = number(op, "base_momentum", base_momentum, 0, 1)
+        self.max_momentum = number(op, "max_momentum", max_momentum, 0, 1)
+        self.div_factor = number(op, "div_factor", div_factor, 0, ends="()")
+        self.final_div_factor = number(op, "final_div_factor", final_div_factor, ends="()")
         if self.cycle_momentum and not any(name in groups[0] for name in ("betas", "momentum")):
             raise ValueError(
                 f"{op}: {optimizer.op} has no momentum to cycle: give cycle_momentum=False"
@@ -509,12 +497,12 @@ class ReduceLROnPlateau(_State):
     ) -> None:
         op = "ReduceLROnPlateau"
         self.mode = _choice(op, "mode", mode, ("min", "max"))
-        self.factor = _number(op, "factor", factor, 0, 1)
+        self.factor = number(op, "factor", factor, 0, 1)
         self.patience = _whole(op, "patience", patience, 0)
-        self.threshold = _number(op, "threshold", threshold)
+        self.threshold = number(op, "threshold", threshold)
         self.threshold_mode = _choice(op, "threshold_mode", threshold_mode, ("rel", "abs"))
         self.cooldown = _whole(op, "cooldown", cooldown, 0)
-        self.eps = _number(op, "eps", eps)
+        self.eps = number(op, "eps", eps)
         self.optimizer = _optimizer(op, optimizer)
         self.min_lrs = _each(op, "min_lr", min_lr, optimizer)
         self.steps = self.bad_steps = self.cooldown_left = 0
@@ -525,7 +513,7 @@ class ReduceLROnPlateau(_State):
         number: NaN is a ValueError."""
         if isinstance(metric, Tensor) and metric.size == 1:
             metric = metric.item()
-        metric = _number("ReduceLROnPlateau", "metric", metric, -math.inf, math.inf, "()")
+        metric = number("ReduceLROnPlateau", "metric", metric, -math.inf, math.inf, "()")
         best, bad_steps, cooldown_left = self.best, self.bad_steps + 1, self.cooldown_left
         if self._better(metric):
             best, bad_steps = metric, 0

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.checks import _number, size
+from minigrad.checks import number, size
 from minigrad.core.tensor import Tensor
 from minigrad.ops.shape import concatenate
 
@@ -193,7 +193,7 @@ def accumulate(losses: Iterable[Tensor], count: float) -> float:
     Tensor(3.)
     """
     op = "accumulate"
-    count = _number(op, "count", count, ends="()")
+    count = number(op, "count", count, ends="()")
     if isinstance(losses, Tensor) or not isinstance(losses, Iterable):
         raise TypeError(
             f"{op}: losses must be a list or a generator of Tensors, got {type(losses).__name__}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.checks import _number, size
+from minigrad.checks import number, size
 from minigrad.core.tensor import Tensor, no_grad
 from minigrad.nn.module import Module
 from minigrad.optim.clip import clip_grad_norm_
@@ -128,7 +128,7 @@ def fit(
     if epochs is None and steps is None:
         raise ValueError("fit: epochs or steps must say when the training ends, got neither")
     epochs, steps = _total("epochs", epochs), _total("steps", steps)
-    clip = _number("fit", "clip", clip, ends="(]")
+    clip = number("fit", "clip", clip, ends="(]")
     _check_count("patience", patience, "validate", validate)
     _check_count("save_every", save_every, "save", save)
     history, reader = History(model), Reader(batches)

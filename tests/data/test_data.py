@@ -756,7 +756,7 @@ BAD = {
     "batch size 0": (
         batches([[1]], batch_size=0),
         ValueError,
-        "Batches: batch_size must be greater than zero, got 0",
+        "Batches: batch_size must be at least 1, got 0",
     ),
     "batch size float": (
         batches([[1]], batch_size=2.0),
@@ -884,12 +884,12 @@ BAD = {
     "state position": (
         loads(position=7),
         ValueError,
-        "Batches: position must be from 0 to 6, got 7",
+        "Batches: position must be at most 6, got 7",
     ),
     "state position negative": (
         loads(position=-1),
         ValueError,
-        "Batches: position must be from 0 to 6, got -1",
+        "Batches: position must be at least 0, got -1",
     ),
     "state position float": (
         loads(position=1.0),
@@ -909,7 +909,7 @@ BAD = {
     "state of a bad generator": (
         loads(generator={"seed": -1, "draws": 0}),
         ValueError,
-        "Generator: seed must be from 0",
+        "Generator: seed must be at least 0",
     ),
     "state of a bad epoch": (loads(epoch=[1]), TypeError, "Generator: state must be a dict"),
     "stream too short": (
@@ -930,7 +930,7 @@ BAD = {
     "stream length": (
         lambda: Stream([1, 2], 1, 0),
         ValueError,
-        "Stream: length must be greater than zero, got 0",
+        "Stream: length must be at least 1, got 0",
     ),
     "stream text": (
         lambda: Stream("abc", 1, 1),
@@ -940,7 +940,7 @@ BAD = {
     "stream state": (
         lambda: Stream([1, 2], 1, 1).load_state_dict({"position": 9, "batches": 1}),
         ValueError,
-        "Stream: position must be from 0 to 1, got 9",
+        "Stream: position must be at most 1, got 9",
     ),
     "windows too short": (
         lambda: windows([1, 2, 3], 3),
@@ -955,7 +955,7 @@ BAD = {
     "windows step": (
         lambda: windows([1, 2, 3], 1, step=0),
         ValueError,
-        "windows: step must be greater than zero, got 0",
+        "windows: step must be at least 1, got 0",
     ),
     "windows horizon": (
         lambda: windows([1, 2, 3], 1, True),

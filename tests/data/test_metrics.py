@@ -204,7 +204,7 @@ BAD = {
     "season 0": (
         lambda: mase([1.0], [1.0], [1.0, 2.0], 0),
         ValueError,
-        "mase: season must be greater than zero, got 0",
+        "mase: season must be at least 1, got 0",
     ),
     "season float": (
         lambda: mase([1.0], [1.0], [1.0, 2.0], 1.0),

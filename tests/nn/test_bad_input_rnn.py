@@ -13,7 +13,7 @@ import pytest
 import minigrad as mg
 
 nn = mg.nn
-LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+LAYERS = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
 CELLS = {"RNNCell": nn.RNNCell, "LSTMCell": nn.LSTMCell, "GRUCell": nn.GRUCell}
 each_layer = pytest.mark.parametrize("op", LAYERS)
 each_cell = pytest.mark.parametrize("op", CELLS)
@@ -32,7 +32,7 @@ def tensor(*shape, dtype=np.float32):
 def states(op, *shape, dtype=np.float32):
     """A state for the layer or cell: h, or (h, c)."""
     h = tensor(*shape, dtype=dtype)
-    return (h, tensor(*shape, dtype=dtype)) if op.lower().startswith("lstm") else h
+    return (h, tensor(*shape, dtype=dtype)) if op.startswith("LSTM") else h
 
 
 def refused(module, call, error, message, leaves=()):
@@ -190,12 +190,12 @@ BAD_STATE = {
         "h0 has dtype float64, the weights have float32",
     ),
     "array": (
-        lambda op: (draw(1, B, H),) * (2 if op == "lstm" else 1),
+        lambda op: (draw(1, B, H),) * (2 if op == "LSTM" else 1),
         TypeError,
         "h0 must be a Tensor, got ndarray",
     ),
     "None inside": (
-        lambda op: (None,) * (2 if op == "lstm" else 1),
+        lambda op: (None,) * (2 if op == "LSTM" else 1),
         TypeError,
         "h0 must be a Tensor, got NoneType",
     ),
@@ -222,14 +222,14 @@ def test_state_of_an_lstm():
         layer,
         lambda: layer(x, h),
         TypeError,
-        r"^lstm: state must be \(h0, c0\), each of shape .*, got Tensor",
+        r"^LSTM: state must be \(h0, c0\), each of shape .*, got Tensor",
         [x, h],
     )
     refused(
         layer,
         lambda: layer(x, (h,)),
         TypeError,
-        r"^lstm: state must be \(h0, c0\), .*, got tuple of length 1",
+        r"^LSTM: state must be \(h0, c0\), .*, got tuple of length 1",
         [x, h],
     )
     c = tensor(1, B, 5)
@@ -237,14 +237,14 @@ def test_state_of_an_lstm():
         layer,
         lambda: layer(x, (h, c)),
         ValueError,
-        rf"^lstm: c0 must have shape {SHAPE}, got \(1, 2, 5\)",
+        rf"^LSTM: c0 must have shape {SHAPE}, got \(1, 2, 5\)",
         [x, h, c],
     )
     refused(
         layer,
         lambda: layer(x, (h, None)),
         TypeError,
-        "^lstm: c0 must be a Tensor, got NoneType",
+        "^LSTM: c0 must be a Tensor, got NoneType",
         [x, h],
     )
 
@@ -255,7 +255,7 @@ def test_state_of_two_directions():
         layer,
         lambda: layer(x, tensor(2, B, H)),
         ValueError,
-        r"^gru: h0 must have shape \(4, 2, 4\) = \(num_layers \* 2, batch, hidden_size\), got \(2, 2, 4\)",
+        r"^GRU: h0 must have shape \(4, 2, 4\) = \(num_layers \* 2, batch, hidden_size\), got \(2, 2, 4\)",
         [x],
     )
 
@@ -344,8 +344,8 @@ def test_trace(op):
 # ---------------------------------------------------------------- making layers and cells
 
 BAD_SIZES = {
-    "0": (0, ValueError, "NAME must be greater than zero, got 0"),
-    "-1": (-1, ValueError, "NAME must be greater than zero, got -1"),
+    "0": (0, ValueError, "NAME must be at least 1, got 0"),
+    "-1": (-1, ValueError, "NAME must be at least 1, got -1"),
     "2.5": (2.5, TypeError, "NAME must be an int, got float"),
     "2.0": (2.0, TypeError, "NAME must be an int, got float"),
     "True": (True, TypeError, "NAME must be an int, got bool"),
@@ -372,19 +372,19 @@ BAD_OPTIONS = {
     "dropout 1.5": (
         {"dropout": 1.5},
         ValueError,
-        "dropout: p must be a probability from 0 to 1, got 1.5",
+        "dropout must be at least 0 and at most 1, got 1.5",
     ),
     "dropout NaN": (
         {"dropout": NAN},
         ValueError,
-        "dropout: p must be a probability from 0 to 1, got nan",
+        "dropout must be at least 0 and at most 1, got nan",
     ),
-    "dropout str": ({"dropout": "0.5"}, TypeError, "dropout: p must be a number, got str"),
-    "dropout bool": ({"dropout": True}, TypeError, "dropout: p must be a number, got bool"),
+    "dropout str": ({"dropout": "0.5"}, TypeError, "dropout must be a number, got str"),
+    "dropout bool": ({"dropout": True}, TypeError, "dropout must be a number, got bool"),
     "recurrent -0.1": (
         {"recurrent_dropout": -0.1},
         ValueError,
-        "recurrent_dropout: p must be a probability from 0 to 1, got -0.1",
+        "recurrent_dropout must be at least 0 and at most 1, got -0.1",
     ),
     "bidirectional": ({"bidirectional": 1}, TypeError, "bidirectional must be a bool, got int"),
     "bias": ({"bias": None}, TypeError, "bias must be a bool, got NoneType"),
@@ -403,7 +403,7 @@ BAD_OPTIONS = {
 @each_layer
 @pytest.mark.parametrize("options, error, message", BAD_OPTIONS.values(), ids=BAD_OPTIONS)
 def test_options(op, options, error, message):
-    with pytest.raises(error, match=f"^({op}|{op.upper()}Cell): {message}"):
+    with pytest.raises(error, match=f"^({op}|{op}Cell): {message}"):
         LAYERS[op](3, 4, **options)
 
 

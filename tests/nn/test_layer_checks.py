@@ -87,24 +87,24 @@ def test_cells_of_another_kind_are_refused():
         nn.LSTMCell(3, 4, layer_norm=True, dtype=np.float64),
     ):
         layer.cells[0] = cell
-        with pytest.raises(TypeError, match=r"lstm: cells\[0\] must be a plain LSTMCell"):
+        with pytest.raises(TypeError, match=r"LSTM: cells\[0\] must be a plain LSTMCell"):
             layer(x)
     layer.cells = []
-    with pytest.raises(ValueError, match="lstm: cells must be 1"):
+    with pytest.raises(ValueError, match="LSTM: cells must be 1"):
         layer(x)
 
 
 def test_linear_and_embedding_check_their_weights():
     layer, table = nn.Linear(2, 3), nn.Embedding(4, 2)
     layer.bias = nn.Parameter(np.ones(1, np.float32))
-    with pytest.raises(ValueError, match=r"linear: bias must have shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"Linear: bias must have shape \(3,\)"):
         layer(mg.ones((2, 2)))
     layer.bias, layer.weight = None, nn.Parameter(np.ones(2, np.float32))
-    with pytest.raises(ValueError, match=r"linear: weight must have shape \(d, k\)"):
+    with pytest.raises(ValueError, match=r"Linear: weight must have shape \(d, k\)"):
         layer(mg.ones((2, 2)))
     for weight in (None, nn.Parameter(np.ones(2))):
         table.weight = weight
-        with pytest.raises((TypeError, ValueError), match="embedding: weight must"):
+        with pytest.raises((TypeError, ValueError), match="Embedding: weight must"):
             table([1])
 
 
@@ -275,7 +275,7 @@ def test_bidirectional_and_merge_directions_check_their_arguments():
 )
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_a_merge_that_returns_nonsense(merge, num_layers):
-    with pytest.raises((TypeError, ValueError), match="lstm: merge must return"):
+    with pytest.raises((TypeError, ValueError), match="LSTM: merge must return"):
         nn.LSTM(2, 3, num_layers, bidirectional=True, merge=merge)(mg.ones((3, 2, 2)))
 
 

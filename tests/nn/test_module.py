@@ -288,13 +288,13 @@ def test_linear_refuses():
     layer = nn.Linear(3, 4)
     for shape in ((), (4,), (2, 4), (3, 2)):
         with pytest.raises(
-            ValueError, match=r"linear: x must have shape \(..., 3\) = \(..., d\), got "
+            ValueError, match=r"Linear: x must have shape \(..., 3\) = \(..., d\), got "
         ):
             layer(mg.zeros(shape))
-    with pytest.raises(TypeError, match="linear: x has dtype float64, the weights have float32"):
+    with pytest.raises(TypeError, match="Linear: x has dtype float64, the weights have float32"):
         layer(mg.zeros((2, 3), np.float64))
     for x in (None, "text", [[1.0]], np.zeros((2, 3), np.float32)):
-        with pytest.raises(TypeError, match=f"linear: x must be a Tensor, got {type(x).__name__}"):
+        with pytest.raises(TypeError, match=f"Linear: x must be a Tensor, got {type(x).__name__}"):
             layer(x)
 
 
@@ -328,57 +328,57 @@ def test_dropout():
 
 
 BAD = {
-    "linear 0": (lambda: nn.Linear(0, 3), ValueError, "linear: d must be greater than zero, got 0"),
+    "linear 0": (lambda: nn.Linear(0, 3), ValueError, "Linear: d must be at least 1, got 0"),
     "linear -1": (
         lambda: nn.Linear(3, -1),
         ValueError,
-        "linear: k must be greater than zero, got -1",
+        "Linear: k must be at least 1, got -1",
     ),
-    "linear float": (lambda: nn.Linear(2.5, 3), TypeError, "linear: d must be an int, got float"),
-    "linear bool": (lambda: nn.Linear(True, 3), TypeError, "linear: d must be an int, got bool"),
+    "linear float": (lambda: nn.Linear(2.5, 3), TypeError, "Linear: d must be an int, got float"),
+    "linear bool": (lambda: nn.Linear(True, 3), TypeError, "Linear: d must be an int, got bool"),
     "linear bias": (
         lambda: nn.Linear(2, 3, bias=1),
         TypeError,
-        "linear: bias must be a bool, got int",
+        "Linear: bias must be a bool, got int",
     ),
     "linear dtype": (
         lambda: nn.Linear(2, 3, dtype=np.float16),
         TypeError,
-        "linear: dtype .*float16",
+        "Linear: dtype .*float16",
     ),
-    "linear int": (lambda: nn.Linear(2, 3, dtype=int), TypeError, "linear: dtype .*int64"),
+    "linear int": (lambda: nn.Linear(2, 3, dtype=int), TypeError, "Linear: dtype .*int64"),
     "linear rng": (
         lambda: nn.Linear(2, 3, rng=7),
         TypeError,
-        "linear: rng must be a numpy.random.Generator or None, got int",
+        "Linear: rng must be a numpy.random.Generator or None, got int",
     ),
     "linear typo": (lambda: nn.Linear(2, 3, Bias=True), TypeError, "Bias"),
     "embedding 0": (
         lambda: nn.Embedding(0, 3),
         ValueError,
-        "embedding: n must be greater than zero, got 0",
+        "Embedding: n must be at least 1, got 0",
     ),
     "embedding str": (
         lambda: nn.Embedding(2, "3"),
         TypeError,
-        "embedding: d must be an int, got str",
+        "Embedding: d must be an int, got str",
     ),
     "embedding rng": (
         lambda: nn.Embedding(2, 3, rng="a"),
         TypeError,
-        "embedding: rng must be a numpy.random.Generator or None, got str",
+        "Embedding: rng must be a numpy.random.Generator or None, got str",
     ),
     "dropout 1.5": (
         lambda: nn.Dropout(1.5),
         ValueError,
-        "dropout: p must be a probability from 0 to 1, got 1.5",
+        "Dropout: p must be at least 0 and at most 1, got 1.5",
     ),
     "dropout NaN": (
         lambda: nn.Dropout(float("nan")),
         ValueError,
-        "dropout: p must be a probability from 0 to 1, got nan",
+        "Dropout: p must be at least 0 and at most 1, got nan",
     ),
-    "dropout str": (lambda: nn.Dropout("0.5"), TypeError, "dropout: p must be a number, got str"),
+    "dropout str": (lambda: nn.Dropout("0.5"), TypeError, "Dropout: p must be a number, got str"),
     "cell rng": (
         lambda: nn.GRUCell(2, 3, rng=7),
         TypeError,
@@ -387,7 +387,7 @@ BAD = {
     "dropout generator": (
         lambda: nn.Dropout(0.5, 7),
         TypeError,
-        "dropout: generator must be a minigrad.Generator or None, got int",
+        "Dropout: generator must be a minigrad.Generator or None, got int",
     ),
 }
 
@@ -640,7 +640,7 @@ def test_merges_that_are_none():
         ):
             nn.merge_directions(mg.ones(2), mg.ones(2), bad)
         with pytest.raises(
-            ValueError, match="lstm: merge must be 'concat', 'sum', 'mean', 'mul', None or a func"
+            ValueError, match="LSTM: merge must be 'concat', 'sum', 'mean', 'mul', None or a func"
         ):
             nn.LSTM(2, 3, bidirectional=True, merge=bad)
 

@@ -273,7 +273,7 @@ def test_a_clipped_state_gradient_has_no_second_order(name, options):
     ],
 )
 def test_a_bad_bound_of_the_state_gradient(bound, error):
-    with pytest.raises(error, match=r"gru: clip_state_grad must be .* got"):
+    with pytest.raises(error, match=r"GRU: clip_state_grad must be .* got"):
         nn.GRU(2, 3, clip_state_grad=bound)
 
 

@@ -136,12 +136,12 @@ BAD = [
     (
         lambda: nn.scale_spectral_radius_(mg.ones((2, 2)), -1.0),
         ValueError,
-        "radius must be from 0 below inf, got -1.0",
+        "radius must be at least 0 and finite, got -1.0",
     ),
     (
         lambda: nn.scale_spectral_radius_(mg.ones((2, 2)), float("nan")),
         ValueError,
-        "radius must be from 0 below inf, got nan",
+        "radius must be at least 0 and finite, got nan",
     ),
     (lambda: nn.scale_spectral_radius_(mg.zeros((2, 2)), 1.0), ValueError, "spectral radius 0"),
 ]

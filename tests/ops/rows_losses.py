@@ -380,17 +380,17 @@ ROWS = [
                 (
                     lambda: mg.dropout(mg.ones(2), 1.5),
                     ValueError,
-                    "p must be a probability from 0 to 1, got 1.5",
+                    "p must be at least 0 and at most 1, got 1.5",
                 ),
                 (
                     lambda: mg.dropout(mg.ones(2), -0.1),
                     ValueError,
-                    "p must be a probability from 0 to 1, got -0.1",
+                    "p must be at least 0 and at most 1, got -0.1",
                 ),
                 (
                     lambda: mg.dropout(mg.ones(2), float("nan")),
                     ValueError,
-                    "p must be a probability from 0 to 1, got nan",
+                    "p must be at least 0 and at most 1, got nan",
                 ),
                 (lambda: mg.dropout(mg.ones(2), "0.5"), TypeError, "p must be a number, got str"),
                 (lambda: mg.dropout(mg.ones(2), True), TypeError, "p must be a number, got bool"),

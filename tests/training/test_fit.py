@@ -632,7 +632,7 @@ REFUSED = {
     "patience 0": (
         calls(patience=0, validate=float),
         ValueError,
-        "fit: patience must be greater than zero, got 0",
+        "fit: patience must be at least 1, got 0",
     ),
     "patience alone": (calls(patience=1), ValueError, "fit: patience needs validate"),
     "save_every alone": (calls(save_every=1), ValueError, "fit: save_every needs save"),

@@ -255,7 +255,7 @@ def test_tokens_and_calls_with_chunks():
 def test_bad_windows():
     with pytest.raises(ValueError, match="TruncatedBPTT: k2 must be at least k1 = 3, .* got 2"):
         TruncatedBPTT(Net(), mg.mse, 3, 2)
-    with pytest.raises(ValueError, match="TruncatedBPTT: k1 must be greater than zero, got 0"):
+    with pytest.raises(ValueError, match="TruncatedBPTT: k1 must be at least 1, got 0"):
         TruncatedBPTT(Net(), mg.mse, 0)
     with pytest.raises(TypeError, match="TruncatedBPTT: k1 must be an int, got float"):
         TruncatedBPTT(Net(), mg.mse, 2.5)
