@@ -16,7 +16,8 @@ from minigrad.core.tensor import check_data
 def integer(op: str, name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
     """`value` as an int from low to high, both included; a bool or a float is a TypeError."""
     try:
-        found = operator.index(None if isinstance(value, (bool, np.bool_)) else value)
+        number: Any = None if isinstance(value, (bool, np.bool_)) else value
+        found = operator.index(number)
     except MemoryError:
         raise
     except Exception:

@@ -42,7 +42,8 @@ def _within(op: str, lengths: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"{op}: lengths must have shape ({B},) = (batch,), got {lengths.shape}")
     for k in np.flatnonzero((lengths < 0) | (lengths > T))[:1]:
         raise ValueError(f"{op}: lengths must be from 0 to T = {T}, got {lengths[k]} at index {k}")
-    return np.arange(T)[:, None] < lengths
+    inside: np.ndarray = np.arange(T)[:, None] < lengths
+    return inside
 
 
 def _classified(op: str, logits: Any, targets: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray]:

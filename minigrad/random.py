@@ -145,10 +145,10 @@ def dropout(
     Tensor([0., 0., 6., 8.], grad_fn=<dropout>)
     """
     p, generator = probability("dropout", "p", p), checked_generator(generator, "dropout")
-    x = as_tensor(x, "dropout")
+    tensor: Tensor = as_tensor(x, "dropout")
     if not training or p == 0:
-        return x
-    mask = Tensor(_mask(x.shape, p, x.dtype, generator), copy=False)
-    values = mul(x.detach(), mask)._array
-    y: Tensor = record("dropout", values, (x,), lambda dy: mul(dy, mask))
+        return tensor
+    mask = Tensor(_mask(tensor.shape, p, tensor.dtype, generator), copy=False)
+    values = mul(tensor.detach(), mask)._array
+    y: Tensor = record("dropout", values, (tensor,), lambda dy: mul(dy, mask))
     return y

@@ -208,7 +208,8 @@ class Batches(_Place):
     @staticmethod
     def _chosen(values: np.ndarray | list[np.ndarray], chosen: np.ndarray) -> np.ndarray:
         if isinstance(values, np.ndarray):
-            return values[chosen]
+            taken: np.ndarray = values[chosen]
+            return taken
         return _padded([values[n] for n in chosen], NO_CLASS if _are_classes(values) else 0)
 
     def _state(self, spot: _Spot) -> dict[str, Any]:

@@ -18,7 +18,8 @@ def _exact_parts(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a - b in float64, rounded once where both are made of whole numbers."""
     (high, low), (b_high, b_low) = _exact_parts(a), _exact_parts(b)
-    return (high - b_high) + (low - b_low)
+    difference: np.ndarray = (high - b_high) + (low - b_low)
+    return difference
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -26,7 +27,8 @@ def _mean(values: np.ndarray) -> np.ndarray:
     columns it would add one row after the other, with an error that grows with their number."""
     if values.ndim == 1:
         return np.asarray(values.mean())
-    return np.ascontiguousarray(np.moveaxis(values, -1, 0).reshape(values.shape[-1], -1)).mean(1)
+    columns = np.moveaxis(values, -1, 0).reshape(values.shape[-1], -1)
+    return np.asarray(np.ascontiguousarray(columns).mean(1))
 
 
 class Scaler:
@@ -91,7 +93,7 @@ class Scaler:
         array, mean, rest, scale = self._fitted(x)
         high, low = _exact_parts(array)
         dtype = array.dtype if _has_dtype(x) and array.dtype.kind == "f" else np.float32
-        return (((high - mean) + (low - rest)) / scale).astype(dtype)
+        return np.asarray(((high - mean) + (low - rest)) / scale).astype(dtype)
 
     def inverse(self, x: Any) -> np.ndarray:
         """x * scale + mean: what `transform` came from. In x's dtype, but float64 if that was
@@ -99,7 +101,7 @@ class Scaler:
         array, mean, rest, scale = self._fitted(x)
         dtype = array.dtype if _has_dtype(x) and array.dtype.kind == "f" else np.float32
         back = (array.astype(np.float64) * scale + rest) + mean
-        return back.astype(np.result_type(dtype, self._dtype))
+        return np.asarray(back).astype(np.result_type(dtype, self._dtype))
 
     def _fitted(self, x: Any) -> tuple[np.ndarray, np.ndarray, Any, np.ndarray]:
         if self.mean is None or self.scale is None:

@@ -88,7 +88,7 @@ class Cell(Module):
         """What `step` takes as weights: here the weights themselves. Called once for a sequence."""
         return weights
 
-    def step(self, weights: Any, x: Tensor, h: Tensor, c: Tensor | None, hm: Tensor) -> Any:
+    def step(self, weights: Any, x: Tensor, h: Any, c: Any, hm: Any) -> Any:
         """The formulas: x (B, I), h and c (B, H) to the new h, or (h, c). hm is h with recurrent
         dropout, what the products see."""
         raise NotImplementedError
@@ -118,7 +118,7 @@ class Cell(Module):
             _check_tensor(op, "p", p, dtype, (3, H), "(3, hidden_size)")
         return weights if isinstance(weights, Weights) else Weights(*weights)
 
-    def checked_sequence(self, op: str, x: Any, weights: Weights) -> Tensor:
+    def checked_sequence(self, op: str, x: Any, weights: Weights) -> Any:
         """x (T, B, I) as a Tensor."""
         x = tensor_of(op, "x", x, weights.W.dtype)
         if x.ndim != 3 or x.shape[2] != self.input_size:
@@ -158,7 +158,8 @@ class Cell(Module):
         if h is None and isinstance(x, Tensor) and x.ndim:
             h = self.initial(x.shape[0])
         self._check(x, ("h", h))
-        return self.step(self.start(self.weights()), x, h, None, h)
+        new: Tensor = self.step(self.start(self.weights()), x, h, None, h)
+        return new
 
     def options(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + (

@@ -91,7 +91,7 @@ class LSTMCell(Cell):
         seen = c if norm is None else normalised(c) * scale_c + shift_c
         return o * tanh(seen), c
 
-    def forward(
+    def forward(  # type: ignore[override]  # its state is a pair
         self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """One step: x (B, I), state (h, c), each (B, H), or None for zeros -> (h, c)."""

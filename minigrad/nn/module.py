@@ -39,12 +39,13 @@ def tensor_of(op: str, name: str, value: Any, dtype: Any) -> Tensor:
             value = Tensor(value, dtype=None if hasattr(value, "dtype") else dtype)
         except (TypeError, ValueError) as error:
             raise type(error)(str(error).replace("Tensor: data", f"{op}: {name}", 1)) from None
+    tensor: Tensor = value
     if value.dtype != dtype:
         raise TypeError(
             f"{op}: {name} has dtype {value.dtype}, the weights have {dtype}: "
             f"convert the input with {name}.astype('{dtype}')"
         )
-    return value
+    return tensor
 
 
 # What can hold neither a Parameter nor a Module.
@@ -88,7 +89,7 @@ def _plain(value: Any) -> bool:
     if kind in _PLAIN:
         return True
     if kind is np.ndarray:
-        return value.dtype != object
+        return bool(value.dtype != object)
     return isinstance(value, tuple) and all(type(item) in _PLAIN for item in value)
 
 
@@ -306,7 +307,8 @@ class Module:
             if modules:
                 stack += reversed(modules)
             if not looked_at:
-                for name in _class_attributes(type(module)):
+                kind: Any = type(module)
+                for name in _class_attributes(kind):
                     if hasattr(module, name):
                         doubtful.append((module, path, name, getattr(module, name)))
             if module._replaced and not running:
@@ -426,7 +428,7 @@ class Module:
                 problem, array = _array_for(parameter, state[name])
                 if problem:
                     wrong.append(f"{name} {problem}")
-                else:
+                elif array is not None:
                     arrays[name] = array
         if wrong:
             raise ValueError(
@@ -513,7 +515,7 @@ def _without_graph(value: Any, memo: dict[int, Tensor], above: tuple[int, ...] =
             key: _without_graph(item, memo, (*above, id(value))) for key, item in value.items()
         }
         return value if all(items[key] is item for key, item in value.items()) else items
-    items = [_without_graph(item, memo, (*above, id(value))) for item in value]
-    if all(new is old for new, old in zip(items, value, strict=True)):
+    copies = [_without_graph(item, memo, (*above, id(value))) for item in value]
+    if all(new is old for new, old in zip(copies, value, strict=True)):
         return value
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

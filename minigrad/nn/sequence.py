@@ -49,6 +49,8 @@ def unroll(
     ((5, 2, 4), (2, 4))
     """
     op = "unroll"
+    h: Any  # a Tensor; so is c, where the cell has one
+    c: Any
     if not isinstance(cell, Cell):
         raise TypeError(
             f"{op}: cell must be an RNNCell, an LSTMCell or a GRUCell, got {type(cell).__name__}"
@@ -93,6 +95,8 @@ def unroll(
             h, c = where(anew, 0.0, h), where(anew, 0.0, c) if two else None
         h_in, c_in = (clip_grad(h, bound), clip_grad(c, bound)) if bound else (h, c)
         new = cell.step(parts, x_t, h_in, c_in, h_in if mask is None else h_in * mask)
+        new_h: Any
+        new_c: Any
         new_h, new_c = new if two else (new, None)
         if alive is None:
             h, c = new_h, new_c
@@ -117,12 +121,13 @@ def no_steps(x: Tensor, h: Tensor, c: Tensor | None, parts: Any) -> tuple[Any, .
 def sum_of_none(tensors: list[Tensor | None]) -> Tensor:
     """0, as the square of a sum of no elements of the tensors: so are its derivatives of first and
     second order."""
-    total = None
+    total: Any = None
     for x in tensors:
         if x is not None:
             part = x.reshape((x.size,))[:0].sum()
             total = part if total is None else total + part
-    return total * total
+    zero: Tensor = total * total
+    return zero
 
 
 def tensors_of(parts: Any) -> list[Tensor]:
@@ -150,7 +155,8 @@ def clip_grad(h: Tensor | None, bound: float) -> Tensor | None:
             raise no_second_order("unroll")
         return clip(dy, -largest, largest)
 
-    return record("clip_grad", h._array, (h,), backward)
+    clipped: Tensor = record("clip_grad", h._array, (h,), backward)
+    return clipped
 
 
 def checked_merge(op: str, merge: Any) -> Any:

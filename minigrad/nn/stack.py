@@ -36,7 +36,7 @@ MAX_LAYERS = 10_000
 class _Recurrent(Module, Generic[S]):
     """What RNN, LSTM and GRU share: everything but the cell."""
 
-    State: ClassVar[type] = HiddenState
+    State: ClassVar[Any] = HiddenState
     cell_type: ClassVar[type]
 
     if TYPE_CHECKING:  # With merge=None the output is a pair of Tensors, which no type says.
@@ -110,12 +110,14 @@ class _Recurrent(Module, Generic[S]):
         if not self.bidirectional:
             return self.hidden_size
         probe = zeros((1, 1, self.hidden_size), self.cells[0].W.dtype)
-        return self._merged([probe, probe], self._merge_of(last=False)).shape[-1]
+        merged = self._merged([probe, probe], self._merge_of(last=False))
+        return int(merged.shape[-1])
 
     def _merged(self, outputs: list[Tensor], merge: Any) -> Any:
         """The outputs of the two directions as one; a function of the user's must return a Tensor
         of as many steps and rows."""
-        merged = merge_directions(*outputs, merge)
+        forward, backward = outputs
+        merged = merge_directions(forward, backward, merge)
         if callable(merge):
             T, B, _ = outputs[0].shape
             if not isinstance(merged, Tensor):
@@ -136,7 +138,7 @@ class _Recurrent(Module, Generic[S]):
 
     # -- checks: all of them before anything runs
 
-    def _check_input(self, x: Any) -> Tensor:
+    def _check_input(self, x: Any) -> Any:
         dtype = self.cells[0].W.dtype
         if not isinstance(x, Tensor):
             x = tensor_of(self.op, "x", x, dtype)
@@ -236,20 +238,21 @@ class _Recurrent(Module, Generic[S]):
             )
             for d, direction in enumerate(self.directions):
                 k = layer * len(self.directions) + d
-                initial = (
+                initial: Any = (
                     [None] * 2
                     if states is None
                     else [s[k] for s in states] + [None] * (2 - len(states))
                 )
                 reverse = direction == "backward"
+                h0, c0 = initial
                 out, *final = self._run(
-                    self.cells[k], x, *initial, lengths, reset, reverse, layer, trace, halves[d]
+                    self.cells[k], x, h0, c0, lengths, reset, reverse, layer, trace, halves[d]
                 )
                 if trace:
                     traces.append(final.pop() | {"h": out.numpy()})
                 outputs.append(out)
                 finals.append(final)
-            if concatenated:
+            if room is not None:
                 x = adjoin(room, outputs)
             else:
                 x = self._merged(outputs, merge) if self.bidirectional else outputs[0]
@@ -278,7 +281,7 @@ class _Recurrent(Module, Generic[S]):
         self.telemetry.append(telemetry)
 
         def composed(
-            x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None
+            x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Any
         ) -> tuple[Any, ...]:
             state = None if h0 is None else (h0, c0) if len(self.State._fields) == 2 else h0
             out, state = unroll(
@@ -314,7 +317,7 @@ class _Recurrent(Module, Generic[S]):
             out=out,
         )
 
-    def first_nonfinite(self) -> dict | None:
+    def first_nonfinite(self) -> dict[str, Any] | None:
         """Where the first value that is not finite arose in the last forward pass, also one within
         no_grad(), and in the backward pass after it: pass, layer, direction, step, row, gate (see
         Telemetry); or None. A value that came in not finite, in x, a state or a weight, counts

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ def _named(
     """(what to call it in a message, parameter) for Tensors, or for pairs (name, Tensor) as
     named_parameters gives them."""
     if hasattr(parameters, "__iter__") and not isinstance(parameters, (Tensor, set, frozenset)):
-        parameters = list(parameters)
+        parameters = list[Any](parameters)
     if (
         isinstance(parameters, list)
         and parameters
@@ -43,7 +44,8 @@ def _norm(gradients: list[Tensor], p: float) -> float:
             return largest
         # The largest becomes about 1, by a power of two: no power of it overflows.
         scale = math.ldexp(1.0, min(-math.frexp(largest)[1], 1000))
-        return _sum(((size * scale) ** p).sum().item() for size in sizes) ** (1 / p) / scale
+        total = _sum(((size * scale) ** p).sum().item() for size in sizes) ** (1 / p)
+        return float(total / scale)
 
 
 def _sum(numbers: Iterable[float]) -> float:

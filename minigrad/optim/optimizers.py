@@ -43,7 +43,10 @@ _CHECKS: dict[str, Callable[[str, str, Any], Any]] = {
 
 def _checked(op: str, options: Mapping[str, Any]) -> Group:
     """The options of a group, each as the type that it is kept in."""
-    found = {name: _CHECKS.get(name, number)(op, name, value) for name, value in options.items()}
+    found: Group = {}
+    for name, value in options.items():
+        check: Callable[[str, str, Any], Any] = _CHECKS.get(name, number)
+        found[name] = check(op, name, value)
     if found.get("nesterov") and (not found["momentum"] or found["dampening"]):
         raise ValueError(
             f"{op}: nesterov needs a momentum and no dampening, "
@@ -165,7 +168,7 @@ class Optimizer:
         for p in self.parameters:
             if not p.is_leaf:
                 raise ValueError(
-                    f"{self.op}: parameters must be leaves of the graph, got the output of {p.grad_fn.name}"
+                    f"{self.op}: parameters must be leaves of the graph, got the output of {p.grad_fn.name if p.grad_fn else None}"
                 )
         self.state: dict[Tensor, dict[str, Any]] = {p: {"step": 0} for p in self.parameters}
         self.behind_zero = [(0, 1.0)] * len(
@@ -239,7 +242,9 @@ class Optimizer:
         not begun. Arrays of an option that was switched off are there too, for when it comes
         back."""
         self._complete()
-        groups, steps, arrays = [], [], {}
+        groups: list[Group] = []
+        steps: list[int] = []
+        arrays: dict[str, np.ndarray | None] = {}
         for group in self.param_groups:
             options = {
                 name: list(value) if isinstance(value, tuple) else value
@@ -262,7 +267,9 @@ class Optimizer:
             raise TypeError(f"load_state_dict: state must be a dict, got {type(state).__name__}")
         wrong: list[str] = []
         options = self._loaded_options(state, wrong)
-        own, needed, known = self.parameters, {}, {}
+        own = self.parameters
+        needed: dict[str, Tensor] = {}
+        known: dict[str, Tensor] = {}
         for i, (p, group) in enumerate(
             zip(own, [g for g in options for _ in g["params"]], strict=True)
         ):

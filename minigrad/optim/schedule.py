@@ -52,7 +52,7 @@ def _choice(op: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
         raise ValueError(
             f"{op}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
         )
-    return value
+    return str(value)
 
 
 def _optimizer(op: str, optimizer: Any) -> Optimizer:
@@ -175,7 +175,7 @@ class Schedule(_State):
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = _optimizer(type(self).__name__, optimizer)
         groups = optimizer.param_groups
-        self.base_lrs = [group.get("initial_lr", group["lr"]) for group in groups]
+        self.base_lrs: list[Any] = [group.get("initial_lr", group["lr"]) for group in groups]
         changes = self._moves([(base, self.rate(base, 0)) for base in self.base_lrs])
         changes += [
             (group, {"initial_lr": base}) for group, base in zip(groups, self.base_lrs, strict=True)

@@ -48,8 +48,8 @@ def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = 
     vertices = _walk(tensor)
     labels = [_label(thing, known) for thing, _ in vertices]
     inputs = [sources for _, sources in vertices]
-    leaf = [isinstance(thing, Tensor) for thing, _ in vertices]
-    return {"text": _text, "dot": _dot, "svg": _svg}[form](labels, inputs, leaf)
+    leaves = [isinstance(thing, Tensor) for thing, _ in vertices]
+    return {"text": _text, "dot": _dot, "svg": _svg}[form](labels, inputs, leaves)
 
 
 def _walk(tensor: Tensor) -> list[tuple[Any, list[int]]]:
@@ -83,7 +83,7 @@ def _slot(slot: Any) -> Any:
 
 def _label(thing: Any, known: dict[int, str]) -> str:
     if not isinstance(thing, Tensor):
-        return thing.name
+        return str(thing.name)
     return f"{known[id(thing)]} {thing.shape}" if id(thing) in known else str(thing.shape)
 
 
@@ -114,7 +114,8 @@ def _svg(labels: list[str], inputs: list[list[int]], leaf: list[bool]) -> str:
     for k in range(n - 1, -1, -1):
         for s in inputs[k]:
             column[s] = min(column[s], column[k] - 1)
-    row, used = [0] * n, {}
+    row = [0] * n
+    used: dict[int, int] = {}
     for k in range(n):
         row[k] = used.get(column[k], 0)
         used[column[k]] = row[k] + 1

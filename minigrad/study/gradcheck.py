@@ -161,7 +161,7 @@ def _checked_inputs(inputs: Any, op: Any) -> Any:
             )
         if x.requires_grad and not x.is_leaf:
             raise ValueError(
-                f"{op}: input {i} must be a leaf, it was made by {x.grad_fn.name}: use detach()"
+                f"{op}: input {i} must be a leaf, it was made by {_maker(x)}: use detach()"
             )
         if x.requires_grad and (
             not x._array.flags.writeable or (x.size > 1 and 0 in x._array.strides)
@@ -172,6 +172,10 @@ def _checked_inputs(inputs: Any, op: Any) -> Any:
     if not any(x.requires_grad for x in inputs):
         raise ValueError(f"{op}: none of the {len(inputs)} inputs requires grad")
     return inputs
+
+
+def _maker(x: Tensor) -> str:
+    return x.grad_fn.name if x.grad_fn is not None else ""
 
 
 def _evaluate(fn: Any, inputs: Any) -> Any:

@@ -40,7 +40,7 @@ class CheckpointError(ValueError):
     """
 
 
-def save(path: str | os.PathLike, arrays: Mapping[str, Any], extra: Any = None) -> None:
+def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], extra: Any = None) -> None:
     """Write arrays by name, and some JSON, to one file, atomically.
 
     The file is written beside its place, flushed to the disk and then moved there: at any moment,
@@ -210,7 +210,7 @@ def _decoded(pairs: list[tuple[str, Any]]) -> Any:
     return {key[1:] if key.startswith("@@") else key: inner for key, inner in found.items()}
 
 
-def check_place(path: str | os.PathLike) -> None:
+def check_place(path: str | os.PathLike[str]) -> None:
     """Raise now the OSError that a `save` to this place would raise: the folder is missing or
     closed, or it is a folder."""
     path = _checked_path(path, "save")
@@ -301,7 +301,7 @@ def _remove_orphans(folder: Path) -> None:
                     os.unlink(entry.path)
 
 
-def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Any]:
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
     """Read a file made by `save`.
 
     Args:
@@ -399,7 +399,7 @@ def _read_header(file: Any, size: int) -> bytes:
         length <= size - 8,
         f"the file is cut off: the header would have {length} bytes, {size - 8} follow",
     )
-    raw = file.read(length)
+    raw: bytes = file.read(length)
     _need(len(raw) == length, "the file is cut off in its header")
     _need(
         _parts(raw) <= MAX_PARTS,

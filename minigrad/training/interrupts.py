@@ -8,7 +8,7 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[list]:
+def _interrupts() -> Iterator[list[int]]:
     """A list that the first Ctrl-C fills, so that a step is never broken off; the second one is a
     KeyboardInterrupt."""
     stop: list[int] = []

@@ -35,7 +35,7 @@ def fit(
     model: Module,
     optimizer: Optimizer,
     loss: Callable[..., Any],
-    batches: Iterable[tuple],
+    batches: Iterable[tuple[Any, ...]],
     *,
     epochs: int | None = None,
     steps: int | None = None,
@@ -127,7 +127,7 @@ def fit(
     _check_kinds(model, optimizer, batches, {"loss": loss, "validate": validate, "line": line})
     if epochs is None and steps is None:
         raise ValueError("fit: epochs or steps must say when the training ends, got neither")
-    epochs, steps = _total("epochs", epochs), _total("steps", steps)
+    last_epoch, last_step = _total("epochs", epochs), _total("steps", steps)
     clip = number("fit", "clip", clip, ends="(]")
     _check_count("patience", patience, "validate", validate)
     _check_count("save_every", save_every, "save", save)
@@ -144,8 +144,8 @@ def fit(
         optimizer=optimizer,
         loss=loss,
         reader=reader,
-        epochs=epochs,
-        steps=steps,
+        epochs=last_epoch,
+        steps=last_step,
         clip=clip,
         validate=validate,
         patience=patience,
@@ -256,10 +256,11 @@ class _Run:
 
     def _last_step(self) -> float:
         """The step at which the training ends, as far as that is known; else infinite."""
-        batches = self.reader.batches
+        batches: Any = self.reader.batches
         if not hasattr(batches, "__len__"):
             return self.steps
-        return min(self.steps, self.epochs * len(batches))
+        count: int = len(batches)
+        return min(self.steps, self.epochs * count)
 
     def _epoch(self, show: Callable[[History, Callable[[History], str]], None]) -> None:
         """The rest of an epoch: its steps and, if it was not broken off, what follows it."""
@@ -315,6 +316,7 @@ class _Run:
         history = self.history
         with _modes(self.model), no_grad():
             self.model.eval()
+            assert self.validate is not None  # else nothing validates
             value = self.validate()
         history.validation.append(_validation(value))
         if history.best == len(history.validation) - 1:
@@ -344,7 +346,7 @@ class _Run:
 
 
 def _check_kinds(
-    model: Any, optimizer: Any, batches: Any, functions: Mapping[str, Callable | None]
+    model: Any, optimizer: Any, batches: Any, functions: Mapping[str, Callable[..., Any] | None]
 ) -> None:
     """Is everything that must be an object of some kind one?"""
     if not isinstance(model, Module):

@@ -14,27 +14,29 @@ class Reader:
     """The batches of a training. The place that is saved is that of fit's own iteration, whoever
     else reads them."""
 
-    def __init__(self, batches: Iterable[tuple]) -> None:
-        self.batches = batches
+    def __init__(self, batches: Iterable[tuple[Any, ...]]) -> None:
+        self.batches: Any = batches
         self.epoch: Any = None  # the running iteration
         self.stateful = _has_state(batches)
 
-    def rest(self, epoch: int, over: int) -> Iterator[tuple]:
+    def rest(self, epoch: int, over: int) -> Iterator[tuple[Any, ...]]:
         """The batches of an epoch without the first `over`, which those with a state know."""
-        self.epoch = iter(self.batches)
+        running: Iterator[tuple[Any, ...]] = iter(self.batches)
+        self.epoch = running
         if not self.stateful:
             for k in range(over):
-                if next(self.epoch, None) is None:
+                if next(running, None) is None:
                     raise ValueError(
                         f"fit: batches must give at least the {over} that are over in "
                         f"epoch {epoch}, got {k}: other data?"
                     )
-        return self.epoch
+        return running
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the running iteration if it has its own, else that of the batches."""
         source = self.epoch if hasattr(self.epoch, "state_dict") else self.batches
-        return source.state_dict()
+        state: dict[str, Any] = source.state_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.batches.load_state_dict(state)
@@ -74,7 +76,7 @@ def everything(
     reader: Reader,
     parts: Mapping[str, Any],
     loss: Any,
-    calls: Mapping[str, list[tuple[Any, Callable]]],
+    calls: Mapping[str, list[tuple[Any, Callable[..., Any]]]],
 ) -> dict[str, Any]:
     """All that fit saves, by name."""
     _check_parts("fit", parts, "state_dict", "load_state_dict")

@@ -69,7 +69,7 @@ def print_end(history: History, patience: int | None, idle: bool) -> None:
         texts.append("interrupted")
     elif idle:
         texts.append(f"no step was left to do: the {history.ended} are over")
-    if history.weights is not None:
+    if history.weights is not None and history.best is not None:
         texts.append(
             f"the model has the weights of epoch {history.best}, validation "
             f"{history.validation[history.best]:.4g}"
@@ -89,7 +89,9 @@ def _step_text(history: History, total: float, text: str) -> str:
 
 
 @contextlib.contextmanager
-def progress(first: int, total: float) -> Iterator[Callable]:
+def progress(
+    first: int, total: float
+) -> Iterator[Callable[[History, Callable[[History], str]], None]]:
     """A function show(history, line) that shows the steps: with tqdm's bar where it is installed
     and stderr is a terminal, else with at most one line a second."""
     try:

@@ -213,7 +213,7 @@ def _packed(value: Any, name: str, arrays: dict[str, np.ndarray] | None) -> Any:
                 )
             arrays[name] = value.numpy()
             return {"@tensor": name}
-        arrays[name] = value
+        arrays[name] = value  # type: ignore[assignment]  # a scalar is written like an array
         return {"@scalar" if isinstance(value, np.generic) else "@array": name}
     if type(value) is float and not np.isfinite(value):
         return {"@float": repr(value)}
