@@ -1,5 +1,4 @@
-"""How good a model is, as plain floats: accuracy, nats, bits and perplexity, music's frame
-likelihood, RMSE and MASE.
+"""How good a model is, as plain floats: accuracy, likelihoods, errors of forecasts.
 
 Logits are time first, (T, B, ...), with the lengths of the sequences beside them: only steps within
 them count, whatever stands behind, even NaN. Without lengths all steps count, but those whose
@@ -26,7 +25,8 @@ def _array(value: Any, op: str, name: str, kinds: str = "f") -> np.ndarray:
     if array.dtype.kind not in kinds:
         expected = "whole numbers" if "f" not in kinds else "real numbers"
         raise TypeError(
-            f"{op}: {name} must be made of {expected}, got {type(value).__name__} of dtype {array.dtype}"
+            f"{op}: {name} must be made of {expected}, "
+            f"got {type(value).__name__} of dtype {array.dtype}"
         )
     return array
 
@@ -51,8 +51,8 @@ def _classified(op: str, logits: Any, targets: Any, lengths: Any) -> tuple[np.nd
     logits, targets = _array(logits, op, "logits"), _array(targets, op, "targets", "iu")
     if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
         raise ValueError(
-            f"{op}: targets must have the shape {logits.shape[:-1]} of logits {logits.shape} without the classes, "
-            f"got {targets.shape}"
+            f"{op}: targets must have the shape {logits.shape[:-1]} of logits {logits.shape} "
+            f"without the classes, got {targets.shape}"
         )
     counts = targets != NO_CLASS if lengths is None else _within(op, lengths, targets.shape)
     C, wrong = logits.shape[-1], counts & ((targets < 0) | (targets >= logits.shape[-1]))
@@ -67,8 +67,17 @@ def _classified(op: str, logits: Any, targets: Any, lengths: Any) -> tuple[np.nd
 
 
 def accuracy(logits: Any, targets: Any, lengths: Any = None) -> float:
-    """The share of steps whose largest logit is that of the target. logits (..., C), targets (...)
-    from 0 to C - 1. A step with a NaN among its logits has no largest one: it counts as wrong.
+    """The share of steps whose largest logit is that of the target.
+
+    A step with a NaN among its logits has no largest one: it counts as wrong.
+
+    Args:
+        logits: (..., C), or (T, B, C) with lengths.
+        targets: (...), whole numbers from 0 to C - 1; without lengths, -100 is left out.
+        lengths: (B,), from 0 to T: only these steps count. Default: all steps count.
+
+    Raises:
+        TypeError, ValueError, IndexError: An argument does not fit, or no step counts.
 
     >>> import minigrad as mg
     >>> mg.metrics.accuracy([[2.0, 1.0], [0.0, 3.0], [5.0, 4.0]], [0, 1, 1])
@@ -79,18 +88,24 @@ def accuracy(logits: Any, targets: Any, lengths: Any = None) -> float:
 
 
 def nats_per_symbol(logits: Any, targets: Any, lengths: Any = None) -> float:
-    """The mean negative log-likelihood of the targets, in nats. logits (..., C), targets (...) from
-    0 to C - 1.
+    """The mean negative log-likelihood of the targets, in nats.
+
+    Args:
+        logits: (..., C), or (T, B, C) with lengths.
+        targets: (...), whole numbers from 0 to C - 1; without lengths, -100 is left out.
+        lengths: (B,), from 0 to T: only these steps count. Default: all steps count.
+
+    Raises:
+        TypeError, ValueError, IndexError: An argument does not fit, or no step counts.
 
     >>> import minigrad as mg
     >>> mg.metrics.nats_per_symbol([[[0.0, 0.0]], [[9.0, 0.0]]], [[1], [1]], lengths=[1])
     0.6931471805599453
     """
     rows, classes = _classified("nats_per_symbol", logits, targets, lengths)
+    exact = Tensor(rows.astype(np.float64), copy=False)
     with no_grad():
-        return cross_entropy(
-            Tensor(rows.astype(np.float64), copy=False), classes.astype(np.int64)
-        ).item()
+        return cross_entropy(exact, classes.astype(np.int64)).item()
 
 
 def _nats(op: str, nats: Any) -> float:
@@ -102,6 +117,9 @@ def _nats(op: str, nats: Any) -> float:
 def bits(nats: float) -> float:
     """Nats as bits: nats / ln 2.
 
+    Args:
+        nats: A number.
+
     >>> import minigrad as mg
     >>> mg.metrics.bits(1.0)
     1.4426950408889634
@@ -110,8 +128,13 @@ def bits(nats: float) -> float:
 
 
 def perplexity(nats: float) -> float:
-    """exp(nats): among how many equally likely symbols the model hesitates on average; inf where
-    that is too large for a float.
+    """exp(nats): among how many equally likely symbols the model hesitates on average.
+
+    Args:
+        nats: The mean negative log-likelihood of a symbol.
+
+    Returns:
+        A float; inf where that is too large for one.
 
     >>> import minigrad as mg
     >>> mg.metrics.perplexity(0.0)
@@ -124,11 +147,17 @@ def perplexity(nats: float) -> float:
 
 
 def frame_nll(logits: Any, roll: Any, lengths: Any = None) -> float:
-    """Music: the negative log-likelihood of a frame in nats, a sum over its keys, as a mean over
-    the frames.
+    """Music: the negative log-likelihood of a frame in nats (Boulanger-Lewandowski et al. 2012).
 
-    logits and roll: (..., keys); roll is 1 where a key sounds and else 0 (Boulanger-Lewandowski et
-    al. 2012).
+    It is a sum over the keys of a frame, as a mean over the frames.
+
+    Args:
+        logits: (..., keys), or (T, B, keys) with lengths.
+        roll: The same shape, 1 where a key sounds and else 0.
+        lengths: (B,), from 0 to T: only these frames count. Default: all frames count.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit, or no frame counts.
 
     >>> import minigrad as mg
     >>> mg.metrics.frame_nll([[0.0, 0.0, 0.0]], [[1, 0, 1]])        # 3 ln 2
@@ -138,13 +167,13 @@ def frame_nll(logits: Any, roll: Any, lengths: Any = None) -> float:
     logits, roll = _array(logits, op, "logits"), _array(roll, op, "roll", "biuf")
     if logits.ndim == 0 or roll.shape != logits.shape:
         raise ValueError(
-            f"{op}: roll must have the shape {logits.shape} of logits, (..., keys), got {roll.shape}"
+            f"{op}: roll must have the shape {logits.shape} of logits, (..., keys), "
+            f"got {roll.shape}"
         )
-    counts = (
-        np.ones(logits.shape[:-1], bool)
-        if lengths is None
-        else _within(op, lengths, logits.shape[:-1])
-    )
+    if lengths is None:
+        counts = np.ones(logits.shape[:-1], bool)
+    else:
+        counts = _within(op, lengths, logits.shape[:-1])
     if not counts.any():
         raise ValueError(f"{op}: there is no frame to count")
     rows, keys = logits[counts].astype(np.float64), roll[counts].astype(np.float64)
@@ -153,9 +182,8 @@ def frame_nll(logits: Any, roll: Any, lengths: Any = None) -> float:
             f"{op}: roll must be made of zeros and ones, got {keys[(keys != 0) & (keys != 1)][0]}"
         )
     with no_grad():
-        return binary_cross_entropy_with_logits(
-            Tensor(rows), Tensor(keys), reduction="sum"
-        ).item() / len(rows)
+        total = binary_cross_entropy_with_logits(Tensor(rows), Tensor(keys), reduction="sum")
+    return total.item() / len(rows)
 
 
 def _errors(op: str, y: Any, forecast: Any) -> np.ndarray:
@@ -171,6 +199,13 @@ def _errors(op: str, y: Any, forecast: Any) -> np.ndarray:
 def rmse(y: Any, forecast: Any) -> float:
     """The root of the mean squared error of a forecast.
 
+    Args:
+        y: What came, an array of any shape with at least one value.
+        forecast: What was forecast, of the same shape.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
+
     >>> import minigrad as mg
     >>> mg.metrics.rmse([1.0, 2.0], [1.0, 4.0])
     1.4142135623730951
@@ -179,11 +214,20 @@ def rmse(y: Any, forecast: Any) -> float:
 
 
 def mase(y: Any, forecast: Any, history: Any, season: int = 1) -> float:
-    """The mean absolute error of a forecast, in units of the error that "as one season ago" makes,
-    one step at a time, on the history that was known (Hyndman and Koehler 2006).
+    """The mean absolute scaled error of a forecast (Hyndman and Koehler 2006).
 
-    mean |y - forecast| / mean |history[t] - history[t - season]|; below 1 is better than that.
-    history: (T,) or (T, ...).
+    Its unit is the error that the forecast "as one season ago" makes, one step at a time, on the
+    history that was known: mean |y - forecast| / mean |history[t] - history[t - season]|. Below 1
+    is better than that.
+
+    Args:
+        y: What came, an array of any shape with at least one value.
+        forecast: What was forecast, of the same shape.
+        history: (T,) or (T, ...), longer than the season.
+        season: How many steps a season has, at least 1. Default: 1.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit, or the history repeats itself exactly.
 
     >>> import minigrad as mg
     >>> mg.metrics.mase([5.0, 6.0], [5.0, 5.0], history=[1.0, 2.0, 3.0, 4.0])
@@ -198,6 +242,7 @@ def mase(y: Any, forecast: Any, history: Any, season: int = 1) -> float:
     scale = np.mean(np.abs(_difference(history[season:], history[:-season])))
     if scale == 0:
         raise ValueError(
-            "mase: history must change within a season, it repeats itself exactly: the error has no unit"
+            "mase: history must change within a season, it repeats itself exactly: "
+            "the error has no unit"
         )
     return float(np.mean(np.abs(errors)) / scale)

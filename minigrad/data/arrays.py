@@ -18,7 +18,8 @@ def _numbers(value: Any, op: str, name: str) -> np.ndarray:
     array = plain_array(op, name, value)
     if array.dtype.kind not in "biuf":
         raise TypeError(
-            f"{op}: {name} must be made of real numbers, got {type(value).__name__} of dtype {array.dtype}"
+            f"{op}: {name} must be made of real numbers, "
+            f"got {type(value).__name__} of dtype {array.dtype}"
         )
     return array
 
@@ -69,13 +70,9 @@ def _array(value: Any, op: str, name: str) -> np.ndarray:
 def _list(values: Any, op: str, name: str) -> Any:
     """`values` as something that is read by position: a list, or an array of any kind; of a pandas
     table the rows."""
-    unordered = (str, bytes, Mapping, set, frozenset)
-    if (
-        isinstance(values, unordered)
-        or not isinstance(values, Iterable)
-        or isinstance(values, Tensor)
-        and values.ndim == 0
-    ):
+    unordered = isinstance(values, (str, bytes, Mapping, set, frozenset))
+    single = isinstance(values, Tensor) and values.ndim == 0
+    if unordered or single or not isinstance(values, Iterable):
         raise TypeError(f"{op}: {name} must be a list or an array, got {type(values).__name__}")
     if isinstance(values, np.ma.MaskedArray):
         plain_array(op, name, values)  # raises

@@ -1,11 +1,4 @@
-"""What stands between arrays and a training: padded batches, streams of tokens, windows of a
-series, a scaler.
-
-Plain iterators over NumPy arrays, time first: a batch is (T, B, ...). Files are not read here. One
-iteration over Batches or Stream is one epoch, with a place of its own. Where it stands is a small
-dict that JSON can hold (`state_dict`), so that a training that goes on from a checkpoint sees the
-same batches as one that was never stopped.
-"""
+"""Padded batches of sequences with their targets."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +12,6 @@ from minigrad.random import Generator, checked_generator
 
 NO_CLASS = -100  # cross_entropy and the metrics leave such targets out
 
-
 POOL = 50  # batches: sequences are sorted by length within a pool of so many
 
 
@@ -31,11 +23,18 @@ def _padded(arrays: list[np.ndarray], fill: int) -> np.ndarray:
 
 
 def pad(sequences: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Put sequences of different lengths side by side: x (T, B, ...), zeros after each one's end,
-    and their lengths (B,).
+    """Put sequences of different lengths side by side.
 
-    A sequence may be empty: the recurrent layers take lengths of 0. Arrays keep their dtype, lists
-    of floats become float32 and lists of whole numbers int64.
+    Args:
+        sequences: N arrays or lists, each (length, ...), of one dtype and the same shape but for
+            the length. A length may be 0: the recurrent layers take lengths of 0. Arrays keep their
+            dtype, lists of floats become float32 and lists of whole numbers int64.
+
+    Returns:
+        (x, lengths): x (T, N, ...), with zeros after each one's end; lengths (N,), int64.
+
+    Raises:
+        TypeError, ValueError: The sequences are not alike, or there are none.
 
     >>> import minigrad as mg
     >>> x, lengths = mg.data.pad([[1.0, 2.0, 3.0], [4.0]])
@@ -64,25 +63,33 @@ def _as_classes(a: np.ndarray, name: str) -> np.ndarray:
 
 
 class Batches(_Place):
-    """Padded batches of sequences with their targets; iterating is one epoch of (x (T, B, ...),
-    lengths (B,), *targets).
+    """Padded batches of sequences with their targets.
 
-    Batches(sequences, *targets, batch_size, shuffle=False, bucket=False, generator=None,
-    per_step=None). A target holds for each sequence one number, giving (B,), or one entry for each
-    of its steps, giving (T, B, ...). Behind a sequence's end, whole numbers, one a step, are -100,
-    which cross_entropy leaves out; all else is 0. The last batch may be smaller.
+    Iterating is one epoch of (x (T, B, ...), lengths (B,), *targets). A target has for each
+    sequence one entry, giving (B, ...), or one for each of its steps, giving (T, B, ...). After a
+    sequence's end, whole numbers, one a step, are -100, which cross_entropy leaves out; all else
+    is 0. The last batch may be smaller.
 
-    sequences and targets are read by position: lists, arrays, Tensors, and Series and tables of
-    pandas, whose rows count and whose labels do not. Numbers in lists become float32 or int64.
-    per_step: whether a target has an entry for each step (True), or one of any shape for each
-    sequence (False), giving (B, ...); a list of these says it for each target. None takes numbers
-    for entries of sequences, and all else for entries of steps; vectors that are as long as all the
-    sequences may be either, and are a ValueError.
+    To know which sequence is where, pass np.arange(len(sequences)) as a target.
 
-    shuffle: another order each epoch, one draw from the generator (mg.manual_seed sets the default
-    one). bucket: sequences of similar lengths come together, which leaves less padding to compute:
-    sorted as a whole, or, with shuffle, within random pools of 50 batches whose batches are then
-    mixed. To know which sequence is where, pass np.arange(len(sequences)) as a target.
+    Args:
+        sequences: N sequences as for `pad`. They are read by position, and so are targets: lists,
+            arrays, Tensors, and Series and tables of pandas, whose rows count and whose labels do
+            not. Numbers in lists become float32 or int64.
+        *targets: Each has N entries.
+        batch_size: At least 1.
+        shuffle: Another order in each epoch, one draw from the generator. Default: False.
+        bucket: Sequences of similar lengths come together, which leaves less padding to compute:
+            sorted as a whole or, with shuffle, within random pools of 50 batches whose batches are
+            then mixed. Default: False.
+        generator: Default: the one that mg.manual_seed sets.
+        per_step: Whether a target has an entry for each step (True) or one of any shape for each
+            sequence (False); a list says it for each target. Default: None, which takes numbers for
+            entries of sequences, and all else for entries of steps; vectors that are as long as all
+            the sequences may be either, and are a ValueError.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> batches = mg.data.Batches([[1, 2, 3], [4], [5, 6]], [0, 1, 0], batch_size=2)

@@ -19,6 +19,9 @@ class _Spot:
 class Epoch:
     """One iteration over Batches or Stream, with a place of its own: what `iter(batches)` returns.
 
+    Args:
+        data: The Batches or Stream.
+
     >>> import minigrad as mg
     >>> epoch = iter(mg.data.Batches([[1], [2], [3]], batch_size=1))
     >>> for x, lengths in epoch:
@@ -46,9 +49,7 @@ class Epoch:
             self._data._end(self._spot)
             self._spot, self._order = _Spot(0, None), ()
             raise StopIteration
-        self._spot.position = (
-            position + 1
-        )  # a batch counts as out while the loop's body works on it
+        self._spot.position = position + 1  # it counts as out while the loop's body works on it
         self._data._advance(self._spot)
         return self._data._batch(self._order[position])
 
@@ -71,9 +72,8 @@ class _Place:
     otherwise it begins an epoch."""
 
     def __init__(self) -> None:
-        self._spots: list[
-            _Spot
-        ] = []  # of iterations that are not over; the last one gave a batch last
+        # Of iterations that are not over; the last one gave a batch last.
+        self._spots: list[_Spot] = []
         self._loaded: _Spot | None = None
 
     def __len__(self) -> int:
@@ -142,10 +142,12 @@ def _checked_place(state: Any, own: dict[str, Any], op: str) -> int:
         raise TypeError(f"{op}: state must be a dict, got {type(state).__name__}")
     if set(state) != set(own):
         raise ValueError(
-            f"{op}: state must have the keys {', '.join(own)}, got {', '.join(map(str, state)) or 'none'}"
+            f"{op}: state must have the keys {', '.join(own)}, "
+            f"got {', '.join(map(str, state)) or 'none'}"
         )
     if state["batches"] != own["batches"]:
         raise ValueError(
-            f"{op}: state is of {state['batches']!r} batches an epoch, here are {own['batches']}: other data?"
+            f"{op}: state is of {state['batches']!r} batches an epoch, "
+            f"here are {own['batches']}: other data?"
         )
     return integer(op, "position", state["position"], 0, own["batches"])

@@ -32,12 +32,15 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 class Scaler:
-    """Makes the mean of each column 0 and its standard deviation 1; the columns are the last axis,
-    a 1-D series is one column.
+    """Makes the mean of each column 0 and its standard deviation 1.
 
-    A column that is constant becomes 0 and comes back as it was. `mean` and `scale` hold what was
-    fitted, in float64. All is computed in float64, from whole numbers themselves, and rounded once
-    at the end: times such as 1,700,000,001 keep their seconds.
+    The columns are the last axis; a series of one dimension is one column. A column that is
+    constant becomes 0 and comes back as it was. All is computed in float64, from whole numbers
+    themselves, and rounded once at the end: times such as 1,700,000,001 keep their seconds.
+
+    Attributes:
+        mean: The mean of each column, float64; None before `fit`.
+        scale: The standard deviation of each column, 1 where it is constant; None before `fit`.
 
     >>> import numpy as np, minigrad as mg
     >>> x = np.array([[1.0, 7.0], [3.0, 7.0]])
@@ -56,7 +59,17 @@ class Scaler:
     _dtype: Any = np.float32  # of what was fitted
 
     def fit(self, x: Any) -> "Scaler":
-        """Take mean and standard deviation of each column from x; return the scaler."""
+        """Take mean and standard deviation of each column.
+
+        Args:
+            x: (..., columns) or (T,), finite numbers.
+
+        Returns:
+            The scaler.
+
+        Raises:
+            TypeError, ValueError: x is empty, or not made of finite numbers.
+        """
         array = _numbers(x, "Scaler", "x")
         axes = tuple(range(array.ndim - 1)) if array.ndim > 1 else (0,)
         if array.ndim == 0:
@@ -89,15 +102,28 @@ class Scaler:
         return self
 
     def transform(self, x: Any) -> np.ndarray:
-        """(x - mean) / scale, in x's dtype; whole numbers and lists give float32."""
+        """(x - mean) / scale.
+
+        Args:
+            x: An array with the columns that were fitted.
+
+        Returns:
+            An array in x's dtype; whole numbers and lists give float32.
+        """
         array, mean, rest, scale = self._fitted(x)
         high, low = _exact_parts(array)
         dtype = array.dtype if _has_dtype(x) and array.dtype.kind == "f" else np.float32
         return np.asarray(((high - mean) + (low - rest)) / scale).astype(dtype)
 
     def inverse(self, x: Any) -> np.ndarray:
-        """x * scale + mean: what `transform` came from. In x's dtype, but float64 if that was
-        fitted, or whole numbers or a list were."""
+        """x * scale + mean: the inverse of `transform`.
+
+        Args:
+            x: An array with the columns that were fitted.
+
+        Returns:
+            An array in x's dtype, but float64 if that was fitted, or whole numbers or a list were.
+        """
         array, mean, rest, scale = self._fitted(x)
         dtype = array.dtype if _has_dtype(x) and array.dtype.kind == "f" else np.float32
         back = (array.astype(np.float64) * scale + rest) + mean

@@ -10,14 +10,21 @@ from minigrad.data.place import _Place
 
 
 class Stream(_Place):
-    """A long sequence as `batch_size` contiguous pieces that are read side by side, for language
-    models with a carried state.
+    """A long sequence as contiguous pieces that are read side by side.
 
-    Stream(tokens, batch_size, length): iterating is one pass of pairs (x, y), each (length,
-    batch_size): y is x one token later, and each x begins where the one before ended, in every
-    column, so the state may be carried on all through the pass. Every iteration starts anew from
-    the beginning, where the state must start anew too. What fills no whole window is left out:
+    It is for language models with a carried state. Iterating is one pass of pairs (x, y), each
+    (length, batch_size, ...): y is x one token later, and each x begins where the one before ended,
+    in every column, so the state may be carried on all through the pass. Every iteration starts
+    from the beginning, where the state must start anew too. What fills no whole window is left out:
     fewer than batch_size + length * batch_size tokens at the ends of the pieces.
+
+    Args:
+        tokens: (N, ...), at least batch_size * (length + 1) of them.
+        batch_size: The number of pieces, at least 1.
+        length: The number of steps of a window, at least 1.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import numpy as np, minigrad as mg
     >>> for x, y in mg.data.Stream(np.arange(10), batch_size=2, length=2):
@@ -29,18 +36,16 @@ class Stream(_Place):
     def __init__(self, tokens: Any, batch_size: int, length: int) -> None:
         op = "Stream"
         super().__init__()
-        self.batch_size, self.length = (
-            size(op, "batch_size", batch_size),
-            size(op, "length", length),
-        )
+        self.batch_size = size(op, "batch_size", batch_size)
+        self.length = size(op, "length", length)
         tokens = _array(tokens, op, "tokens")
         if tokens.ndim == 0:
             raise ValueError(f"{op}: tokens must have shape (N, ...), got ()")
         piece = len(tokens) // self.batch_size
         if piece <= self.length:
             raise ValueError(
-                f"{op}: tokens must be at least {self.batch_size * (self.length + 1)} = batch_size * (length + 1), "
-                f"got {len(tokens)}"
+                f"{op}: tokens must be at least {self.batch_size * (self.length + 1)} = "
+                f"batch_size * (length + 1), got {len(tokens)}"
             )
         pieces = tokens[: piece * self.batch_size].reshape(
             self.batch_size, piece, *tokens.shape[1:]

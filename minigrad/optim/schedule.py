@@ -20,7 +20,8 @@ are. So a warm-up goes with any other schedule; both step:
 >>> decay = mg.optim.schedule.StepLR(optimizer, step_size=4, gamma=0.5)
 >>> rates = []
 >>> for _ in range(9):
-...     rates.append(round(optimizer.param_groups[0]["lr"], 3))     # here the optimiser makes its step
+...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+...     optimizer.step()
 ...     warmup.step()
 ...     decay.step()
 >>> rates
@@ -58,7 +59,8 @@ def _choice(op: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
 def _optimizer(op: str, optimizer: Any) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
-            f"{op}: optimizer must be an optimiser of minigrad.optim, got {type(optimizer).__name__}"
+            f"{op}: optimizer must be an optimiser of minigrad.optim, "
+            f"got {type(optimizer).__name__}"
         )
     return optimizer
 
@@ -95,16 +97,15 @@ class _State:
     def state_dict(self) -> dict[str, Any]:
         """What a later run needs to go on, the present rates too; numbers and lists, which JSON can
         hold."""
-        kept = {name: getattr(self, name) for name in self._kept()}
-        kept = {name: list(v) if isinstance(v, list) else v for name, v in kept.items()} | {
-            "lrs": self.get_last_lr()
-        }
+        state: dict[str, Any] = {}
+        for name in self._kept():
+            value = getattr(self, name)
+            state[name] = list(value) if isinstance(value, list) else value
+        state["lrs"] = self.get_last_lr()
         behind = self.optimizer.behind_zero
-        return (
-            kept | {"behind_zero": [list(pair) for pair in behind]}
-            if any(zeros for zeros, _ in behind)
-            else kept
-        )
+        if any(zeros for zeros, _ in behind):
+            state["behind_zero"] = [list(pair) for pair in behind]
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state_dict, in a schedule made with the same arguments, before or after the
@@ -159,8 +160,12 @@ class _State:
 
 
 class Schedule(_State):
-    """A schedule with a formula: `rate(base, t)` is the learning rate after t steps. A subclass may
-    give a formula of its own.
+    """A schedule with a formula: `rate(base, t)` is the learning rate after t steps.
+
+    A subclass may give a formula of its own.
+
+    Args:
+        optimizer: The optimiser whose learning rates it changes.
 
     >>> import minigrad as mg
     >>> class Inverse(mg.optim.schedule.Schedule):
@@ -203,10 +208,9 @@ class Schedule(_State):
         """What is set when this schedule's part of the rates goes from old to new, for each group.
 
         Where only this schedule acts, the rate is `new` to the bit; else it changes by the same
-        factor. While it is 0 there is no
-        factor: behind_zero has for each group (how many schedules are at 0, what the rate is
-        without their parts). A rate that was set by hand meanwhile is not 0, and then these do not
-        count."""
+        factor. While it is 0 there is no factor: behind_zero has for each group (how many schedules
+        are at 0, what the rate is without their parts). A rate that was set by hand meanwhile is
+        not 0, and then these do not count."""
         found, behind = [], []
         for group, (old, new), (zeros, hidden) in zip(
             self.optimizer.param_groups, rates, self.optimizer.behind_zero, strict=True
@@ -236,6 +240,14 @@ class Schedule(_State):
 class ConstantLR(Schedule):
     """lr = base * factor for the first total_iters steps, then base.
 
+    Args:
+        optimizer: The optimiser whose learning rates it changes.
+        factor: Above 0, at most 1. Default: 1/3.
+        total_iters: At least 1. Default: 5.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
+
     >>> import minigrad as mg
     >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], lr=0.5)
     >>> schedule = mg.optim.schedule.ConstantLR(optimizer, factor=0.5, total_iters=2)
@@ -255,6 +267,14 @@ class ConstantLR(Schedule):
 class StepLR(Schedule):
     """lr = base * gamma^(t // step_size): a fall every step_size steps.
 
+    Args:
+        optimizer: The optimiser whose learning rates it changes.
+        step_size: At least 1.
+        gamma: Above 0. Default: 0.1.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
+
     >>> import minigrad as mg
     >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], lr=0.5)
     >>> schedule = mg.optim.schedule.StepLR(optimizer, step_size=2, gamma=0.5)
@@ -273,6 +293,14 @@ class StepLR(Schedule):
 
 class MultiStepLR(Schedule):
     """lr = base * gamma^n, where n of the milestones are t or less.
+
+    Args:
+        optimizer: The optimiser whose learning rates it changes.
+        milestones: Numbers of steps, each at least 0, in any order.
+        gamma: Above 0. Default: 0.1.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], lr=0.5)
@@ -299,6 +327,13 @@ class MultiStepLR(Schedule):
 class ExponentialLR(Schedule):
     """lr = base * gamma^t.
 
+    Args:
+        optimizer: The optimiser whose learning rates it changes.
+        gamma: Above 0.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
+
     >>> import minigrad as mg
     >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], lr=0.5)
     >>> schedule = mg.optim.schedule.ExponentialLR(optimizer, gamma=0.5)
@@ -315,11 +350,19 @@ class ExponentialLR(Schedule):
 
 
 class LinearLR(Schedule):
-    """lr = base * f, with f going in a straight line from start_factor to end_factor in total_iters
-    steps: the warm-up.
+    """lr = base * f, with f on a straight line from start_factor to end_factor: the warm-up.
 
     The page of this module, `help(minigrad.optim.schedule)`, shows how a warm-up goes with another
     schedule.
+
+    Args:
+        optimizer: The optimiser whose learning rates it changes.
+        start_factor: f at the beginning, above 0, at most 1. Default: 1/3.
+        end_factor: f after total_iters steps and later, from 0 to 1. Default: 1.
+        total_iters: At least 1. Default: 5.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], lr=0.5)
@@ -349,8 +392,18 @@ class LinearLR(Schedule):
 
 
 class CosineAnnealingLR(Schedule):
-    """lr = eta_min + (base - eta_min) (1 + cos(pi t / T_max)) / 2 (Loshchilov and Hutter 2017,
-    equation 5): down to eta_min in T_max steps, and as slowly up again if the training goes on.
+    """lr = eta_min + (base - eta_min) (1 + cos(pi t / T_max)) / 2.
+
+    Down to eta_min in T_max steps, and as slowly up again if the training goes on (Loshchilov and
+    Hutter 2017, equation 5).
+
+    Args:
+        optimizer: The optimiser whose learning rates it changes.
+        T_max: At least 1.
+        eta_min: The lowest rate, at least 0. Default: 0.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], lr=0.5)
@@ -369,17 +422,31 @@ class CosineAnnealingLR(Schedule):
 
 
 class OneCycleLR(Schedule):
-    """The one-cycle policy (Smith and Topin 2019): in total_steps steps from max_lr / div_factor up
-    to max_lr, for the first pct_start of them, and down to final_div_factor times less than the
-    beginning. The optimiser's own rate does not count.
+    """The one-cycle policy (Smith and Topin 2019): up to max_lr, then down to almost nothing.
 
-    max_lr: a number, or a list with one for each group. anneal_strategy: the way between these,
-    "cos" or "linear". With cycle_momentum the momentum (of Adam betas[0]) goes the other way, from
-    max_momentum to base_momentum and back. A step beyond total_steps is a ValueError.
+    The rate starts at max_lr / div_factor and ends at final_div_factor times less than that. The
+    optimiser's own rate does not count. A step beyond total_steps is a ValueError.
+
+    Args:
+        optimizer: The optimiser whose learning rates it changes.
+        max_lr: The highest rate: a number, or a list with one for each group.
+        total_steps: The length of the cycle, at least 1.
+        pct_start: The part of the steps in which the rate rises, from 0 to 1. Default: 0.3.
+        anneal_strategy: The way up and down, "cos" or "linear". Default: "cos".
+        cycle_momentum: The momentum (of Adam betas[0]) goes the other way, from max_momentum to
+            base_momentum and back. Default: True.
+        base_momentum: The lowest momentum, at least 0 and below 1. Default: 0.85.
+        max_momentum: The highest momentum, at least 0 and below 1. Default: 0.95.
+        div_factor: Above 0. Default: 25.
+        final_div_factor: Above 0. Default: 10,000.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], momentum=0.9)
-    >>> schedule = mg.optim.schedule.OneCycleLR(optimizer, max_lr=1.0, total_steps=5, pct_start=0.6, anneal_strategy="linear")
+    >>> schedule = mg.optim.schedule.OneCycleLR(
+    ...     optimizer, max_lr=1.0, total_steps=5, pct_start=0.6, anneal_strategy="linear")
     >>> [(round(schedule.get_last_lr()[0], 3), schedule.step())[0] for _ in range(5)]
     [0.04, 0.52, 1.0, 0.5, 0.0]
     """
@@ -421,18 +488,15 @@ class OneCycleLR(Schedule):
     def _between(self, low: float, high: float, end: float, t: int) -> float:
         """From `low` up to `high`, and down to `end`."""
         top = self.pct_start * self.total_steps - 1
-        start, stop, x = (
-            (low, high, t / top if top else 1.0)
-            if t <= top
-            else (
-                high,
-                end,
-                (t - top) / (self.total_steps - 1 - top) if t < self.total_steps else 1.0,
-            )
-        )
-        return start + (stop - start) * (
-            x if self.anneal_strategy == "linear" else (1 - math.cos(math.pi * x)) / 2
-        )
+        if t <= top:
+            start, stop = low, high
+            x = t / top if top else 1.0
+        else:
+            start, stop = high, end
+            x = (t - top) / (self.total_steps - 1 - top) if t < self.total_steps else 1.0
+        if self.anneal_strategy == "cos":
+            x = (1 - math.cos(math.pi * x)) / 2
+        return start + (stop - start) * x
 
     def rate(self, base: float, t: int) -> float:
         return self._between(base, base * self.div_factor, base / self.final_div_factor, t)
@@ -450,31 +514,41 @@ class OneCycleLR(Schedule):
 
     def _momenta(self, t: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """What the momentum after t steps sets."""
+        if not self.cycle_momentum:
+            return []
         momentum = self._between(self.max_momentum, self.base_momentum, self.max_momentum, t)
-        return [
-            (
-                group,
-                {"betas": (momentum, group["betas"][1])}
-                if "betas" in group
-                else {"momentum": momentum},
-            )
-            for group in (self.optimizer.param_groups if self.cycle_momentum else ())
-        ]
+        changes = []
+        for group in self.optimizer.param_groups:
+            if "betas" in group:
+                changes.append((group, {"betas": (momentum, group["betas"][1])}))
+            else:
+                changes.append((group, {"momentum": momentum}))
+        return changes
 
 
 # ---------------------------------------------------------------- by what is measured
 
 
 class ReduceLROnPlateau(_State):
-    """lr = max(factor * lr, min_lr) when the metric given to `step` has not improved for more than
-    `patience` steps.
+    """lr = max(factor * lr, min_lr) when the metric that `step` gets has stopped improving.
 
-    mode: whether a lower ("min") or a higher ("max") metric is better. Better means by more than
-    `threshold`, a part of the size of the best so far (threshold_mode="rel") or a difference
-    ("abs"). For a negative best, PyTorch's relative threshold lets pass what is as good as before
-    or a little worse, so that it never reduces the rate; here it asks for more, as for a positive
-    one. After a change, `cooldown` steps pass before steps without improvement are counted again. A
-    change of eps or less is not made. min_lr: a number, or a list with one for each group.
+    For a negative best, PyTorch's relative threshold lets pass what is as good as before or a
+    little worse, so that it never reduces the rate; here it asks for more, as for a positive one.
+
+    Args:
+        optimizer: The optimiser whose learning rates it changes.
+        mode: Whether a lower ("min") or a higher ("max") metric is better. Default: "min".
+        factor: At least 0 and below 1. Default: 0.1.
+        patience: The rate falls when more than so many steps brought no improvement. Default: 10.
+        threshold: Better means by more than this, at least 0. Default: 1e-4.
+        threshold_mode: Whether threshold is a part of the size of the best so far ("rel") or a
+            difference ("abs"). Default: "rel".
+        cooldown: So many steps after a change are not counted. Default: 0.
+        min_lr: The lowest rate: a number, or a list with one for each group. Default: 0.
+        eps: A change of eps or less is not made. Default: 1e-8.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], lr=0.5)

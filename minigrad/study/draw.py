@@ -128,25 +128,29 @@ def _svg(labels: list[str], inputs: list[list[int]], leaf: list[bool]) -> str:
     for k in range(n):
         for s in inputs[k]:
             x1, y1, x2, y2 = x[s] + box, y[s] + height / 2, x[k], y[k] + height / 2
-            over = (
-                y1 if column[k] - column[s] == 1 else -10 if y1 + y2 <= bottom else bottom + 40
-            )  # long ones pass outside
-            under = y2 if column[k] - column[s] == 1 else over
+            if column[k] - column[s] == 1:
+                over, under = y1, y2
+            else:  # long ones pass outside
+                over = under = -10 if y1 + y2 <= bottom else bottom + 40
             parts.append(
-                f'<path d="M{x1:.0f} {y1:.0f}C{x1 + 20:.0f} {over:.0f} {x2 - 20:.0f} {under:.0f} {x2:.0f} {y2:.0f}" '
+                f'<path d="M{x1:.0f} {y1:.0f}C{x1 + 20:.0f} {over:.0f} '
+                f'{x2 - 20:.0f} {under:.0f} {x2:.0f} {y2:.0f}" '
                 'fill="none" stroke="#888"/>'
             )
     for k, label in enumerate(labels):
+        radius, color = (2, "#dfe8f5") if leaf[k] else (13, "#f6e6cf")
         parts.append(
-            f'<rect x="{x[k]:.0f}" y="{y[k]:.0f}" width="{box:.0f}" height="{height}" rx="{2 if leaf[k] else 13}" '
-            f'fill="{"#dfe8f5" if leaf[k] else "#f6e6cf"}" stroke="#555"/>'
+            f'<rect x="{x[k]:.0f}" y="{y[k]:.0f}" width="{box:.0f}" height="{height}" '
+            f'rx="{radius}" fill="{color}" stroke="#555"/>'
         )
         parts.append(
-            f'<text x="{x[k] + box / 2:.0f}" y="{y[k] + 17:.0f}" text-anchor="middle">{escape(label)}</text>'
+            f'<text x="{x[k] + box / 2:.0f}" y="{y[k] + 17:.0f}" '
+            f'text-anchor="middle">{escape(label)}</text>'
         )
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{20 + max(column) * (box + 40) + box:.0f}" '
+            '<svg xmlns="http://www.w3.org/2000/svg" '
+            f'width="{20 + max(column) * (box + 40) + box:.0f}" '
             f'height="{bottom + 30:.0f}" font-family="monospace" font-size="12">',
             *parts,
             "</svg>",

@@ -11,30 +11,39 @@ from minigrad.ops.shape import concatenate
 
 
 class TruncatedBPTT:
-    """Truncated backpropagation through time over a sequence of any length: every k1 steps, back
-    through the last k2 steps.
+    """Truncated backpropagation through time over a sequence of any length.
 
-    TruncatedBPTT(model, loss, k1, k2=k1). `model(x, state)` returns (out, new state), as the
-    recurrent layers do; the state is a Tensor, None or a number, or a tuple, named tuple, list or
-    dict of states. Call the object with the next k1 steps, x and y of shape (k1, B, ...) (the last
-    call may hold fewer); the loss it returns reaches back k2 steps:
+    Every k1 steps there is a loss, and its gradient reaches back through the last k2 steps. Call
+    the object with the next k1 steps, x and y of shape (k1, B, ...) (the last call may hold fewer);
+    it returns the loss::
 
-        window n = steps s .. e - 1,   e = min(n k1, T),   s = max(0, e - k2),   from the state
-        before s, which is a constant loss n   = loss(out[(n - 1) k1 .. e - 1], y[(n - 1) k1 .. e -
-        1]),   so that each step's loss counts once
+        window n = steps s .. e - 1,   e = min(n k1, T),   s = max(0, e - k2),
+                   from the state before s, which is a constant
+        loss n   = loss(out[(n - 1) k1 .. e - 1], y[(n - 1) k1 .. e - 1]),
+                   so that each step's loss counts once
 
     This is BPTT(h = k2; h' = k1) of Williams and Peng 1990, with the pseudocode of Sutskever's
     thesis (2013), section 2.8.6. With k2 = k1 windows are the chunks themselves, the last one too;
     with k2 >= T nothing is cut. For k2 > k1 the steps before the chunk are computed again, with the
-    weights of now: the gradient is that of the window as it stands, also when the weights change
+    present weights: the gradient is that of the window as it stands, also when the weights change
     after every chunk. The state that goes on is that of the first computation that reached it.
+
+    Args:
+        model: A function of (x, state) that returns (out, new state), as the recurrent layers do. A
+            state is a Tensor, None or a number, or a tuple, named tuple, list or dict of states.
+        loss: A function of (out, y) that returns a Tensor of one number.
+        k1: How many steps there are between two losses, at least 1.
+        k2: Through how many steps a gradient goes back, at least k1. Default: k1.
+
+    Raises:
+        TypeError, ValueError: k1 or k2 does not fit.
 
     >>> import numpy as np, minigrad as mg
     >>> x, y = np.ones((6, 2, 3), np.float32), np.zeros((6, 2, 4), np.float32)
     >>> layer = mg.nn.GRU(3, 4)
     >>> bptt = mg.training.TruncatedBPTT(layer, mg.mse, k1=2, k2=4)
     >>> for loss in bptt.over(mg.Tensor(x), mg.Tensor(y)):
-    ...     loss.backward()                 # here would follow clipping, optimizer.step() and optimizer.zero_grad()
+    ...     loss.backward()  # then clipping, optimizer.step() and optimizer.zero_grad()
     """
 
     def __init__(
@@ -49,7 +58,8 @@ class TruncatedBPTT:
         self.k2 = self.k1 if k2 is None else size(op, "k2", k2)
         if self.k2 < self.k1:
             raise ValueError(
-                f"{op}: k2 must be at least k1 = {k1}, or the losses of some steps would have no gradient, got {k2}"
+                f"{op}: k2 must be at least k1 = {k1}, or the losses of some steps would have no "
+                f"gradient, got {k2}"
             )
         self.form: str | None = None  # shapes and dtypes of the state, once one was computed
         self.reset()
@@ -60,17 +70,29 @@ class TruncatedBPTT:
         self.past: Any = None  # x of the steps that the next window begins with
 
     def __call__(self, x: Any, y: Any, ahead: int | None = None) -> Tensor:
-        """The loss of the next steps, x (k1, B, ...) with y (k1, B, ...); its backward goes through
-        the last k2 steps. ahead: how many steps the next call will bring, if not k1: the state is
-        kept where that call's window begins."""
+        """The loss of the next steps; its backward goes through the last k2 steps.
+
+        Args:
+            x: (k1, B, ...), or fewer steps.
+            y: (k1, B, ...), as many steps as x.
+            ahead: How many steps the next call will bring: the state is kept where that call's
+                window begins. Default: k1.
+
+        Returns:
+            The loss, a Tensor of one number.
+
+        Raises:
+            ValueError: x and y do not fit each other, or the steps before them.
+        """
         if not (1 <= len(x) <= self.k1 and len(y) == len(x)):
             raise ValueError(
-                f"TruncatedBPTT: x and y must both have 1 to k1 = {self.k1} steps, got {len(x)} and {len(y)}"
+                f"TruncatedBPTT: x and y must both have 1 to k1 = {self.k1} steps, "
+                f"got {len(x)} and {len(y)}"
             )
         if self.past is not None and self.past.shape[1:] != x.shape[1:]:
             raise ValueError(
-                f"TruncatedBPTT: x must have steps of shape {self.past.shape[1:]} as before, got {x.shape[1:]}; "
-                "reset() begins a new sequence"
+                f"TruncatedBPTT: x must have steps of shape {self.past.shape[1:]} as before, "
+                f"got {x.shape[1:]}; reset() begins a new sequence"
             )
         window = x if self.past is None else _joined(self.past, x)
         ahead = self.k1 if ahead is None or self.k1 == self.k2 else ahead
@@ -92,13 +114,16 @@ class TruncatedBPTT:
         return loss
 
     def over(self, x: Any, y: Any) -> Iterator[Tensor]:
-        """The losses of a long sequence, x (T, B, ...) with y (T, B, ...), k1 steps at a time; the
-        state carries on."""
+        """The losses of a long sequence, k1 steps at a time; the state carries on.
+
+        Args:
+            x: (T, B, ...).
+            y: (T, B, ...).
+        """
         for start in range(0, len(x), self.k1):
             end = start + self.k1
-            yield self(
-                x[start:end], y[start:end], min(self.k1, len(x) - end) if end < len(x) else None
-            )
+            ahead = min(self.k1, len(x) - end) if end < len(x) else None
+            yield self(x[start:end], y[start:end], ahead)
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of what is carried on, the state and the remembered steps, as they are."""
@@ -178,12 +203,23 @@ def _form(state: Any) -> str:
 
 
 def accumulate(losses: Iterable[Tensor], count: float) -> float:
-    """Backward of (sum of the losses) / count, one after another; return that mean.
+    """Backward of (sum of the losses) / count, one after another.
 
-    Each loss is a sum over its own rows, and count is the number of rows of all: then the gradients
-    are those of the mean over the whole batch, whatever the sizes of its parts, while only one
-    part's graph is in memory. A generator makes them. If one of them raises, the gradients hold the
-    share of those before it.
+    The gradients are those of the mean over a whole batch, whatever the sizes of its parts, while
+    only one part's graph is in memory.
+
+    Args:
+        losses: An iterable of Tensors of one number, each a sum over its own rows; best a
+            generator, which makes one at a time. If it raises, the gradients hold the share of the
+            losses before.
+        count: The number of rows of all parts together, above 0.
+
+    Returns:
+        The mean, a float.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit, or there are no losses.
+        RuntimeError: A loss has no graph.
 
     >>> import minigrad as mg
     >>> x, w = mg.Tensor([1.0, 2.0, 6.0]), mg.Tensor(2.0, requires_grad=True)
@@ -219,6 +255,5 @@ def _check_loss(must_be: str, loss: Any) -> None:
     if not loss.requires_grad:
         raise RuntimeError(
             f"{must_be} {expected}, got a Tensor without a graph (made under no_grad, by "
-            "detach(), from "
-            "NumPy's numbers, or from no parameter): it has no gradient"
+            "detach(), from NumPy's numbers, or from no parameter): it has no gradient"
         )

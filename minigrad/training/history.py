@@ -11,16 +11,29 @@ from minigrad.training.bptt import _check_keys, _form
 
 
 class History:
-    """What `fit` has done so far: loss and norm (of the gradient before clipping), one number a
-    step; validation, one an epoch.
+    """What `fit` has done so far.
 
-    step, epoch: how many are over. best: the epoch, from 0, with the lowest validation.
-    interrupted: whether Ctrl-C ended it. ended: what ended the last run, "epochs", "steps",
-    "patience", "interrupted", or the exception as "ValueError: its text"; None while it runs.
-    options: those of the optimizer's groups when the training began.
+    Attributes:
+        loss: The losses, one number a step.
+        norm: The norms of the gradient before clipping, one a step.
+        validation: What `validate` returned, one number an epoch.
+        step, epoch: How many are over.
+        best: The epoch, from 0, with the lowest validation.
+        weights: The model's weights after that epoch, a state_dict; None before the first.
+        speed: Steps per second of this run.
+        options: The options of the optimizer's groups when the training began.
+        ended: What ended the last run: "epochs", "steps", "patience", "interrupted", or the
+            exception as "ValueError: its text"; None while it runs.
+        interrupted: Whether Ctrl-C ended it.
+
+    Args:
+        model: The Module whose best weights it is to hold. Default: None.
+
+    Raises:
+        TypeError: model is no Module.
 
     >>> import minigrad as mg
-    >>> history = mg.training.History()     # of a model, if its best weights are to be loaded
+    >>> history = mg.training.History()
     >>> history.step, history.epoch, history.best
     (0, 0, None)
     """
@@ -37,7 +50,8 @@ class History:
         self.epoch = self.batch = 0  # batch: of the running epoch, so many are over
         self.weights: dict[str, np.ndarray] | None = None  # of the best epoch
         self.options: list[dict[str, Any]] = []
-        self.interrupted, self.speed = False, 0.0  # speed: steps per second of this run
+        self.interrupted = False
+        self.speed = 0.0
         self.ended: str | None = None
 
     @property
@@ -71,28 +85,23 @@ class History:
         names = ("loss", "norm", "validation", "epoch", "batch", "weights", "options")
         _check_keys("History", state, names)
         numbers = [state[name] for name in ("loss", "norm", "validation")]
-        if any(
-            not isinstance(a, np.ndarray) or a.dtype != np.float64 or a.ndim != 1 for a in numbers
-        ):
+        for a in numbers:
+            if not isinstance(a, np.ndarray) or a.dtype != np.float64 or a.ndim != 1:
+                raise ValueError(
+                    "History: loss, norm and validation must be float64 arrays of one dimension"
+                )
+        counts = (state["epoch"], state["batch"])
+        are_counts = all(type(n) is int and n >= 0 for n in counts)
+        if len(numbers[0]) != len(numbers[1]) or not are_counts:
             raise ValueError(
-                "History: loss, norm and validation must be float64 arrays of one dimension"
+                "History: loss and norm must have one number a step, "
+                "epoch and batch must be ints of at least 0"
             )
-        if len(numbers[0]) != len(numbers[1]) or any(
-            type(state[k]) is not int or state[k] < 0 for k in ("epoch", "batch")
-        ):
-            raise ValueError(
-                "History: loss and norm must have one number a step, epoch and batch must be ints of at least 0"
-            )
-        if (
-            state["weights"] is not None
-            and {name: _form(a) for name, a in state["weights"].items()} != self.form
-        ):
+        weights, options = state["weights"], state["options"]
+        if weights is not None and {name: _form(a) for name, a in weights.items()} != self.form:
             raise ValueError("History: the best weights must be those of the model")
-        if not (
-            isinstance(state["options"], list)
-            and all(isinstance(group, Mapping) for group in state["options"])
-        ):
+        if not isinstance(options, list) or not all(isinstance(o, Mapping) for o in options):
             raise ValueError("History: options must be a list of dicts")
         self.loss, self.norm, self.validation = (a.tolist() for a in numbers)
-        self.epoch, self.batch, self.weights = state["epoch"], state["batch"], state["weights"]
-        self.options = [dict(group) for group in state["options"]]
+        self.epoch, self.batch, self.weights = *counts, weights
+        self.options = [dict(group) for group in options]

@@ -12,14 +12,12 @@ def _interrupts() -> Iterator[list[int]]:
     """A list that the first Ctrl-C fills, so that a step is never broken off; the second one is a
     KeyboardInterrupt."""
     stop: list[int] = []
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # Python delivers signals to the main thread alone
-        yield stop
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # Python delivers signals to the main thread alone
         return
     before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
-    if before is signal.SIG_IGN:  # started by nohup, say: to be left alone
-        yield stop
+    if before is signal.SIG_IGN:
+        yield stop  # started by nohup, for example: to be left alone
         return
 
     def note(number: int, _: Any) -> None:
