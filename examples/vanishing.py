@@ -1,28 +1,34 @@
 """Explosion and vanishing of gradients, measured; then one training without and with clipping: one
 diverges, the other learns.
 
-    python examples/vanishing.py                            some 5 seconds; draws vanishing.png where matplotlib is installed
-    python examples/vanishing.py --radii 0.5 1 2 --keep 1   other spectral radii of W1; gates that forget from the start
+    python examples/vanishing.py                            some 5 seconds; draws vanishing.png
+    python examples/vanishing.py --radii 0.5 1 2 --keep 1   other radii; gates that forget more
 
-Part 1. The lecture: going back from step T to step 1, the gradient is multiplied T - 1 times by
-W1^T and by tanh':
+It prints a table with a line for each spectral radius of W1 (part 1), then the losses of the two
+trainings (part 2). The picture, vanishing.png, shows both; it needs matplotlib.
 
-    dL/dh_{i-1} = (dL/dh_i * tanh'(h_{i-1} W1 + x_i W2)) W1^T,  so  |dL/dh_1| <= sigma^(T-1)
-    |dL/dh_T|,  sigma = |W1|
+Part 1. Going back from step T to step 1, the gradient is multiplied T - 1 times by W1^T and by
+tanh':
+
+    dL/dh_{i-1} = (dL/dh_i * tanh'(h_{i-1} W1 + x_i W2)) W1^T
+
+    so  |dL/dh_1| <= sigma^(T-1) |dL/dh_T|  with  sigma = |W1|
 
 since 0 < tanh' <= 1 and a product with W1^T stretches no vector by more than its norm sigma, the
 largest singular value. The spectral radius rho, of which the lecture speaks, gives such a bound
-only where rho = sigma. So it is here: every gate's matrix is orthogonal, times rho. With no tanh'
+only where rho = sigma. So it is here: every gate's matrix is orthogonal, times rho. Without tanh'
 between them the powers alone would give |(W1^T)^(T-1)|; it is printed beside the bound, and is no
 bound for a matrix of another kind. That rho > 1 makes the gradient explode is true only while tanh'
-stays near 1. For each radius, what is printed is the norm of the gradient at step 1 over that at
-step T: for the RNN and GRU dL/dh, for the LSTM dL/dc (its memory) and dL/dh. The layers measure it
-in their backward pass (layer.telemetry). In LSTM and GRU the gate that keeps the state starts open,
-with the bias --keep.
+stays near 1.
 
-Part 2. An RNN with rho = 1.2 learns by plain SGD the mean of a sequence: first with its gradients
-as they are, then with each element above --clip replaced by --clip, below -clip by -clip, as the
-lecture says. The loss starts near 1/3 or above; "nan" is a net that was blown up.
+For each radius, what is printed is the norm of the gradient at step 1 over that at step T: for the
+RNN and GRU dL/dh, for the LSTM dL/dc (its memory) and dL/dh. The layers measure it in their
+backward pass (layer.telemetry). In LSTM and GRU the gate that keeps the state starts open, with the
+bias --keep.
+
+Part 2. An RNN with rho = 1.2 learns the mean of a sequence by plain SGD: first with its gradients
+as they are, then with each element above --clip replaced by --clip, and below -clip by -clip, as in
+the lecture. The loss starts near 1/3 or above; "nan" is a network whose weights have overflowed.
 
 The full run (2 s on one core of an AMD EPYC with AVX-512): from rho = 0.5 to 3 the RNN's gradient
 shrinks by 1.5e-30 or grows by 2.5e14, never above its bound. The GRU's stays within 0.18 and 1.1,
@@ -40,67 +46,140 @@ import minigrad as mg
 script = Script("vanishing", __doc__)
 
 
+# ---------------------------------------------------------------- settings
+
+KINDS = ("RNN", "LSTM", "GRU")
+KEEPING_GATE = {"LSTM": "f", "GRU": "z"}  # the gate that keeps the state while it is open
+
+
+def settings(arguments: list[str] | None) -> argparse.Namespace:
+    parser = script.parser()
+    add = parser.add_argument
+    add(
+        "--radii",
+        type=real(0.01, 100),
+        nargs="+",
+        default=[0.5, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3],
+        metavar="RHO",
+        help="spectral radii of W1 (default 0.5 0.8 0.9 1 1.1 1.25 1.5 2 3)",
+    )
+    add(
+        "--length",
+        type=whole(2, 10**6),
+        default=100,
+        help="steps of the sequence in part 1 (default 100)",
+    )
+    add("--hidden", type=size, default=64, help="hidden units in part 1 (default 64)")
+    add(
+        "--keep",
+        type=real(-1e6, 1e6),
+        default=4.0,
+        help="bias of the LSTM's gate f and the GRU's z (default 4)",
+    )
+    add("--steps", type=count, default=1000, help="training steps in part 2 (default 1000)")
+    add(
+        "--clip",
+        type=positive,
+        default=0.02,
+        help="largest element of a gradient in part 2 (default 0.02)",
+    )
+    add("--seed", type=seed_number, default=0, help="of weights and data (default 0)")
+    add(
+        "--plot",
+        metavar="FILE",
+        type=picture,
+        default="vanishing.png",
+        help='picture of both parts, "" for none (default vanishing.png)',
+    )
+    args = parser.parse_args(arguments)
+    for radius in args.radii:
+        if abs(np.log10(radius)) * args.length > 300:
+            script.fail(
+                f"--radii and --length: {radius:g} to the power {args.length - 1} "
+                "is out of float64's range"
+            )
+    return args
+
+
+# ---------------------------------------------------------------- part 1: gradients
+
+
 def gradient_norms(
-    kind: str, radius: float, o: argparse.Namespace
+    kind: str, radius: float, args: argparse.Namespace
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """|dL/dh_t| and, of an LSTM, |dL/dc_t| for each step of a sequence whose last output alone has
     a loss; and W1."""
-    rng = np.random.default_rng(o.seed)
-    cell = (layer := getattr(mg.nn, kind)(2, o.hidden, dtype=np.float64, rng=rng)).cells[0]
+    rng = np.random.default_rng(args.seed)
+    layer = getattr(mg.nn, kind)(2, args.hidden, dtype=np.float64, rng=rng)
+    cell = layer.cells[0]
     with mg.no_grad():
         for name in cell.gates:
             mg.nn.scale_spectral_radius_(cell.gate(name).U, radius)
-        if kind != "RNN":
-            cell.gate("f" if kind == "LSTM" else "z").b[...] = o.keep
-    x = mg.Tensor(rng.uniform(-0.1, 0.1, (o.length, 16, 2)))  # small, so that tanh' is near 1
+        if kind in KEEPING_GATE:
+            cell.gate(KEEPING_GATE[kind]).b[...] = args.keep
+
+    x = mg.Tensor(rng.uniform(-0.1, 0.1, (args.length, 16, 2)))  # small, so that tanh' is near 1
     out, _ = layer(x)
     (out[-1] * mg.Tensor(rng.standard_normal(out.shape[1:]))).sum().backward()
-    return (
-        layer.telemetry[0].dh_norm,
-        layer.telemetry[0].dc_norm,
-        cell.gate(cell.gates[0]).U.numpy(),
-    )
+
+    telemetry = layer.telemetry[0]
+    W1 = cell.gate(cell.gates[0]).U.numpy()
+    return telemetry.dh_norm, telemetry.dc_norm, W1
 
 
-def table(o: argparse.Namespace) -> dict:
+def measure_gradients(args: argparse.Namespace) -> dict[tuple[str, float], np.ndarray]:
     """Print what happens to the gradient over the radii; return (kind, radius) -> norms over the
     steps."""
     print(
-        f"|gradient at step 1| / |gradient at step {o.length}|, gates that keep start with the bias {o.keep:g}"
+        f"|gradient at step 1| / |gradient at step {args.length}|, "
+        f"gates that keep start with the bias {args.keep:g}"
     )
     print("   rho   sigma^n    powers       RNN    LSTM c    LSTM h       GRU")
-    norms, n, worst = {}, o.length - 1, 0.0
-    for radius in o.radii:
-        row = []
-        for kind in ("RNN", "LSTM", "GRU"):
-            dh, dc, W1 = gradient_norms(kind, radius, o)
-            norms[kind, radius] = dh if dc is None else dc
-            if kind == "RNN":
-                sigma = np.linalg.norm(W1, 2)
-                bound = dh[-1] * sigma ** np.arange(n, -1, -1.0)
-                worst = max(worst, (dh / bound)[:-1].max())
-                row += [sigma**n, mg.nn.power_norms(W1.T, n)[-1]]
-            row += [dh[0] / dh[-1]] if dc is None else [dc[0] / dc[-1], dh[0] / dh[-1]]
-        print(f"{radius:6.2f}" + "".join(f"{v:10.1e}" for v in row))
+    norms = {}
+    n = args.length - 1
+    largest_ratio = 0.0
+    for radius in args.radii:
+        dh, _, W1 = gradient_norms("RNN", radius, args)
+        sigma = np.linalg.norm(W1, 2)
+        bound = dh[-1] * sigma ** np.arange(n, -1, -1.0)
+        largest_ratio = max(largest_ratio, (dh / bound)[:-1].max())
+        norms["RNN", radius] = dh
+        row = [sigma**n, mg.nn.power_norms(W1.T, n)[-1], dh[0] / dh[-1]]
+
+        dh, dc, _ = gradient_norms("LSTM", radius, args)
+        norms["LSTM", radius] = dc
+        row += [dc[0] / dc[-1], dh[0] / dh[-1]]
+
+        dh, _, _ = gradient_norms("GRU", radius, args)
+        norms["GRU", radius] = dh
+        row.append(dh[0] / dh[-1])
+
+        print(f"{radius:6.2f}" + "".join(f"{value:10.1e}" for value in row))
     print(
-        f"largest ratio of the RNN's gradient to its bound, over all radii and steps but T: {worst:.4f}"
+        "largest ratio of the RNN's gradient to its bound, over all radii and steps but T: "
+        f"{largest_ratio:.4f}"
     )
     return norms
 
 
-def train(clip: float | None, o: argparse.Namespace) -> list[float]:
+# ---------------------------------------------------------------- part 2: training
+
+
+def train(clip: float | None, args: argparse.Namespace) -> list[float]:
     """The losses of an RNN with a large spectral radius that learns the mean of 50 numbers, times
     sqrt(50), by SGD."""
-    rng = np.random.default_rng(o.seed)
-    rnn, head = mg.nn.RNN(1, 32, rng=rng), mg.nn.Linear(32, 1, rng=rng)
+    rng = np.random.default_rng(args.seed)
+    rnn = mg.nn.RNN(1, 32, rng=rng)
+    head = mg.nn.Linear(32, 1, rng=rng)
     mg.nn.scale_spectral_radius_(rnn.cells[0].U, 1.2)
     parameters = [*rnn.parameters(), *head.parameters()]
     optimizer = mg.optim.SGD(parameters, lr=0.1)
     losses = []
-    for _ in range(o.steps):
+    for _ in range(args.steps):
         x = rng.uniform(-1, 1, (50, 32, 1)).astype(np.float32)
+        y = x.mean(0) * np.float32(50**0.5)
         out, _ = rnn(x)
-        loss = mg.mse(head(out[-1]), mg.Tensor(x.mean(0) * np.float32(50**0.5)))
+        loss = mg.mse(head(out[-1]), mg.Tensor(y))
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
@@ -110,96 +189,65 @@ def train(clip: float | None, o: argparse.Namespace) -> list[float]:
     return losses
 
 
-def draw(figure, o: argparse.Namespace, norms: dict, curves: list[list[float]]) -> None:
+def print_losses(without: list[float], clipped: list[float]) -> None:
+    """Some ten lines of both trainings, the first and the last step among them."""
+    print("\nloss of the training:  step   without clipping   with clipping")
+    last = len(without) - 1
+    for step in [*range(0, last, max(1, len(without) // 8)), last]:
+        print(f"{step + 1:27} {without[step]:18.3g} {clipped[step]:15.3g}")
+
+
+# ---------------------------------------------------------------- result
+
+
+def draw(
+    figure,
+    norms: dict[tuple[str, float], np.ndarray],
+    without: list[float],
+    clipped: list[float],
+    args: argparse.Namespace,
+) -> None:
     """The gradient over the steps for each radius and network, and the two trainings."""
     from matplotlib import colormaps
 
     axes = figure.subplots(1, 4)
-    for axis, kind in zip(axes[:3], ("RNN", "LSTM", "GRU"), strict=True):
-        for k, radius in enumerate(o.radii):
-            values, color = norms[kind, radius], colormaps["viridis"](k / len(o.radii))
-            axis.semilogy(
-                range(1, o.length + 1), values / values[-1], color=color, label=f"ρ = {radius:g}"
-            )
+    steps = range(1, args.length + 1)
+    for axis, kind in zip(axes[:3], KINDS, strict=True):
+        for k, radius in enumerate(args.radii):
+            values = norms[kind, radius]
+            color = colormaps["viridis"](k / len(args.radii))
+            axis.semilogy(steps, values / values[-1], color=color, label=f"ρ = {radius:g}")
             if kind == "RNN":
-                axis.semilogy(
-                    range(1, o.length + 1),
-                    radius ** np.arange(o.length - 1, -1, -1.0),
-                    ":",
-                    color=color,
-                )
-        axis.set(
-            title=f"{kind}: |dL/d{'c' if kind == 'LSTM' else 'h'}ₜ|, last = 1",
-            xlabel="step t",
-            ylim=(1e-12, 1e12),
-        )
+                bound = radius ** np.arange(args.length - 1, -1, -1.0)
+                axis.semilogy(steps, bound, ":", color=color)
+        state = "c" if kind == "LSTM" else "h"
+        axis.set(title=f"{kind}: |dL/d{state}ₜ|, last = 1", xlabel="step t", ylim=(1e-12, 1e12))
     axes[0].plot([], [], "k:", label="bound σⁿ")
     axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=7, ncols=2, loc="lower right")
-    for curve, label in zip(curves, ("without clipping", "with clipping"), strict=True):
-        axes[3].semilogy(curve, label=label, linewidth=0.8)
+
+    axes[3].semilogy(without, label="without clipping", linewidth=0.8)
+    axes[3].semilogy(clipped, label="with clipping", linewidth=0.8)
     axes[3].set(title="training", xlabel="step", ylabel="loss", ylim=(1e-2, 1e3))
     axes[3].legend(fontsize=7)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = script.parser()
-    parser.add_argument(
-        "--radii",
-        type=real(0.01, 100),
-        nargs="+",
-        default=[0.5, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3],
-        metavar="RHO",
-        help="spectral radii of W1 (default 0.5 0.8 0.9 1 1.1 1.25 1.5 2 3)",
-    )
-    parser.add_argument(
-        "--length",
-        type=whole(2, 10**6),
-        default=100,
-        help="steps of the sequence in part 1 (default 100)",
-    )
-    parser.add_argument(
-        "--hidden", type=size, default=64, help="hidden units in part 1 (default 64)"
-    )
-    parser.add_argument(
-        "--keep",
-        type=real(-1e6, 1e6),
-        default=4.0,
-        help="bias of the LSTM's gate f and the GRU's z (default 4)",
-    )
-    parser.add_argument(
-        "--steps", type=count, default=1000, help="training steps in part 2 (default 1000)"
-    )
-    parser.add_argument(
-        "--clip",
-        type=positive,
-        default=0.02,
-        help="largest element of a gradient in part 2 (default 0.02)",
-    )
-    parser.add_argument("--seed", type=seed_number, default=0)
-    parser.add_argument(
-        "--plot",
-        metavar="FILE",
-        type=picture,
-        default="vanishing.png",
-        help="default vanishing.png",
-    )
-    o = parser.parse_args(arguments)
-    for radius in o.radii:
-        if abs(np.log10(radius)) * o.length > 300:
-            script.fail(
-                f"--radii and --length: {radius:g} to the power {o.length - 1} is out of float64's range"
-            )
+    args = settings(arguments)
     with np.errstate(over="ignore"):
-        norms = table(o)
-    print("\nloss of the training:  step   without clipping   with clipping")
-    with np.errstate(all="ignore"):
-        curves = [train(None, o), train(o.clip, o)]
-    for step in [*range(0, o.steps - 1, max(1, o.steps // 8)), o.steps - 1]:
-        print(f"{step + 1:27} {curves[0][step]:18.3g} {curves[1][step]:15.3g}")
-    with np.errstate(all="ignore"):
-        drawn = script.draw(o.plot, lambda figure: draw(figure, o, norms, curves), 14, 3.6, dpi=80)
+        norms = measure_gradients(args)
+    with np.errstate(all="ignore"):  # without clipping the loss overflows
+        without = train(None, args)
+        clipped = train(args.clip, args)
+        print_losses(without, clipped)
+        drawn = script.draw(
+            args.plot,
+            lambda figure: draw(figure, norms, without, clipped, args),
+            14,
+            3.6,
+            dpi=80,
+        )
     if drawn:
-        print(f"picture: {o.plot}")
+        print(f"picture: {args.plot}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from running import Script
 ROOT = Path(__file__).parents[2]
 SCRIPT = Script("classify", timeout=240)
 start, run = SCRIPT.start, SCRIPT.run
-FILES = Path(__file__).parent / "files"
+FILES = Path(__file__).parents[1] / "files"
 SHARED = Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JapaneseVowels"
 HEADER = "# a comment\n@problemName waves\n@dimensions 2\n@classLabel  true slow fast\n@data\n"
 

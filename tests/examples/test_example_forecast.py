@@ -16,7 +16,7 @@ import minigrad as mg
 
 SCRIPT = Script("forecast", timeout=240)
 start, run = SCRIPT.start, SCRIPT.run
-FILES = Path(__file__).parent / "files"
+FILES = Path(__file__).parents[1] / "files"
 
 
 @pytest.fixture(scope="module")

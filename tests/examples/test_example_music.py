@@ -23,7 +23,7 @@ import minigrad as mg
 ROOT = Path(__file__).parents[2]
 SCRIPT = Script("music", timeout=240)
 run = SCRIPT.run
-FILES = Path(__file__).parent / "files"
+FILES = Path(__file__).parents[1] / "files"
 SHARED = (
     Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JSB_Chorales.npz"
 )

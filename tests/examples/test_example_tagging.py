@@ -15,7 +15,7 @@ from running import Script
 
 SCRIPT = Script("tagging", timeout=240)
 start, run = SCRIPT.start, SCRIPT.run
-FILES = Path(__file__).parent / "files"
+FILES = Path(__file__).parents[1] / "files"
 NETWORKS = ["one direction", "mean", "sum", "concat"]
 CONLLU = """\
 # sent_id = 1
