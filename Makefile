@@ -139,6 +139,13 @@ figures:
 	$(PYTHON) examples/music.py --data synthetic --out build/music && cp build/music.png docs/figures/music.png
 	$(PYTHON) examples/adding.py --plot docs/figures/adding.png
 
+# The pages and the reference of the public names, for a browser; a dead link is an error. Needs what
+# `pip install '.[docs]'` installs.
+.PHONY: docs
+docs:
+	$(PYTHON) -m sphinx -q -E -W --keep-going -c docs . build/docs
+	@echo "open build/docs/docs/index.html"
+
 .PHONY: large
 large:
 	MINIGRAD_LARGE=1 $(PYTHON) -m pytest -q tests/nn/test_large.py

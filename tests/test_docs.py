@@ -1,5 +1,5 @@
 """Runs every ```python block of README.md and docs/, page by page; a block's printed output must be
-what the ```text block after it says."""
+what the ```text block after it says. Links between the pages, and to files, lead somewhere."""
 
 import io
 import re
@@ -30,3 +30,34 @@ def test_page(page):
 
 def test_every_page_has_code_that_runs():
     assert PAGES and all(BLOCK.search(page.read_text(encoding="utf-8")) for page in PAGES)
+
+
+# ---------------------------------------------------------------- links
+
+LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def without_code(text):
+    """The text without its fenced blocks and without code in backticks, which are no links."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"`[^`\n]*`", lambda code: "x" if "](" in code.group() else code.group(), text)
+
+
+def anchors(page):
+    """What GitHub and Sphinx make of the headings: `## How fast?` is #how-fast."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    dead = []
+    for link in LINK.findall(without_code(page.read_text(encoding="utf-8"))):
+        if link.startswith(("https://", "http://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            dead.append(link)
+    assert dead == []

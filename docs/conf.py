@@ -1,0 +1,42 @@
+"""The settings of Sphinx for `make docs`: the pages of this folder, README.md, CONTRIBUTING.md and
+CHANGELOG.md, and the reference of the public names, made from their docstrings."""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import minigrad  # noqa: E402
+
+project = "minigrad"
+copyright = "2026, The minigrad authors"
+release = minigrad.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+root_doc = "docs/index"
+include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "docs/*.rst"]
+html_theme = "furo"
+html_title = f"minigrad {release}"
+myst_heading_anchors = 3
+default_role = "code"  # docstrings write `code` in single backticks
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+smartquotes = False
+
+
+def plain(app, what, name, obj, options, lines):
+    """Names such as clip_grad_norm_ are no references, nor are |x| and * marks of emphasis."""
+    for k, line in enumerate(lines):
+        if line.lstrip().startswith(">>>"):
+            continue
+        parts = re.split(r"(``?[^`]+``?)", line)  # what is in backticks stays as it is
+        parts[::2] = [
+            re.sub(r"(?<=\w)_(?!\w)|\||(?<!\*)\*(?!\*)|(?<=\w)\*\*(?=\w)", r"\\\g<0>", part)
+            for part in parts[::2]
+        ]
+        lines[k] = "".join(parts)
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", plain)
