@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.core.tensor import check_data
+from minigrad.core.array import check_data
 
 
 def size(op: str, name: str, value: Any) -> int:

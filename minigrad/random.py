@@ -11,7 +11,9 @@ import operator
 
 import numpy as np
 
-from minigrad.core.tensor import Tensor, as_tensor, checked_dtype, checked_shape, record
+from minigrad.core.array import checked_dtype, checked_shape
+from minigrad.core.tape import record
+from minigrad.core.tensor import Tensor, as_tensor
 from minigrad.ops.elementwise import mul
 
 

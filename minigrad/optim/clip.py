@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from minigrad.checks import _number, flag
-from minigrad.core.tensor import Tensor, no_grad
+from minigrad.core.modes import no_grad
+from minigrad.core.tensor import Tensor
 from minigrad.optim import step as update
 from minigrad.optim.optimizers import _tensors
 

@@ -22,7 +22,8 @@ and the estimate with the smallest error decides. Steps are powers of two, so th
 
 import numpy as np
 
-from minigrad.core.tensor import Tensor, grad
+from minigrad.core.sweep import grad
+from minigrad.core.tensor import Tensor
 
 CONSTANT = (
     "no output of fn requires grad: it does not depend on the inputs, or was made under no_grad"
