@@ -1,17 +1,10 @@
 """minigrad: a tape-based autograd micro-framework for recurrent networks on a CPU."""
 
 from minigrad.core.kernels import get_num_threads, set_num_threads, show_config
-from minigrad.core.tensor import (
-    Tensor,
-    detect_anomaly,
-    enable_grad,
-    grad,
-    is_grad_enabled,
-    no_grad,
-    ones,
-    record,
-    zeros,
-)
+from minigrad.core.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad
+from minigrad.core.sweep import grad
+from minigrad.core.tape import record
+from minigrad.core.tensor import Tensor, ones, zeros
 from minigrad.ops.elementwise import (
     abs as abs,
     add,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.core.tensor import check_data
+from minigrad.core.array import check_data
 
 
 def integer(op: str, name: str, value: Any, low: int | None = None, high: int | None = None) -> int:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.checks import integer, plain_array
-from minigrad.core.tensor import Tensor, no_grad
+from minigrad.core.modes import no_grad
+from minigrad.core.tensor import Tensor
 from minigrad.data.batches import NO_CLASS
 from minigrad.data.scaler import _difference
 from minigrad.ops.losses import binary_cross_entropy_with_logits, cross_entropy

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minigrad.checks import integer, probability
-from minigrad.core.tensor import Tensor, as_tensor, checked_dtype, checked_shape, record
+from minigrad.core.array import checked_dtype, checked_shape
+from minigrad.core.tape import record
+from minigrad.core.tensor import Tensor, as_tensor
 from minigrad.ops.elementwise import mul
 
 

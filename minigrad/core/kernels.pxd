@@ -4,6 +4,9 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.stddef cimport ptrdiff_t
 cimport numpy as cnp
 
+cdef enum:
+    LONG = 16384                # elements from which a kernel runs without the GIL
+
 cdef extern from "kernels.h" nogil:
     enum:
         mg_map_neg, mg_map_abs, mg_map_exp, mg_map_log, mg_map_sqrt, mg_map_sin, mg_map_cos, mg_map_tanh, mg_map_sigmoid

@@ -1,14 +1,15 @@
-# The compiled core: Tensor, Node and the sweep, as the op modules see them. tensor.pyx tells how
-# they work together.
+# Tensor, Node and the data of a sweep, as the compiled modules see them. tensor.pyx tells how they
+# work together.
 cimport numpy as cnp
 from cpython.object cimport PyObject
-from minigrad.core.kernels cimport mg_kernels
+from minigrad.core.modes cimport Mode, recording
 
 ctypedef int (*Rule)(Node node, Tensor dy) except -1
 ctypedef Tensor (*Unary)(object x)
 ctypedef Tensor (*Binary)(object a, object b)
 
-cdef class Owner:               # held by a tensor and by the version of its memory: by the version alone when the tensor is gone
+# Held by a tensor and by the version of its memory: by the version alone when the tensor is gone.
+cdef class Owner:
     cdef PyObject *tensor       # not owned
 
 cdef class Version:
@@ -19,7 +20,7 @@ cdef class Version:
 
 cdef class Slot:
     cdef Tensor inflight        # the gradient gathered so far in the running sweep
-    cdef bint fresh             # inflight is the sweep's own buffer: further contributions may be added in place
+    cdef bint fresh             # inflight is the sweep's own buffer: more may be added in place
     cdef bint is_leaf
     cdef Sweep run              # the sweep that this slot is open in
     cdef dict hooks             # number -> callable; 0 -> weakref of the Tensor that retains its grad
@@ -50,13 +51,12 @@ cdef class Node(Slot):
     cdef Tensor buffer(self, Py_ssize_t i, tuple shape, int typenum)
     cdef cnp.ndarray low_part(self, Py_ssize_t i, tuple shape)
 
-cdef class Mode:
-    cdef Mode outer             # the change that this thread made before
-    cdef int *flag              # what was changed: recording or anomaly, of this thread
-    cdef int before
-    cdef object owner           # the context that made the change
-    cdef int enter(self, int *flag, int value, object owner) except -1
-    cdef void leave(self) noexcept
+cdef class Output(Node):        # one output of an op with several
+    cdef Node main
+    cdef Py_ssize_t index
+
+cdef class LeafStandIn(Slot):
+    cdef Tensor leaf
 
 cdef class Sweep(Mode):
     cdef PyObject **heap        # pending nodes, owned, the newest first
@@ -70,23 +70,20 @@ cdef class Sweep(Mode):
     cdef bint retain
     cdef dict wanted            # for grad(): key of an input's slot -> None, then its gradient
     cdef set needed             # for grad(): keys of the slots between outputs and inputs
-    cdef dict sums              # key of a slot -> what belongs to its gradient beside `inflight`, see Sweep.whole
+    cdef dict sums              # key of a slot -> what belongs to its gradient beside `inflight`
     cdef bint takes(self, Slot slot) except -1
     cdef Slot find(self, Slot slot)
     cdef Slot place(self, Slot slot)
     cdef int add_rows_later(self, Slot slot, Tensor dy, tuple shape) except -1
-    cdef Tensor whole(self, Slot slot)
     cdef int reserve(self) except -1
     cdef void push(self, Node node) noexcept
     cdef Node pop(self)
-    cdef int walk(self) except -1
-    cdef int visit(self, Node node, bint *ran) except -1
-    cdef int finish_leaves(self) except -1
-    cdef int commit(self) except -1
-    cdef void close(self, Node node, bint ran) noexcept
-    cdef void close_all(self) noexcept
 
-cdef enum:                      # Tensor.seen; a view that was taken while nothing was recorded has UNRECORDED - the changes
+cdef enum:
+    RETAIN = 0      # the key of hooks under which a tensor retains its gradient
+
+cdef enum:          # Tensor.seen; a view that was taken while nothing was recorded has UNRECORDED
+                    # minus the changes
     OWN = -1                    # no view
     DETACHED = -2               # shares memory with a tensor whose history it does not have
     SAVED = -3                  # a node's alias of its own output
@@ -97,7 +94,8 @@ cdef class Tensor(Slot):
     cdef readonly cnp.ndarray _array
     cdef Node node              # the op that made this tensor; None for a leaf
     cdef Version version
-    cdef long seen              # a view: the recorded changes of the memory when it was taken; else one of the numbers below
+    cdef long seen              # a view: the recorded changes of the memory when it was taken;
+                                # else one of the numbers above
     cdef bint _requires_grad
     cdef Tensor _grad
     cdef object __weakref__
@@ -118,33 +116,34 @@ cdef struct Operators:
 
 cdef Operators operators
 
-cdef bint recording() noexcept
-cdef const mg_kernels *kernels_of(cnp.ndarray array) noexcept
+cdef Tensor saved(Node node, Tensor x, long version, long checksum, bint own_output)
+cdef object already_freed(Node node)
 cdef Tensor wrap(cnp.ndarray array)
 cdef Tensor empty(int nd, cnp.npy_intp *shape, int typenum)
+cdef cnp.ndarray contiguous(Tensor x)
+cdef cnp.ndarray array_of(object data, object dtype, bint copy, str op)
 cdef Tensor as_operand(object x, Tensor like, str op)
 cdef Tensor as_input(object x, str op)
 cdef Tensor as_constant(object data, object dtype, str op)
-cdef tuple ints_of(object numbers)
 cdef int same_dtype(Tensor a, Tensor b, str op) except -1
-cdef Node record1(Tensor y, Rule rule, str name, Tensor x)
-cdef Node record2(Tensor y, Rule rule, str name, Tensor a, Tensor b)
-cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs)
-cdef int record_outputs(Node main, tuple ys) except -1
-cdef Slot checked_slot(Tensor x, str name)
-cdef Tensor savable(Tensor x)
-cdef int save0(Node node, Tensor x) except -1
-cdef int save1(Node node, Tensor x) except -1
-cdef int save_output(Node node, Tensor y) except -1
-cdef int mark_view(Tensor y, Tensor x) except -1
 cdef Version version_of(Tensor x)
 cdef bint outdated(Tensor x) noexcept
-cdef int settle(Tensor x) except -1
-cdef Tensor owner_of(Tensor x)
 cdef int bump(Tensor x) except -1
-cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1
-cdef cnp.ndarray contiguous(Tensor x)
-cdef cnp.ndarray copied(cnp.ndarray source)
+cdef int make_addable(Tensor grad, Tensor target) except -1
+
+cdef inline Slot slot_of(Tensor x):
+    """Where the gradient of x is gathered, or None."""
+    if not x._requires_grad:
+        return None
+    return x if x.node is None else x.node
+
+cdef inline Node original(Node node):
+    return node if node.original is None else node.original
+
+cdef inline object key_of(Slot slot):
+    """A slot as a key of a dict or set: a user's subclass of Tensor may have its own idea of
+    equality."""
+    return <size_t><PyObject *>slot if slot.is_leaf else slot
 
 cdef inline bint stale(Tensor x) noexcept:
     """Is x a view of memory that an op on the tape has changed since?"""

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.checks import check_memory, flag, size
-from minigrad.core.tensor import Tensor, checked_dtype, zeros
+from minigrad.core.array import checked_dtype
+from minigrad.core.tensor import Tensor, zeros
 from minigrad.nn.init import glorot, numbers, orthogonal
 from minigrad.nn.module import Module, Parameter, tensor_of
 from minigrad.ops.matmul import addmm, matmul

@@ -9,26 +9,17 @@ The layers that users see are in rnn.py; the op-by-op specification is in cells.
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t
 from minigrad.core.kernels cimport *
-from minigrad.core.tensor cimport (
-    Node,
-    Tensor,
-    Version,
-    contiguous,
-    kernels_of,
-    mark_view,
-    record_outputs,
-    recording,
-    recordn,
-    savable,
-    version_of,
-    wrap,
-)
+from minigrad.core.array cimport kernels_of
+from minigrad.core.modes cimport recording
+from minigrad.core.tape cimport mark_view, record_outputs, recordn, savable
+from minigrad.core.tensor cimport Node, Tensor, Version, contiguous, version_of, wrap
 
 import math
 
 import numpy as np
 
-from minigrad.core.tensor import check_data, grad
+from minigrad.core.array import check_data
+from minigrad.core.sweep import grad
 
 cnp.import_array()
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minigrad.checks import flag, probability, size
-from minigrad.core.tensor import Tensor, checked_dtype
+from minigrad.core.array import checked_dtype
+from minigrad.core.tensor import Tensor
 from minigrad.nn.init import glorot, numbers
 from minigrad.nn.module import Module, Parameter
 from minigrad.ops.index import embedding

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minigrad.checks import flag
-from minigrad.core.tensor import Tensor, no_grad
+from minigrad.core.modes import no_grad
+from minigrad.core.tensor import Tensor
 from minigrad.nn.fused import Telemetry
 from minigrad.random import Generator
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.checks import integer, number
-from minigrad.core.tensor import Tensor, no_grad
+from minigrad.core.modes import no_grad
+from minigrad.core.tensor import Tensor
 
 
 def _matrix(op: str, matrix: Any) -> np.ndarray:

@@ -9,23 +9,17 @@ input was broadcast. Rules are made of ops, so they can be differentiated again.
 cimport numpy as cnp
 from libc.stddef cimport ptrdiff_t
 from minigrad.core.kernels cimport *
+from minigrad.core.array cimport PyArray_CHKFLAGS, add_into, kernels_of
+from minigrad.core.tape cimport record1, record2, recordn, save0, save1, save_output
 from minigrad.core.tensor cimport (
     Node,
     Operators,
     Rule,
     Tensor,
-    add_into,
     as_input,
     as_operand,
     empty,
-    kernels_of,
     operators,
-    record1,
-    record2,
-    recordn,
-    save0,
-    save1,
-    save_output,
     tracked,
     tracked2,
     wrap,
@@ -33,15 +27,12 @@ from minigrad.core.tensor cimport (
 
 import numpy as np
 
-from minigrad.core.tensor import install, made_array
+from minigrad.core.array import made_array
+from minigrad.core.tensor import install
 
 cnp.import_array()
 
-cdef extern from "numpy/arrayobject.h":
-    int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
 
-cdef enum:
-    LONG = 16384                # elements from which a kernel runs without the GIL
 
 
 # ---------------------------------------------------------------- how a map is run

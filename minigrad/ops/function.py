@@ -9,16 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.core.tensor import (
-    Tensor,
-    check_data,
-    enable_grad,
-    grad,
-    is_grad_enabled,
-    no_grad,
-    record,
-    zeros,
-)
+from minigrad.core.array import check_data
+from minigrad.core.modes import enable_grad, is_grad_enabled, no_grad
+from minigrad.core.sweep import grad
+from minigrad.core.tape import record
+from minigrad.core.tensor import Tensor, zeros
 from minigrad.ops.shape import stack
 
 

@@ -16,7 +16,10 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 from libc.string cimport memmove, memset
 from minigrad.ops.elementwise cimport mul, where
-from minigrad.core.kernels cimport array_like, mg_kernels, new_array
+from minigrad.core.kernels cimport LONG, array_like, mg_kernels, new_array
+from minigrad.core.array cimport PyArray_CHKFLAGS, add_into, copied, kernels_of
+from minigrad.core.modes cimport recording
+from minigrad.core.tape cimport checked_slot, mark_view, owner_of, record1, record2, settle
 from minigrad.core.tensor cimport (
     DETACHED,
     OWN,
@@ -24,21 +27,11 @@ from minigrad.core.tensor cimport (
     Binary,
     Node,
     Tensor,
-    add_into,
     as_input,
     as_operand,
     bump,
-    checked_slot,
     contiguous,
-    copied,
-    kernels_of,
-    mark_view,
     operators,
-    owner_of,
-    record1,
-    record2,
-    recording,
-    settle,
     stale,
     tracked,
     tracked2,
@@ -49,7 +42,7 @@ import operator
 
 import numpy as np
 
-from minigrad.core.tensor import check_data, made_array
+from minigrad.core.array import check_data, made_array
 
 cnp.import_array()
 
@@ -76,12 +69,10 @@ cdef extern from "numpy/arrayobject.h":
     object PyArray_New(PyTypeObject *type, int nd, cnp.npy_intp *dims, int typenum, cnp.npy_intp *strides, void *data,
                        int itemsize, int flags, object base)
     int PyArray_CopyInto(cnp.ndarray target, cnp.ndarray source) except -1
-    int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
     PyTypeObject PyArray_Type
 
 cdef enum:
     MAX_DIMS = 64
-    LONG = 16384                # elements from which a kernel runs without the GIL
 
 cdef object np_integer = np.integer
 cdef object np_bool = np.bool_

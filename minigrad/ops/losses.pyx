@@ -12,6 +12,8 @@ from libc.stdint cimport int64_t
 from minigrad.ops.elementwise cimport div, mul, neg, sub, where
 from minigrad.core.kernels cimport mg_kernels
 from minigrad.ops.reduce cimport mean, softmax, sum
+from minigrad.core.array cimport kernels_of
+from minigrad.core.tape cimport record1, record2, save0, save1
 from minigrad.core.tensor cimport (
     Node,
     Tensor,
@@ -19,11 +21,6 @@ from minigrad.core.tensor cimport (
     as_operand,
     contiguous,
     empty,
-    kernels_of,
-    record1,
-    record2,
-    save0,
-    save1,
     tracked,
     tracked2,
     wrap,
@@ -34,7 +31,7 @@ import operator
 import numpy as np
 
 from minigrad.ops.elementwise import clip, softplus
-from minigrad.core.tensor import made_array
+from minigrad.core.array import made_array
 
 cnp.import_array()
 

@@ -10,18 +10,15 @@ cimport numpy as cnp
 from libc.stddef cimport ptrdiff_t
 from minigrad.ops.elementwise cimport add, mul
 from minigrad.core.kernels cimport array_of_shape, mg_kernels, products
+from minigrad.core.array cimport kernels_of
+from minigrad.core.tape cimport record2, recordn, save0, save1
 from minigrad.core.tensor cimport (
     Node,
     Operators,
     Tensor,
     as_input,
     as_operand,
-    kernels_of,
     operators,
-    record2,
-    recordn,
-    save0,
-    save1,
     tracked,
     tracked2,
     wrap,

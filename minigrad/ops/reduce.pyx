@@ -17,7 +17,9 @@ As in every op module, the rule is under the op; dy is the gradient of the op's 
 cimport numpy as cnp
 from libc.stdint cimport int64_t
 from minigrad.ops.elementwise cimport div, exp, mul, neg, sub, where
-from minigrad.core.kernels cimport mg_kernels, mg_map2_div, new_array
+from minigrad.core.kernels cimport LONG, mg_kernels, mg_map2_div, new_array
+from minigrad.core.array cimport PyArray_CHKFLAGS, kernels_of
+from minigrad.core.tape cimport mark_view, record1, record2, save0, save1, save_output
 from minigrad.core.tensor cimport (
     Node,
     Rule,
@@ -25,13 +27,6 @@ from minigrad.core.tensor cimport (
     as_input,
     contiguous,
     empty,
-    kernels_of,
-    mark_view,
-    record1,
-    record2,
-    save0,
-    save1,
-    save_output,
     tracked,
     tracked2,
     wrap,
@@ -52,11 +47,8 @@ cdef extern from "Python.h":
 cdef extern from "numpy/arrayobject.h":
     object PyArray_New(PyTypeObject *type, int nd, cnp.npy_intp *dims, int typenum, cnp.npy_intp *strides, void *data,
                        int itemsize, int flags, object base)
-    int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
     PyTypeObject PyArray_Type
 
-cdef enum:
-    LONG = 16384                # elements from which a kernel runs without the GIL
 
 ctypedef void (*Reduction)(size_t outer, size_t n, size_t inner, const void *x, void *y) noexcept nogil
 ctypedef void (*RowKernel)(size_t rows, size_t n, const void *x, void *y) noexcept nogil

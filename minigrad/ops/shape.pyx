@@ -11,33 +11,21 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 from minigrad.ops.index cimport getitem, sliced, view_of
 from minigrad.core.kernels cimport copy_strided, new_array
-from minigrad.core.tensor cimport (
-    Node,
-    Rule,
-    Tensor,
-    as_input,
-    as_operand,
-    ints_of,
-    mark_view,
-    record1,
-    recordn,
-    recording,
-    stale,
-    tracked,
-    wrap,
-)
+from minigrad.core.array cimport PyArray_CHKFLAGS, ints_of
+from minigrad.core.modes cimport recording
+from minigrad.core.tape cimport mark_view, record1, recordn
+from minigrad.core.tensor cimport Node, Rule, Tensor, as_input, as_operand, stale, tracked, wrap
 
 import operator
 import reprlib
 
 import numpy as np
 
-from minigrad.core.tensor import checked_dtype, checked_shape, install
+from minigrad.core.array import checked_dtype, checked_shape
+from minigrad.core.tensor import install
 
 cnp.import_array()
 
-cdef extern from "numpy/arrayobject.h":
-    int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
 
 cdef enum:
     MAX_DIMS = 64

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.checks import flag, number
-from minigrad.core.tensor import Tensor, no_grad
+from minigrad.core.modes import no_grad
+from minigrad.core.tensor import Tensor
 from minigrad.optim import step as update
 from minigrad.optim.optimizers import _tensors
 

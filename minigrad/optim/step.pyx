@@ -25,7 +25,8 @@ from minigrad.core.kernels cimport (
     step_all,
     sum_of_squares,
 )
-from minigrad.core.tensor cimport Tensor, Version, contiguous, kernels_of
+from minigrad.core.array cimport PyArray_CHKFLAGS, kernels_of
+from minigrad.core.tensor cimport Tensor, Version, contiguous
 
 import numpy as np
 
@@ -35,7 +36,6 @@ cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
 
 cdef extern from "numpy/arrayobject.h":
-    int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
     bint PyArray_ISCARRAY(cnp.ndarray) noexcept
 
 

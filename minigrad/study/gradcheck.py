@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.core.tensor import Tensor, grad
+from minigrad.core.sweep import grad
+from minigrad.core.tensor import Tensor
 
 CONSTANT = (
     "no output of fn requires grad: it does not depend on the inputs, or was made under no_grad"

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.checks import number, size
-from minigrad.core.tensor import Tensor, no_grad
+from minigrad.core.modes import no_grad
+from minigrad.core.tensor import Tensor
 from minigrad.nn.module import Module
 from minigrad.optim.clip import clip_grad_norm_
 from minigrad.optim.optimizers import Optimizer

@@ -1,0 +1,16 @@
+# The tape, as the op modules see it.
+from minigrad.core.tensor cimport Node, Rule, Slot, Tensor
+
+cdef Node record1(Tensor y, Rule rule, str name, Tensor x)
+cdef Node record2(Tensor y, Rule rule, str name, Tensor a, Tensor b)
+cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs)
+cdef int record_outputs(Node main, tuple ys) except -1
+cdef Slot checked_slot(Tensor x, str name)
+cdef Tensor savable(Tensor x)
+cdef int save0(Node node, Tensor x) except -1
+cdef int save1(Node node, Tensor x) except -1
+cdef int save_output(Node node, Tensor y) except -1
+cdef Tensor owner_of(Tensor x)
+cdef int settle(Tensor x) except -1
+cdef int mark_view(Tensor y, Tensor x) except -1
+cdef Tensor own(Tensor x, bint create_graph)
