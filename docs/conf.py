@@ -39,7 +39,7 @@ def plain(app, what, name, obj, options, lines):
         lines[k] = "".join(parts)
 
 
-def signature(app, what, name, obj, options, text, result):
+def signature(app, what, name, obj, options, given, result):
     """The arguments of a class are those of its __init__; types are left to the docstring."""
     if what != "class":
         return None
@@ -48,7 +48,8 @@ def signature(app, what, name, obj, options, text, result):
     except ValueError:  # a compiled class: its docstring begins with the arguments
         return None
     bare = [p.replace(annotation=p.empty) for p in found.parameters.values()]
-    return str(found.replace(parameters=bare, return_annotation=found.empty)), None
+    text = str(found.replace(parameters=bare, return_annotation=found.empty))
+    return re.sub(r"<class 'numpy\.(\w+)'>", r"\1", text), None
 
 
 def setup(app):
