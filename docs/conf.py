@@ -1,6 +1,7 @@
 """The settings of Sphinx for `make docs`: the pages of this folder, README.md, CONTRIBUTING.md and
 CHANGELOG.md, and the reference of the public names, made from their docstrings."""
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -38,5 +39,19 @@ def plain(app, what, name, obj, options, lines):
         lines[k] = "".join(parts)
 
 
+def signature(app, what, name, obj, options, given, result):
+    """The arguments of a class are those of its __init__; types are left to the docstring."""
+    if what != "class":
+        return None
+    try:
+        found = inspect.signature(obj)
+    except ValueError:  # a compiled class: its docstring begins with the arguments
+        return None
+    bare = [p.replace(annotation=p.empty) for p in found.parameters.values()]
+    text = str(found.replace(parameters=bare, return_annotation=found.empty))
+    return re.sub(r"<class 'numpy\.(\w+)'>", r"\1", text), None
+
+
 def setup(app):
+    app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-process-docstring", plain)
