@@ -27,10 +27,6 @@
 #define MG_MAPS2(X) \
     X(add) X(sub) X(mul) X(div) X(pow) X(maximum) X(minimum) X(tanh_grad) X(sigmoid_grad) X(relu_grad) X(softplus_grad)
 
-/* One pass of an optimiser's step over the elements [first, first + n) of a parameter: see optim.h.
- * */
-#define MG_STEPS(X) X(sgd) X(rmsprop) X(adam) X(adagrad)
-
 #define MG_KERNELS(X) \
     /* y[i] += x[i*sx] */ \
     X(void, accumulate, (size_t n, const void *x, ptrdiff_t sx, void *y)) \
@@ -115,21 +111,26 @@ enum { MG_MAPS(MG_ID) mg_map_count };
 #define MG_ID(name) mg_map2_##name,
 enum { MG_MAPS2(MG_ID) mg_map2_count };
 #undef MG_ID
-#define MG_ID(name) mg_step_##name,
-enum { MG_STEPS(MG_ID) mg_step_count };
-#undef MG_ID
 
 typedef void mg_map(size_t n, const void *x, ptrdiff_t sx, void *y);
 typedef void mg_map2(size_t n, const void *a, ptrdiff_t sa, const void *b, ptrdiff_t sb, void *y);
 
+/* One pass of an optimiser's step over the elements [first, first + n) of a parameter: see optim.h.
+ * `needs` says which arrays of the state it cannot do without. */
 typedef void mg_step(const struct mg_update *u, size_t first, size_t n);
+enum { MG_NEEDS_M = 1, MG_NEEDS_V = 2 };
+typedef struct mg_named_step {
+    const char *name;
+    int needs;
+    mg_step *step;
+} mg_named_step;
 
 typedef struct mg_kernels {
     const char *isa;     /* "scalar", "avx2", "avx512", "neon" */
     size_t itemsize;     /* of real */
     mg_map *map[mg_map_count];
     mg_map2 *map2[mg_map2_count];
-    mg_step *step[mg_step_count];
+    const mg_named_step *steps; /* the last one has no name */
 #define MG_FIELD(type, name, arguments) type (*name) arguments;
     MG_KERNELS(MG_FIELD)
 #undef MG_FIELD

@@ -10,7 +10,7 @@ enum { MG_PIECE = 16384 /* elements */ };
 /* One step of one parameter: its arrays, contiguous, and the numbers of the formula. Each kernel
  * reads those that it names. */
 typedef struct mg_update {
-    mg_step *step;          /* an entry of the table mg_kernels.step */
+    mg_step *step;          /* that of an entry of mg_kernels.steps */
     size_t n, itemsize;
     void *p;
     const void *g;

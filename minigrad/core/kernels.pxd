@@ -13,17 +13,21 @@ cdef extern from "kernels.h" nogil:
         mg_map_relu, mg_map_softplus
         mg_map2_add, mg_map2_sub, mg_map2_mul, mg_map2_div, mg_map2_pow, mg_map2_maximum, mg_map2_minimum
         mg_map2_tanh_grad, mg_map2_sigmoid_grad, mg_map2_relu_grad, mg_map2_softplus_grad
-        mg_step_sgd, mg_step_rmsprop, mg_step_adam, mg_step_adagrad
+        MG_NEEDS_M, MG_NEEDS_V
     ctypedef void mg_map(size_t n, const void *x, ptrdiff_t sx, void *y) noexcept nogil
     ctypedef void mg_map2(size_t n, const void *a, ptrdiff_t sa, const void *b, ptrdiff_t sb, void *y) noexcept nogil
     ctypedef void mg_reduce(size_t outer, size_t n, size_t inner, const void *x, void *y) noexcept nogil
     ctypedef void mg_step(const mg_update *u, size_t first, size_t n) noexcept nogil
+    ctypedef struct mg_named_step:
+        const char *name
+        int needs
+        mg_step *step
     ctypedef struct mg_kernels:
         const char *isa
         size_t itemsize
         mg_map **map
         mg_map2 **map2
-        mg_step **step
+        const mg_named_step *steps
         void (*accumulate)(size_t n, const void *x, ptrdiff_t sx, void *y) noexcept nogil
         void (*add_rows)(size_t rows, size_t cols, const void *x, ptrdiff_t row_stride, void *y,
                          double *low) noexcept nogil

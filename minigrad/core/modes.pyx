@@ -98,7 +98,7 @@ class _Context:
             mode.leave()
 
     def __call__(self, function):
-        from minigrad.ops.function import in_context
+        from minigrad.core.decorate import in_context
         return in_context(type(self), function)
 
 

@@ -1,13 +1,13 @@
-"""Optimisers and gradient clipping: SGD, RMSprop, Adam, AdamW, Adagrad; clip_grad_norm_,
-clip_grad_value_ (slide: gradient clipping). Schedules of the learning rate are in schedule.py.
+"""The optimisers: SGD, RMSprop, Adam, AdamW, Adagrad, and what they share.
 
 Formulas, options and defaults are PyTorch's. A step changes the parameters in place; where a
 gradient is None the parameter and its state are left alone. In all formulas g is the gradient,
 first negated if `maximize`, then with weight_decay * p added.
 
-Here are the options, the states and what is computed once in a step; one pass in C over each
-parameter does the rest, see csrc/optim.inc. Its bits depend neither on the number of threads nor on
-the instruction set.
+A class here has the options, the names of the arrays that are kept for each parameter, and the
+numbers of a step. One pass in C over each parameter does the rest: csrc/optim.inc. Its bits depend
+neither on the number of threads nor on the instruction set. A new optimiser is a class here, a
+kernel there, and a row in tests/optim/test_optim.py.
 """
 
 import functools
@@ -21,9 +21,9 @@ from minigrad.checks import flag, number
 from minigrad.core.tensor import Tensor
 from minigrad.optim import step as update
 
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
+
 Group = dict[str, Any]
-
-
 Parameters = Iterable[Tensor] | Iterable[Group]
 
 
@@ -59,7 +59,8 @@ def _tensors(op: str, parameters: Any) -> list[Tensor]:
     """The parameters as a list of distinct Tensors, not empty."""
     if isinstance(parameters, (Tensor, set, frozenset)) or not hasattr(parameters, "__iter__"):
         raise TypeError(
-            f"{op}: parameters must be an iterable of Tensors in a fixed order, got {type(parameters).__name__}"
+            f"{op}: parameters must be an iterable of Tensors in a fixed order, "
+            f"got {type(parameters).__name__}"
         )
     found = list(parameters)
     for p in found:
@@ -93,16 +94,16 @@ def _groups(op: str, parameters: Any, defaults: Group) -> list[Group]:
         unknown = [name for name in given if name != "params" and name not in defaults]
         if unknown:
             raise TypeError(
-                f"{where} has the unknown option {unknown[0]!r}; the options are {', '.join(defaults)}"
+                f"{where} has the unknown option {unknown[0]!r}; "
+                f"the options are {', '.join(defaults)}"
             )
         tensors = _tensors(where, given["params"])
         groups.append(
             {"params": tensors}
             | _checked(where, {name: given.get(name, value) for name, value in defaults.items()})
         )
-    if len({id(p) for group in groups for p in group["params"]}) != sum(
-        len(group["params"]) for group in groups
-    ):
+    everyone = [id(p) for group in groups for p in group["params"]]
+    if len(set(everyone)) != len(everyone):
         raise ValueError(
             f"{op}: parameters must not hold a Tensor twice, in one group or in several"
         )
@@ -139,23 +140,30 @@ def _rest_of_power(base: float, n: int) -> float:
 
 
 class Optimizer:
-    """What the optimisers share: the groups of parameters, their state, zero_grad and the state
-    dict.
+    """What the optimisers share: groups of parameters, their state, zero_grad, the state dict.
 
     param_groups is a list of dicts: "params", a list of Tensors, and the options of these, which
-    may be changed at any time (`optimizer.param_groups[0]["lr"] = 0.01`; the schedules do just
-    that). An optimiser takes Tensors, or dicts such as {"params": tensors, "lr": 0.01}, one for
-    each group. Options are checked when they are given and again at each step. state[p] is what is
-    kept for the parameter p: "step", how many steps it has made, and arrays by name.
+    may be changed at any time (`optimizer.param_groups[0]["lr"] = 0.01`; schedules do just that).
+    Options are checked when they are given and again at each step. state[p] is what is kept for the
+    parameter p: "step", how many steps it has made, and arrays by name.
+
+    Args:
+        parameters: Tensors with requires_grad in a fixed order, or dicts with "params" and options
+            of their own, one for each group.
+        defaults: The options of a group that does not give its own, by name.
+
+    Raises:
+        TypeError, ValueError: An option does not fit, or a parameter is no leaf or is given twice.
 
     >>> import minigrad as mg
     >>> w, b = mg.ones(2, requires_grad=True), mg.zeros(2, requires_grad=True)
     >>> optimizer = mg.optim.AdamW([{"params": [w]}, {"params": [b], "weight_decay": 0}], lr=0.1)
-    >>> isinstance(optimizer, mg.optim.Optimizer), [group["weight_decay"] for group in optimizer.param_groups]
-    (True, [0.01, 0.0])
+    >>> [group["weight_decay"] for group in optimizer.param_groups]
+    [0.01, 0.0]
     """
 
-    _all_names: tuple[str, ...] = ()  # of the arrays that any options need
+    _kernel: str  # the name of its step in csrc/optim.inc
+    _arrays: Mapping[str, str] = {}  # what may be kept, by name: its field in csrc/optim.h
     _begins_with_a_gradient = False  # an array is None until its first use
 
     def __init__(self, parameters: Parameters, defaults: Group) -> None:
@@ -168,12 +176,12 @@ class Optimizer:
         for p in self.parameters:
             if not p.is_leaf:
                 raise ValueError(
-                    f"{self.op}: parameters must be leaves of the graph, got the output of {p.grad_fn.name if p.grad_fn else None}"
+                    f"{self.op}: parameters must be leaves of the graph, "
+                    f"got the output of {p.grad_fn.name if p.grad_fn else None}"
                 )
         self.state: dict[Tensor, dict[str, Any]] = {p: {"step": 0} for p in self.parameters}
-        self.behind_zero = [(0, 1.0)] * len(
-            self.param_groups
-        )  # for schedule.py, which tells what it is
+        # For the schedules: Schedule._moves says what it is.
+        self.behind_zero = [(0, 1.0)] * len(self.param_groups)
         self._complete()
 
     @property
@@ -211,12 +219,9 @@ class Optimizer:
         """Change each parameter by its gradient: all or, when an exception comes out of it before
         the change, none; Ctrl-C acts before the change or after it."""
         for i, group in enumerate(self.param_groups):
+            where = self.op if len(self.param_groups) == 1 else f"{self.op}: group {i}"
             options = {name: value for name, value in group.items() if name != "params"}
-            group.update(
-                _checked(
-                    self.op if len(self.param_groups) == 1 else f"{self.op}: group {i}", options
-                )
-            )
+            group.update(_checked(where, options))
         self._complete()
         due = [
             (p, group) for group in self.param_groups for p in group["params"] if p.grad is not None
@@ -233,6 +238,11 @@ class Optimizer:
         self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group
     ) -> None:
         """Add p's step, its t-th, with the options o."""
+        arrays = [(name, self._arrays[name], state[name]) for name in self._names(o)]
+        updates.add(p, self._kernel, arrays, maximize=o["maximize"], **self._numbers(t, o))
+
+    def _numbers(self, t: int, o: Group) -> dict[str, Any]:
+        """The numbers that the kernel reads in the t-th step, by their names in csrc/optim.h."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -274,7 +284,7 @@ class Optimizer:
             zip(own, [g for g in options for _ in g["params"]], strict=True)
         ):
             needed |= {f"{i}.{name}": p for name in self._names(group)}
-            known |= {f"{i}.{name}": p for name in self._all_names}
+            known |= {f"{i}.{name}": p for name in self._arrays}
         wrong += [f"missing: {k}" for k in ("steps", *needed) if k not in state]
         wrong += [
             f"unexpected: {k}"
@@ -362,11 +372,27 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Gradient descent: v = momentum v + (1 - dampening) g, p = p - lr v; with nesterov, p = p - lr
-    (g + momentum v). The first v of a parameter is g, also where momentum is switched on later.
+    """Gradient descent, with momentum if that is given.
 
-    SGD(parameters, lr=0.001, momentum=0, dampening=0, weight_decay=0, nesterov=False,
-    maximize=False).
+    Without momentum p = p - lr g. With it::
+
+        v = momentum v + (1 - dampening) g
+        p = p - lr v,   or with nesterov   p = p - lr (g + momentum v)
+
+    The first v of a parameter is g, also where momentum is switched on later.
+
+    Args:
+        parameters: Tensors with requires_grad in a fixed order, or dicts with "params" and options
+            of their own, one for each group.
+        lr: The learning rate, at least 0. Default: 0.001.
+        momentum: At least 0. Default: 0.
+        dampening: From 0 to 1. Default: 0.
+        weight_decay: weight_decay * p is added to the gradient. Default: 0.
+        nesterov: Look ahead by the momentum; needs a momentum and no dampening. Default: False.
+        maximize: Go up the gradient, not down. Default: False.
+
+    Raises:
+        TypeError, ValueError: An option does not fit, or a parameter is no leaf or is given twice.
 
     >>> import minigrad as mg
     >>> p = mg.Tensor([1.0], requires_grad=True)
@@ -399,7 +425,8 @@ class SGD(Optimizer):
             ),
         )
 
-    _all_names = ("v",)
+    _kernel = "sgd"
+    _arrays = {"v": "v"}
     _begins_with_a_gradient = True
 
     def _names(self, group: Group) -> tuple[str, ...]:
@@ -411,33 +438,40 @@ class SGD(Optimizer):
     def _add(
         self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group
     ) -> None:
-        v = state["v"] if o["momentum"] else None
-        begins = bool(o["momentum"]) and v is None
-        if begins:
+        if o["momentum"] and state["v"] is None:
             v = np.empty(p.shape, p.dtype)
             updates.note(state, "v", v)
-        updates.sgd(
-            p,
-            v,
-            o["lr"],
-            o["weight_decay"],
-            o["momentum"],
-            o["dampening"],
-            o["nesterov"],
-            o["maximize"],
-            begins,
-        )
+            numbers = self._numbers(t, o)
+            updates.add(p, "sgd", [("v", "v", v)], maximize=o["maximize"], first=True, **numbers)
+        else:
+            super()._add(updates, p, state, t, o)
+
+    def _numbers(self, t: int, o: Group) -> dict[str, Any]:
+        return {
+            name: o[name] for name in ("lr", "weight_decay", "momentum", "dampening", "nesterov")
+        }
 
 
 class RMSprop(Optimizer):
-    """RMSprop (Hinton 2012, lecture 6e): v = alpha v + (1 - alpha) g^2, p = p - lr g / (sqrt(v) +
-    eps).
+    """RMSprop (Hinton 2012, lecture 6e): steps divided by the root of a running mean of g^2::
 
-    RMSprop(parameters, lr=0.01, alpha=0.99, eps=1e-8, weight_decay=0, momentum=0, centered=False,
-    maximize=False).
-    centered: with m = alpha m + (1 - alpha) g, the root is that of the variance v - m^2 (Graves
-    2013, equation 40).
-    momentum: b = momentum b + g / (sqrt(v) + eps), p = p - lr b.
+        v = alpha v + (1 - alpha) g^2
+        p = p - lr g / (sqrt(v) + eps)
+
+    Args:
+        parameters: Tensors with requires_grad in a fixed order, or dicts with "params" and options
+            of their own, one for each group.
+        lr: The learning rate, at least 0. Default: 0.01.
+        alpha: The decay of the running means, at least 0 and below 1. Default: 0.99.
+        eps: Added to the root, at least 0. Default: 1e-8.
+        weight_decay: weight_decay * p is added to the gradient. Default: 0.
+        momentum: With b = momentum b + g / (sqrt(v) + eps), p = p - lr b. Default: 0.
+        centered: The root is that of the variance v - m^2, with m = alpha m + (1 - alpha) g
+            (Graves 2013, equation 40). Default: False.
+        maximize: Go up the gradient, not down. Default: False.
+
+    Raises:
+        TypeError, ValueError: An option does not fit, or a parameter is no leaf or is given twice.
 
     >>> import minigrad as mg
     >>> p = mg.Tensor([1.0], requires_grad=True)
@@ -472,37 +506,38 @@ class RMSprop(Optimizer):
             ),
         )
 
-    _all_names = ("v", "m", "b")
+    _kernel = "rmsprop"
+    _arrays = {"v": "v", "m": "m", "b": "extra"}
 
     def _names(self, group: Group) -> tuple[str, ...]:
-        return (
-            ("v",) + (("m",) if group["centered"] else ()) + (("b",) if group["momentum"] else ())
-        )
+        mean = ("m",) if group["centered"] else ()
+        momentum = ("b",) if group["momentum"] else ()
+        return ("v", *mean, *momentum)
 
-    def _add(
-        self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group
-    ) -> None:
-        updates.rmsprop(
-            p,
-            state["v"],
-            state["m"] if o["centered"] else None,
-            state["b"] if o["momentum"] else None,
-            o["lr"],
-            o["weight_decay"],
-            o["alpha"],
-            o["eps"],
-            o["momentum"],
-            o["maximize"],
-        )
+    def _numbers(self, t: int, o: Group) -> dict[str, Any]:
+        numbers = {name: o[name] for name in ("lr", "weight_decay", "eps", "momentum")}
+        return numbers | {"beta2": o["alpha"]}
 
 
 class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015, algorithm 1): m and v are running means of g and g^2, p = p - lr (m
-    / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
+    """Adam (Kingma and Ba 2015, algorithm 1)::
 
-    Adam(parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False,
-    maximize=False).
-    amsgrad: v is the largest so far (Reddi, Kale and Kumar 2018).
+        m = b1 m + (1 - b1) g
+        v = b2 v + (1 - b2) g^2
+        p = p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+    Args:
+        parameters: Tensors with requires_grad in a fixed order, or dicts with "params" and options
+            of their own, one for each group.
+        lr: The learning rate, at least 0. Default: 0.001.
+        betas: (b1, b2), each at least 0 and below 1. Default: (0.9, 0.999).
+        eps: Added to the root, at least 0. Default: 1e-8.
+        weight_decay: weight_decay * p is added to the gradient. Default: 0.
+        amsgrad: Use the largest v so far (Reddi, Kale and Kumar 2018). Default: False.
+        maximize: Go up the gradient, not down. Default: False.
+
+    Raises:
+        TypeError, ValueError: An option does not fit, or a parameter is no leaf or is given twice.
 
     >>> import minigrad as mg
     >>> p = mg.Tensor([1.0], requires_grad=True)
@@ -537,41 +572,43 @@ class Adam(Optimizer):
             ),
         )
 
-    _all_names = ("m", "v", "v_max")
+    _kernel = "adam"
+    _arrays = {"m": "m", "v": "v", "v_max": "extra"}
 
     def _names(self, group: Group) -> tuple[str, ...]:
         return ("m", "v", "v_max") if group["amsgrad"] else ("m", "v")
 
-    def _add(
-        self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group
-    ) -> None:
-        b1, b2 = o["betas"]
-        lr, root = o["lr"] / _rest_of_power(b1, t), 1 / math.sqrt(_rest_of_power(b2, t))
-        decay, shrink = (
-            (0.0, o["lr"] * o["weight_decay"]) if self.decoupled else (o["weight_decay"], 0.0)
-        )
-        updates.adam(
-            p,
-            state["m"],
-            state["v"],
-            state["v_max"] if o["amsgrad"] else None,
-            lr,
-            decay,
-            shrink,
-            b1,
-            b2,
-            o["eps"],
-            root,
-            o["maximize"],
-        )
+    def _numbers(self, t: int, o: Group) -> dict[str, Any]:
+        beta1, beta2 = o["betas"]
+        numbers = {
+            "lr": o["lr"] / _rest_of_power(beta1, t),
+            "beta1": beta1,
+            "beta2": beta2,
+            "eps": o["eps"],
+            "root": 1 / math.sqrt(_rest_of_power(beta2, t)),
+        }
+        if self.decoupled:
+            return numbers | {"shrink": o["lr"] * o["weight_decay"]}
+        return numbers | {"weight_decay": o["weight_decay"]}
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019): p shrinks by lr * weight_decay
-    * p beside Adam's step.
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
-    AdamW(parameters, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, amsgrad=False,
-    maximize=False).
+    p shrinks by lr * weight_decay * p beside Adam's step; the gradient stays as it is.
+
+    Args:
+        parameters: Tensors with requires_grad in a fixed order, or dicts with "params" and options
+            of their own, one for each group.
+        lr: The learning rate, at least 0. Default: 0.001.
+        betas: (b1, b2), each at least 0 and below 1. Default: (0.9, 0.999).
+        eps: Added to the root, at least 0. Default: 1e-8.
+        weight_decay: At least 0. Default: 0.01.
+        amsgrad: Use the largest v so far (Reddi, Kale and Kumar 2018). Default: False.
+        maximize: Go up the gradient, not down. Default: False.
+
+    Raises:
+        TypeError, ValueError: An option does not fit, or a parameter is no leaf or is given twice.
 
     >>> import minigrad as mg
     >>> mg.optim.AdamW([mg.Tensor([1.0], requires_grad=True)]).param_groups[0]["weight_decay"]
@@ -594,11 +631,23 @@ class AdamW(Adam):
 
 
 class Adagrad(Optimizer):
-    """Adagrad (Duchi, Hazan and Singer 2011): s = s + g^2, p = p - lr / (1 + (t - 1) lr_decay) g /
-    (sqrt(s) + eps).
+    """Adagrad (Duchi, Hazan and Singer 2011)::
 
-    Adagrad(parameters, lr=0.01, lr_decay=0, weight_decay=0, initial_accumulator_value=0, eps=1e-10,
-    maximize=False); s starts at initial_accumulator_value.
+        s = s + g^2
+        p = p - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)
+
+    Args:
+        parameters: Tensors with requires_grad in a fixed order, or dicts with "params" and options
+            of their own, one for each group.
+        lr: The learning rate, at least 0. Default: 0.01.
+        lr_decay: How fast the learning rate falls, at least 0. Default: 0.
+        weight_decay: weight_decay * p is added to the gradient. Default: 0.
+        initial_accumulator_value: What s starts with, at least 0. Default: 0.
+        eps: Added to the root, at least 0. Default: 1e-10.
+        maximize: Go up the gradient, not down. Default: False.
+
+    Raises:
+        TypeError, ValueError: An option does not fit, or a parameter is no leaf or is given twice.
 
     >>> import minigrad as mg
     >>> p = mg.Tensor([1.0], requires_grad=True)
@@ -631,7 +680,8 @@ class Adagrad(Optimizer):
             ),
         )
 
-    _all_names = ("s",)
+    _kernel = "adagrad"
+    _arrays = {"s": "v"}
 
     def _names(self, group: Group) -> tuple[str, ...]:
         return ("s",)
@@ -639,14 +689,9 @@ class Adagrad(Optimizer):
     def _initial(self, p: Tensor, group: Group) -> np.ndarray:
         return np.full(p.shape, group["initial_accumulator_value"], p.dtype)
 
-    def _add(
-        self, updates: update.Updates, p: Tensor, state: dict[str, Any], t: int, o: Group
-    ) -> None:
-        updates.adagrad(
-            p,
-            state["s"],
-            o["lr"] / (1 + (t - 1) * o["lr_decay"]),
-            o["weight_decay"],
-            o["eps"],
-            o["maximize"],
-        )
+    def _numbers(self, t: int, o: Group) -> dict[str, Any]:
+        return {
+            "lr": o["lr"] / (1 + (t - 1) * o["lr_decay"]),
+            "weight_decay": o["weight_decay"],
+            "eps": o["eps"],
+        }

@@ -3,7 +3,7 @@
 """In-place changes of parameters and gradients, each one pass of a C kernel: the steps of the
 optimisers, and what clipping needs.
 
-What the numbers mean is in optim.py, the formulas are in csrc/optim.inc. Here everything is checked
+What the numbers mean is in optimizers.py, the formulas are in csrc/optim.inc. Here everything is checked
 before anything changes, and the tape is told of each change, as it is of an assignment.
 """
 cimport cython
@@ -11,15 +11,15 @@ cimport numpy as cnp
 from cpython.dict cimport PyDict_SetItem
 from libc.stddef cimport ptrdiff_t
 from libc.stdlib cimport free, malloc, qsort
+from libc.string cimport strcmp
 from minigrad.core.kernels cimport (
     clamp_in_place,
     copy_strided,
     mg_kernels,
-    mg_step_adagrad,
-    mg_step_adam,
-    mg_step_rmsprop,
-    mg_step_sgd,
+    mg_named_step,
     mg_update,
+    MG_NEEDS_M,
+    MG_NEEDS_V,
     MG_PIECE,
     scale_in_place,
     step_all,
@@ -34,6 +34,7 @@ cnp.import_array()
 
 cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
+    const char *PyUnicode_AsUTF8(object text) except NULL
 
 cdef extern from "numpy/arrayobject.h":
     bint PyArray_ISCARRAY(cnp.ndarray) noexcept
@@ -150,7 +151,7 @@ cdef class Updates:
     >>> p = mg.ones(2, requires_grad=True)
     >>> p.grad = mg.ones(2)
     >>> updates = Updates("SGD", 1)
-    >>> updates.sgd(p, None, lr=0.5)
+    >>> updates.add(p, "sgd", [], lr=0.5)
     >>> updates.run()
     >>> p
     Tensor([0.5, 0.5], requires_grad=True)
@@ -181,7 +182,7 @@ cdef class Updates:
             raise RuntimeError(f"{self.op}: another thread makes these steps now")
         return 0
 
-    cdef mg_update *new(self, Tensor p, int step, double lr, double weight_decay, bint maximize) except NULL:
+    cdef mg_update *new(self, Tensor p) except NULL:
         """A new update of p by its gradient; `add` makes it count."""
         cdef const mg_kernels *K
         cdef mg_update *u
@@ -200,19 +201,16 @@ cdef class Updates:
         K = kernels_of(p._array)
         array, g = prepared(p, self.op), contiguous(p._grad)
         u = &self.updates[self.count]
-        u.step, u.n, u.itemsize = K.step[step], cnp.PyArray_SIZE(array), K.itemsize
+        u.n, u.itemsize = cnp.PyArray_SIZE(array), K.itemsize
         u.p, u.g = cnp.PyArray_DATA(array), cnp.PyArray_DATA(g)
         u.m = u.v = u.extra = NULL
-        u.lr, u.weight_decay, u.maximize, u.shrink = lr, weight_decay, maximize, 0
         del self.tensors[self.count:], self.gradients[self.count:]          # of one that failed half-way, or of the last run
         self.tensors.append((p, array))
         self.gradients.append(g)
         return u
 
-    cdef void *kept(self, object array, Tensor p, str name) except? NULL:
-        """The memory of an array of p's state; NULL for None."""
-        if array is None:
-            return NULL
+    cdef void *kept(self, object array, Tensor p, object name) except? NULL:
+        """The memory of an array of p's state."""
         if not (isinstance(array, np.ndarray) and cnp.PyArray_TYPE(array) == cnp.PyArray_TYPE(p._array)
                 and array.shape == p.shape and PyArray_ISCARRAY(array)):
             raise ValueError(f"{self.op}: the state {name!r} of a parameter must be a writable array in C order of its shape "
@@ -220,35 +218,40 @@ cdef class Updates:
         self.states.append(array)
         return cnp.PyArray_DATA(array)
 
-    def sgd(self, Tensor p not None, v, double lr, double weight_decay=0, double momentum=0, double dampening=0,
-            bint nesterov=False, bint maximize=False, bint first=False) -> None:
-        """A step of SGD; v is None without momentum."""
-        cdef mg_update *u = self.new(p, mg_step_sgd, lr, weight_decay, maximize)
-        u.v = self.kept(v, p, "v")
-        u.momentum, u.dampening, u.nesterov, u.first = momentum, dampening, nesterov, first
-        self.count += 1
+    def add(self, Tensor p not None, str kernel not None, list arrays not None, double lr, double weight_decay=0,
+            double shrink=0, double momentum=0, double dampening=0, double beta1=0, double beta2=0, double eps=0,
+            double root=0, bint maximize=False, bint nesterov=False, bint first=False) -> None:
+        """Add a step of the parameter p.
 
-    def rmsprop(self, Tensor p not None, v not None, m, b, double lr, double weight_decay, double alpha, double eps, double momentum,
-                bint maximize) -> None:
-        """A step of RMSprop; m is None if it is not centered, b without momentum."""
-        cdef mg_update *u = self.new(p, mg_step_rmsprop, lr, weight_decay, maximize)
-        u.v, u.m, u.extra = self.kept(v, p, "v"), self.kept(m, p, "m"), self.kept(b, p, "b")
-        u.beta2, u.eps, u.momentum = alpha, eps, momentum
-        self.count += 1
-
-    def adam(self, Tensor p not None, m not None, v not None, v_max, double lr, double weight_decay, double shrink, double beta1,
-             double beta2, double eps, double root, bint maximize) -> None:
-        """A step of Adam or AdamW, of which the latter shrinks p by shrink * p; v_max is None
-        without amsgrad."""
-        cdef mg_update *u = self.new(p, mg_step_adam, lr, weight_decay, maximize)
-        u.m, u.v, u.extra = self.kept(m, p, "m"), self.kept(v, p, "v"), self.kept(v_max, p, "v_max")
-        u.shrink, u.beta1, u.beta2, u.eps, u.root = shrink, beta1, beta2, eps, root
-        self.count += 1
-
-    def adagrad(self, Tensor p not None, s not None, double lr, double weight_decay, double eps, bint maximize) -> None:
-        """A step of Adagrad."""
-        cdef mg_update *u = self.new(p, mg_step_adagrad, lr, weight_decay, maximize)
-        u.v, u.eps = self.kept(s, p, "s"), eps
+        kernel: the name of the step in csrc/optim.inc. arrays: what is kept of p between its steps,
+        a list of (name, field, array), field being the member of mg_update that has it: "m", "v" or
+        "extra". The numbers are those of mg_update; each kernel reads those that it names.
+        """
+        cdef mg_update *u = self.new(p)
+        cdef const mg_named_step *named = kernels_of(p._array).steps
+        cdef const char *wanted = PyUnicode_AsUTF8(kernel)
+        cdef void *memory
+        while named.name != NULL and strcmp(named.name, wanted) != 0:
+            named += 1
+        if named.name == NULL:
+            raise ValueError(f"{self.op}: there is no step named {kernel!r}")
+        for name, field, array in arrays:
+            memory = self.kept(array, p, name)
+            if field == "m":
+                u.m = memory
+            elif field == "v":
+                u.v = memory
+            elif field == "extra":
+                u.extra = memory
+            else:
+                raise ValueError(f"{self.op}: a field must be 'm', 'v' or 'extra', got {field!r}")
+        if u.n and ((named.needs & MG_NEEDS_M and u.m == NULL) or (named.needs & MG_NEEDS_V and u.v == NULL)):
+            raise ValueError(f"{self.op}: the step {kernel!r} needs an array that was not given")
+        u.step = named.step
+        u.lr, u.weight_decay, u.shrink = lr, weight_decay, shrink
+        u.momentum, u.dampening = momentum, dampening
+        u.beta1, u.beta2, u.eps, u.root = beta1, beta2, eps, root
+        u.maximize, u.nesterov, u.first = maximize, nesterov, first
         self.count += 1
 
     def note(self, dict state not None, key, value) -> None:

@@ -2464,9 +2464,10 @@ def templates(d):
         p.grad = t(2, 3, grad=False)
         return u, p
 
-    def step(name, *rest):
+    def step(kernel, **fields):
         u, p = updates()
-        return lambda *a: (getattr(u, name)(*a), u.run()), (p, *rest)
+        arrays = [(field, field, array) for field, array in fields.items()]
+        return lambda *a: (u.add(*a), u.run()), (p, kernel, arrays, 0.1, 0.0, 0.0, 0.9)
 
     a = np.zeros((2, 3), np.float32)
     cell = d.pick(
@@ -2509,16 +2510,10 @@ def templates(d):
             ),
             options,
         ),
-        "update.sgd": (*step("sgd", a, 0.1, 0.0, 0.9), {}),
-        "update.adam": (
-            *step("adam", a, a.copy(), None, 0.1, 0.0, 1.0, 0.9, 0.999, 1e-8, 1.0, False),
-            {},
-        ),
-        "update.rmsprop": (
-            *step("rmsprop", a, None, a.copy(), 0.1, 0.0, 0.9, 1e-8, 0.9, False),
-            {},
-        ),
-        "update.adagrad": (*step("adagrad", a, 0.1, 0.0, 1e-8, False), {}),
+        "update.sgd": (*step("sgd", v=a), {}),
+        "update.adam": (*step("adam", m=a, v=a.copy()), {}),
+        "update.rmsprop": (*step("rmsprop", v=a, extra=a.copy()), {}),
+        "update.adagrad": (*step("adagrad", v=a), {}),
         "kernels.PackedProduct": (
             lambda b, a: mg.core.kernels.PackedProduct(b)(a),
             (d.plain((3, 5)), d.plain((2, 3))),

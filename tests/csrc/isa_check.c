@@ -57,10 +57,11 @@ static int differ_in_a_step(const char *isa, int id, const mg_kernels *k, const 
             mg_update u = {.n = N, .p = p[i], .g = g, .v = v[i], .lr = 0.1, .shrink = 0.01 * all, .weight_decay = 0.03 * all,
                            .momentum = 0.9, .dampening = 0.2 * all, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .root = 3.3,
                            .maximize = all, .nesterov = all};
-            if (all || id == mg_step_adam) u.m = m[i];
+            const mg_named_step *named = &(i ? scalar : k)->steps[id];
+            if (all || named->needs & MG_NEEDS_M) u.m = m[i];
             if (all) u.extra = extra[i];
-            (i ? scalar : k)->step[id](&u, 0, N - 1);
-            (i ? scalar : k)->step[id](&u, N - 1, 1);
+            named->step(&u, 0, N - 1);
+            named->step(&u, N - 1, 1);
         }
         bad += differ("step p", isa, id, p[0], p[1], N) + differ("step m", isa, id, m[0], m[1], N);
         bad += differ("step v", isa, id, v[0], v[1], N) + differ("step extra", isa, id, extra[0], extra[1], N);
@@ -94,10 +95,10 @@ static int wrong_when_empty(const char *isa, const mg_kernels *k) {
     for (int id = 0; id < mg_map2_count; id++)
         for (ptrdiff_t s = -1; s < 3; s++)
             for (ptrdiff_t t = -1; t < 3; t++) k->map2[id](0, NULL, s, NULL, t, NULL);
-    for (int id = 0; id < mg_step_count; id++)
+    for (int id = 0; k->steps[id].name; id++)
         for (int all = 0; all < 2; all++) {
             mg_update u = {.beta1 = 0.9, .beta2 = 0.999, .weight_decay = all, .maximize = all, .nesterov = all, .momentum = all};
-            k->step[id](&u, 0, 0);
+            k->steps[id].step(&u, 0, 0);
         }
     k->accumulate(0, NULL, 1, NULL);
     k->add_rows(0, 0, NULL, 0, NULL, NULL);
@@ -214,7 +215,7 @@ int main(void) {
             k->softmax(17, N / 17, a, x);
             scalar->softmax(17, N / 17, a, y);
             bad += differ("softmax", *isa, 0, x, y, N);
-            for (int id = 0; id < mg_step_count; id++) bad += differ_in_a_step(*isa, id, k, scalar);
+            for (int id = 0; k->steps[id].name; id++) bad += differ_in_a_step(*isa, id, k, scalar);
             memcpy(x, a, sizeof x);
             memcpy(y, a, sizeof y);
             k->scale(N, 1 / 3.0, x);

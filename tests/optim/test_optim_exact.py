@@ -534,27 +534,34 @@ def test_updates_check_what_they_are_given():
             update.Updates("SGD", most)
     updates = update.Updates("SGD", 1)
     with pytest.raises(RuntimeError, match=r"a parameter of shape \(2,\) has no gradient"):
-        updates.sgd(p, None, 0.5)
+        updates.add(p, "sgd", [], 0.5)
     p.grad = mg.ones(2)
     for bad in (np.zeros(3, np.float32), np.zeros(2), np.zeros(4, np.float32)[::2], [0.0, 0.0], 3):
         with pytest.raises(
             ValueError, match="the state 'v' of a parameter must be a writable array in C order"
         ):
-            updates.sgd(p, bad, 0.5)
+            updates.add(p, "sgd", [("v", "v", bad)], 0.5)
     for bad in (None, np.ones(2, np.float32), 3):
         with pytest.raises(TypeError):
-            updates.sgd(bad, None, 0.5)
+            updates.add(bad, "sgd", [], 0.5)
+    with pytest.raises(ValueError, match="there is no step named 'sgd2'"):
+        updates.add(p, "sgd2", [], 0.5)
+    with pytest.raises(ValueError, match="a field must be 'm', 'v' or 'extra', got 'g'"):
+        updates.add(p, "sgd", [("v", "g", np.zeros(2, np.float32))], 0.5)
+    for kernel, field in (("adam", "m"), ("adam", "v"), ("rmsprop", "m"), ("adagrad", "extra")):
+        with pytest.raises(ValueError, match=f"{kernel}' needs an array that was not given"):
+            updates.add(p, kernel, [("a", field, np.zeros(2, np.float32))], 0.5)
     with pytest.raises(KeyError):
         updates.note({}, "step", 1)
     updates.run()
     assert p.tolist() == [1, 1]  # what failed left nothing behind
-    updates.sgd(p, None, 0.5)
+    updates.add(p, "sgd", [], 0.5)
     with pytest.raises(IndexError, match="steps of at most 1 parameters can be gathered"):
-        updates.sgd(p, None, 0.5)
+        updates.add(p, "sgd", [], 0.5)
     updates.run()
     updates.run()
     assert p.tolist() == [0.5, 0.5]  # once
-    updates.sgd(p, None, 0.5)
+    updates.add(p, "sgd", [], 0.5)
     updates.run()
     assert p.tolist() == [0, 0]
     for function, argument in ((update.scale_, 0.5), (update.clamp_, 1.0)):
