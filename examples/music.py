@@ -1,14 +1,19 @@
 """Polyphonic music: three recurrent networks of about equal size learn to go on with a piece, and
 the best one composes.
 
-    python examples/music.py                  on Bach's chorales out of music21 if that is installed, else on a set made here
-    python examples/music.py --data DATA      on piano rolls, .npz or .mat (needs scipy), or a folder of MIDI files (needs mido)
+    python examples/music.py                    Bach's chorales out of music21
+    python examples/music.py --data DATA        your own pieces
     python examples/music.py --data synthetic --epochs 5            a short look
 
+Without music21 the pieces are made here. DATA is a file of piano rolls, .npz or .mat (needs scipy),
+or a folder of MIDI files (needs mido).
+
+It prints negative log-likelihoods in nats, summed over keys, as a mean over all predicted frames;
+at last those of the weights best in validation. The best network writes music.mid (needs mido) and
+the picture music.png (needs matplotlib).
+
 After Chung et al. 2014 (arXiv:1412.3555): tanh, GRU and LSTM see which of 88 keys sound in each
-frame, a quarter long, and tell how likely each is in the next. Printed: negative log-likelihoods in
-nats, summed over keys, as a mean over all predicted frames, at last by the weights best in
-validation. The best network's music.mid needs mido, the picture music.png matplotlib. Full run on
+frame, a quarter long, and tell how likely each is in the next. Full run on
 Boulanger-Lewandowski's JSB chorales: test 8.48, 8.43, 8.57 in 5, 3, 4 s, one core of an AMD EPYC
 (Zen 5); 4 seeds: at most 8.57.
 
@@ -21,11 +26,13 @@ learnt, the fourth is for validation, the fifth for the test. Pickled rolls are 
 runs code.
 """
 
+import argparse
 import zipfile
 import zlib
 from collections import Counter, defaultdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from _script import Script, count, place, seed_number
@@ -34,7 +41,13 @@ import minigrad as mg
 
 script = Script("music", __doc__)
 
-SPLITS, LOW, KEYS = ("train", "valid", "test"), 21, 88  # a piano's lowest key is pitch 21 of MIDI
+
+# ---------------------------------------------------------------- settings
+
+SPLITS = ("train", "valid", "test")
+LOW = 21  # a piano's lowest key is pitch 21 of MIDI
+KEYS = 88
+# Names of folders, and the part of the data they hold.
 FOLDERS = {
     "train": "train",
     "training": "train",
@@ -44,45 +57,61 @@ FOLDERS = {
     "dev": "valid",
     "test": "test",
     "testing": "test",
-}  # names of folders, and the part of the data they hold
+}
 NETWORKS = {"tanh-100": (mg.nn.RNN, 100), "GRU-46": (mg.nn.GRU, 46), "LSTM-36": (mg.nn.LSTM, 36)}
-DRUMS, PEDAL = 9, 64  # MIDI's channel 10, counted from 0; the pedal's controller
+SCALE = (0, 2, 4, 5, 7, 9, 11)  # semitones of a major key
+DRUMS = 9  # MIDI's channel 10, counted from 0
+PEDAL = 64  # the pedal's controller
 LONGEST = 10**5  # frames of a MIDI file
 LARGEST = 2**26  # numbers of all rolls of a file: 760,000 frames
 
 
-class Composer(mg.nn.Module):
-    """Called with frames (T, B, 88) and the following ones: nats per frame, a sum over keys, a mean
-    over all but the padding."""
+def settings(arguments: list[str] | None) -> argparse.Namespace:
+    parser = script.parser()
+    add = parser.add_argument
+    add(
+        "--data",
+        default="music21" if find_spec("music21") else "synthetic",
+        help="music21, synthetic, a .npz or .mat file, or a folder of MIDI files; see above",
+    )
+    add("--epochs", type=count, default=100, help="at most (default 100)")
+    add("--seed", type=seed_number, default=0, help="of weights and batches (default 0)")
+    add(
+        "--out",
+        metavar="NAME",
+        type=place,
+        default="music",
+        help="write NAME.mid and NAME.png (default music)",
+    )
+    return parser.parse_args(arguments)
 
-    def __init__(self, layer: type, units: int) -> None:
-        self.rnn, self.head = layer(KEYS, units, recurrent_dropout=0.3), mg.nn.Linear(units, KEYS)
 
-    def forward(self, x, lengths, y):
-        out, _ = self.rnn(x, lengths=lengths)
-        real = np.arange(len(x))[:, None] < lengths
-        return KEYS * mg.binary_cross_entropy_with_logits(self.head(out[real]), y[real])
+# ---------------------------------------------------------------- data: pieces made here
 
 
 def synthetic(rng: np.random.Generator) -> np.ndarray:
     """A piece in a major key: chords that mostly go down a fifth; each voice goes to a near note of
     the next chord."""
-    tonic, degree, voices, roll = (
-        rng.integers(-3, 4),
-        0,
-        np.array([48, 55, 64, 72]),
-        np.zeros((8 * rng.integers(4, 9), KEYS)),
-    )
+    tonic = rng.integers(-3, 4)
+    degree = 0
+    voices = np.array([48, 55, 64, 72])
+    roll = np.zeros((8 * rng.integers(4, 9), KEYS))
     for t, frame in enumerate(roll):
-        degree = (
-            (degree + rng.choice((3, 3, 3, 4, 1, 5))) % 7 if t % 8 % 7 else 0
-        )  # phrases of eight, from tonic to tonic
-        chord = [(tonic + (0, 2, 4, 5, 7, 9, 11)[(degree + third) % 7]) % 12 for third in (0, 2, 4)]
-        for v, low in enumerate((40, 48, 55, 60)):  # v = 0: the bass has the root
-            near = [pitch for pitch in range(low, low + 20) if pitch % 12 in chord[: 3 if v else 1]]
-            voices[v] = min(near, key=lambda pitch: abs(pitch - voices[v]) + 3 * rng.random())
+        if t % 8 in (0, 7):  # phrases of eight, from tonic to tonic
+            degree = 0
+        else:
+            degree = (degree + rng.choice((3, 3, 3, 4, 1, 5))) % 7
+        chord = [(tonic + SCALE[(degree + third) % 7]) % 12 for third in (0, 2, 4)]
+        for voice, low in enumerate((40, 48, 55, 60)):
+            allowed = chord if voice else chord[:1]  # the bass has the root
+            near = [pitch for pitch in range(low, low + 20) if pitch % 12 in allowed]
+            distances = [abs(pitch - voices[voice]) + 3 * rng.random() for pitch in near]
+            voices[voice] = near[np.argmin(distances)]
         frame[voices - LOW] = 1
     return roll
+
+
+# ---------------------------------------------------------------- data: MIDI files
 
 
 def nearest(time: float) -> int:
@@ -112,7 +141,8 @@ def midi_notes(file: Path) -> tuple[list[tuple[float, float, int]], float, int]:
     midi = mido.MidiFile(file)
     if midi.type == 2:
         raise ValueError(
-            "its format is 2, pieces that are independent of each other: save each as a file of its own"
+            "its format is 2, pieces that are independent of each other: "
+            "save each as a file of its own"
         )
     if midi.ticks_per_beat <= 0:
         raise ValueError(
@@ -197,7 +227,8 @@ def midi_pieces(folder: Path, files: list[Path]):
         splits.append(named[0] if named else None)
     if any(splits) and None in splits:
         script.fail(
-            f"{files[splits.index(None)]} is in none of the folders train, valid and test, others are"
+            f"{files[splits.index(None)]} is in none of the folders train, valid and test, "
+            "others are"
         )
     if any(splits):
         counts = ", ".join(f"{splits.count(split)} {split}" for split in SPLITS)
@@ -221,6 +252,9 @@ def midi_pieces(folder: Path, files: list[Path]):
             print(f"left out: {number} {what}")
 
 
+# ---------------------------------------------------------------- data: files of piano rolls
+
+
 def npz_pieces(source: str):
     """The pieces of a .npz file: the rolls of a split end to end, and the offsets where they begin
     and end.
@@ -238,7 +272,8 @@ def npz_pieces(source: str):
             with archive.open(info) as member:
                 if np.lib.format.read_magic(member) != (1, 0):  # 2.0 may have a header of gigabytes
                     raise ValueError(
-                        f"{name} must be of version 1.0 of the .npy format, as NumPy writes arrays of numbers"
+                        f"{name} must be of version 1.0 of the .npy format, "
+                        "as NumPy writes arrays of numbers"
                     )
                 shape, _, dtype = np.lib.format.read_array_header_1_0(member)
             if dtype.kind not in "biuf":
@@ -256,7 +291,8 @@ def npz_pieces(source: str):
                 or info.file_size > numbers * dtype.itemsize + 2**16
             ):
                 raise ValueError(
-                    f"{name} has the shape {shape}: a file may hold {LARGEST:,} numbers, and no other data"
+                    f"{name} has the shape {shape}: a file may hold {LARGEST:,} numbers, "
+                    "and no other data"
                 )
         arrays = {}
         for name in names:
@@ -314,6 +350,9 @@ def check_mat_size(source: str) -> None:
                 raise ValueError(f"it unpacks to more than {LARGEST:,} bytes")
 
 
+# ---------------------------------------------------------------- data: any source
+
+
 def chorales():
     """The pieces of music21's corpus of Bach's chorales."""
     from music21 import corpus
@@ -360,22 +399,25 @@ def batches(data: dict[str, list[np.ndarray]]) -> list[mg.data.Batches]:
 
 def read(source: str) -> list[mg.data.Batches]:
     """The batches of a source, or a refusal."""
-    data, name = {split: [] for split in SPLITS}, source
+    data = {split: [] for split in SPLITS}
+    name = source  # what a refusal tells of
     try:
         for k, (split, piece, roll) in enumerate(list(pieces(source))):
             name = piece
             if roll.shape[1:] != (KEYS,) or len(roll) < 2 or not np.isin(roll, (0, 1)).all():
                 raise ValueError(
-                    f"its shape is {roll.shape}, it should be 2 frames or more of {KEYS} zeros and ones"
+                    f"its shape is {roll.shape}, it should be 2 frames or more "
+                    f"of {KEYS} zeros and ones"
                 )
-            data[split or SPLITS[max(k % 5 - 2, 0)]].append(
-                roll.astype(np.float32)
-            )  # no split: 3 of 5 train
+            if split is None:  # of five pieces three are learnt
+                split = ("train", "train", "train", "valid", "test")[k % 5]
+            data[split].append(roll.astype(np.float32))
         name = source
         empty = [split for split in SPLITS if not data[split]]
         if empty:
             raise ValueError(
-                f"no piece for {' and '.join(empty)}: each of {', '.join(SPLITS)} needs at least one sequence"
+                f"no piece for {' and '.join(empty)}: "
+                f"each of {', '.join(SPLITS)} needs at least one sequence"
             )
         return batches(data)
     except ImportError as error:
@@ -386,15 +428,34 @@ def read(source: str) -> list[mg.data.Batches]:
         script.fail(f"cannot read {name}: {type(error).__name__}: {error}")
 
 
+# ---------------------------------------------------------------- model
+
+
+class Composer(mg.nn.Module):
+    """Called with frames (T, B, 88) and the following ones: nats per frame, a sum over keys, a mean
+    over all but the padding."""
+
+    def __init__(self, layer: type, units: int) -> None:
+        self.rnn = layer(KEYS, units, recurrent_dropout=0.3)
+        self.head = mg.nn.Linear(units, KEYS)
+
+    def forward(self, x, lengths, y):
+        out, _ = self.rnn(x, lengths=lengths)
+        real = np.arange(len(x))[:, None] < lengths
+        return KEYS * mg.binary_cross_entropy_with_logits(self.head(out[real]), y[real])
+
+
+# ---------------------------------------------------------------- result
+
+
 def compose(model: Composer, begin: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """The frames of `begin` (T, 88), and 56 more that the network draws one after another."""
     frames = list(begin)
     with mg.no_grad():
         for _ in range(56):
             out, _ = model.rnn(np.stack(frames)[:, None])
-            frames.append(
-                (rng.random(KEYS) < mg.sigmoid(model.head(out[-1, 0])).numpy()).astype(np.float32)
-            )
+            likely = mg.sigmoid(model.head(out[-1, 0])).numpy()
+            frames.append((rng.random(KEYS) < likely).astype(np.float32))
     return frames
 
 
@@ -405,7 +466,8 @@ def write_midi(frames: list[np.ndarray], path: str) -> bool:
     except ImportError:
         print(f"no {path}, which needs mido: pip install mido")
         return False
-    track, last = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(80))]), 0
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(80))])
+    last = 0
     change = np.diff(frames, axis=0, prepend=0, append=0)
     for t, key in np.argwhere(change).tolist():
         kind = "note_on" if change[t, key] > 0 else "note_off"
@@ -429,63 +491,75 @@ def draw(figure, frames: list[np.ndarray]) -> None:
     )
 
 
+# ---------------------------------------------------------------- training
+
+
+class Result(NamedTuple):
+    """What came of training one network, and the network itself."""
+
+    validation: float
+    test: float
+    name: str
+    parameters: int
+    epochs: int
+    seconds: float
+    model: Composer
+
+
+def train(
+    name: str,
+    batches: mg.data.Batches,
+    valid: tuple,
+    test: tuple,
+    args: argparse.Namespace,
+) -> Result:
+    """Train a network until it no longer gets better in validation; its best weights are kept."""
+    layer, units = NETWORKS[name]
+    mg.manual_seed(args.seed)
+    model = Composer(layer, units)
+    print(f"\n{name}: {model}")
+    history = mg.training.fit(
+        model,
+        mg.optim.Adam(model.parameters(), lr=5e-3),
+        model,
+        batches,
+        epochs=args.epochs,
+        clip=1.0,
+        validate=lambda: model(*valid).item(),
+        patience=12,
+    )
+    if history.interrupted:
+        raise KeyboardInterrupt
+    return Result(
+        validation=min(history.validation),
+        test=model.eval()(*test).item(),
+        name=name,
+        parameters=sum(p.size for p in model.parameters()),
+        epochs=history.epoch,
+        seconds=history.step / history.speed,
+        model=model,
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
-    parser = script.parser()
-    parser.add_argument(
-        "--data", default="music21" if find_spec("music21") else "synthetic", help="see above"
-    )
-    parser.add_argument("--epochs", type=count, default=100, help="at most (default 100)")
-    parser.add_argument("--seed", type=seed_number, default=0)
-    parser.add_argument(
-        "--out",
-        metavar="NAME",
-        type=place,
-        default="music",
-        help="write NAME.mid and NAME.png (default music)",
-    )
-    o = parser.parse_args(arguments)
-    print(f"reading {o.data}", flush=True)  # the first time, music21 needs minutes
-    train, (valid,), (test,) = read(o.data)
-    results = []
-    for name, (layer, units) in NETWORKS.items():
-        mg.manual_seed(o.seed)
-        model = Composer(layer, units)
-        print(f"\n{name}: {model}")
-        history = mg.training.fit(
-            model,
-            mg.optim.Adam(model.parameters(), lr=5e-3),
-            model,
-            train,
-            epochs=o.epochs,
-            clip=1.0,
-            validate=lambda model=model: model(*valid).item(),
-            patience=12,
-        )
-        if history.interrupted:
-            raise KeyboardInterrupt
-        results.append(
-            (
-                min(history.validation),
-                model.eval()(*test).item(),
-                name,
-                sum(p.size for p in model.parameters()),
-                history.epoch,
-                history.step / history.speed,
-                model,
-            )
-        )
-    for row in results:
+    args = settings(arguments)
+    print(f"reading {args.data}", flush=True)  # the first time, music21 needs minutes
+    batches, (valid,), (test,) = read(args.data)
+    results = [train(name, batches, valid, test, args) for name in NETWORKS]
+    for result in results:
         print(
-            "validation {:.3f}  test {:.3f} nats per frame  {}  {:,} parameters  {} epochs  {:.0f} s".format(
-                *row
-            )
+            f"validation {result.validation:.3f}  test {result.test:.3f} nats per frame  "
+            f"{result.name}  {result.parameters:,} parameters  {result.epochs} epochs  "
+            f"{result.seconds:.0f} s"
         )
-    best = min(results)[-1]
-    frames = compose(best, test[0][:8, 0], np.random.default_rng(o.seed))  # begins as a test piece
-    if write_midi(frames, f"{o.out}.mid"):
-        print(f"wrote {o.out}.mid")
-    if script.draw(f"{o.out}.png", lambda figure: draw(figure, frames), 10, 4):
-        print(f"wrote {o.out}.png")
+
+    best = min(results, key=lambda result: result.validation).model
+    begin = test[0][:8, 0]  # it begins as a test piece
+    frames = compose(best, begin, np.random.default_rng(args.seed))
+    if write_midi(frames, f"{args.out}.mid"):
+        print(f"wrote {args.out}.mid")
+    if script.draw(f"{args.out}.png", lambda figure: draw(figure, frames), 10, 4):
+        print(f"wrote {args.out}.png")
 
 
 if __name__ == "__main__":

@@ -76,8 +76,8 @@ def test_without_the_optional_packages(tmp_path):
     done = run(folder=tmp_path, without=("sklearn",))
     assert done.returncode == 2 and done.stdout == ""
     assert (
-        done.stderr
-        == "classify: the digits need scikit-learn: pip install scikit-learn (or give --train and --test)\n"
+        done.stderr == "classify: the digits need scikit-learn: "
+        "pip install scikit-learn (or give --train and --test)\n"
     )
     file = waves(tmp_path / "w.ts", 20, 0)
     done = run(

@@ -163,11 +163,13 @@ def test_a_column_name_that_is_a_number_must_be_asked_for(forecast, tmp_path):
         ("missing.csv", "missing.csv, line 4: sales: a missing value ('NA')"),
         (
             "no_header.csv",
-            "no_header.csv, line 1: the first line must name the columns, but the last name is '2.5'",
+            "no_header.csv, line 1: the first line must name the columns, "
+            "but the last name is '2.5'",
         ),
         (
             "newest_first.csv",
-            "newest_first.csv, line 4: the table goes from '2024-03-01' to '2024-01-01': sort it, oldest first",
+            "newest_first.csv, line 4: the table goes from '2024-03-01' "
+            "to '2024-01-01': sort it, oldest first",
         ),
         ("latin1.csv", "latin1.csv, line 1, as UTF-8 text"),
         ("utf16.csv", "utf16.csv: it is UTF-16 text"),
@@ -195,7 +197,8 @@ def test_files_that_are_refused(forecast, name, message, capsys):
         ("day,sales\n1,2\n2\n", ", line 3: 1 fields, but the first line names 2 columns"),
         (
             "day,sales\n1,2\n2,1,5\n",
-            ", line 3: 3 fields, but the first line names 2 columns: numbers with a decimal comma must",
+            ", line 3: 3 fields, but the first line names 2 columns: "
+            "numbers with a decimal comma must",
         ),
         ("sales\n1,5\n2,5\n", ", line 2: 2 fields, but the first line names 1 columns"),
         ("day,sales\n1,NaN\n", ", line 2: sales: a missing value ('NaN'): fill the gaps first"),
