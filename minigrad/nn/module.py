@@ -518,4 +518,4 @@ def _without_graph(value: Any, memo: dict[int, Tensor], above: tuple[int, ...] =
     copies = [_without_graph(item, memo, (*above, id(value))) for item in value]
     if all(new is old for new, old in zip(copies, value, strict=True)):
         return value
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return type(value)(*copies) if hasattr(value, "_fields") else type(value)(copies)
