@@ -1,7 +1,7 @@
 """minigrad: a tape-based autograd micro-framework for recurrent networks on a CPU."""
 
 try:
-    import minigrad.core.kernels
+    import minigrad.core.kernels  # noqa: F401
 except ModuleNotFoundError as error:
     if error.name != "minigrad.core.kernels":
         raise

@@ -294,7 +294,7 @@ class Module:
                 else:
                     for name, thing in _within(value, attribute):
                         inside = modules if isinstance(thing, Module) else parameters
-                        inside.append((prefix + name, thing))
+                        inside.append((prefix + name, thing))  # pyright: ignore[reportArgumentType]
                     if not looked_at and not _open(value):
                         doubtful.append((module, path, attribute, value))
             for member in parameters:
