@@ -46,7 +46,8 @@ lint:
 	cython-lint minigrad
 	mypy
 	mypy tests/typing/user_script.py
-	stubtest minigrad --allowlist tests/typing/stubtest_allowlist.txt
+	stubtest minigrad --ignore-unused-allowlist --mypy-config-file pyproject.toml --concise \
+	    --allowlist tests/typing/stubtest_allowlist.txt
 	pyright
 	$(if $(wildcard .clang-format),clang-format --dry-run --Werror $(C_SOURCES))
 

@@ -1,5 +1,15 @@
 """minigrad: a tape-based autograd micro-framework for recurrent networks on a CPU."""
 
+try:
+    import minigrad.core.kernels  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "minigrad.core.kernels":
+        raise
+    raise ImportError(
+        "minigrad is not built: Python found its source folder before any installed minigrad. "
+        "Leave that folder, or build in it: pip install -e '.[dev]'"
+    ) from error
+
 from minigrad.core.kernels import get_num_threads, set_num_threads, show_config
 from minigrad.core.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from minigrad.core.sweep import grad

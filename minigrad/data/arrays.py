@@ -79,7 +79,7 @@ def _list(values: Any, op: str, name: str) -> Any:
     if isinstance(values, (list, tuple, np.ndarray)):
         return values
     if hasattr(values, "to_numpy"):  # a Series or DataFrame, whose own [k] goes by label or column
-        return values.to_numpy()
+        return values.to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
     if hasattr(values, "__array__"):  # a Tensor, also of another library
         return _numbers(values, op, name)
     return list(values)

@@ -295,7 +295,7 @@ class Module:
                 else:
                     for name, thing in _within(value, attribute):
                         inside = modules if isinstance(thing, Module) else parameters
-                        inside.append((prefix + name, thing))
+                        inside.append((prefix + name, thing))  # pyright: ignore[reportArgumentType]
                     if not looked_at and not _open(value):
                         doubtful.append((module, path, attribute, value))
             for member in parameters:
@@ -519,4 +519,4 @@ def _without_graph(value: Any, memo: dict[int, Tensor], above: tuple[int, ...] =
     copies = [_without_graph(item, memo, (*above, id(value))) for item in value]
     if all(new is old for new, old in zip(copies, value, strict=True)):
         return value
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return type(value)(*copies) if hasattr(value, "_fields") else type(value)(copies)

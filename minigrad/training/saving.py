@@ -227,11 +227,11 @@ def _packed(value: Any, name: str, arrays: dict[str, np.ndarray] | None) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         parts = {
             key: _packed(inner, f"{name}.{key}", arrays)
-            for key, inner in zip(value._fields, value, strict=True)
+            for key, inner in zip(value._fields, value, strict=True)  # pyright: ignore[reportAttributeAccessIssue]
         }
         return {"@named": type(value).__name__, "@parts": parts}
     if type(value) in (tuple, list):
-        return type(value)(_packed(inner, f"{name}.{i}", arrays) for i, inner in enumerate(value))
+        return type(value)(_packed(inner, f"{name}.{i}", arrays) for i, inner in enumerate(value))  # pyright: ignore[reportArgumentType]
     return value
 
 

@@ -45,7 +45,8 @@ class Square(mg.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return 2 * dy * x
+        dx: Tensor = 2 * dy * x
+        return dx
 
 
 def ops(x: Tensor, w: Tensor) -> Tensor:
@@ -61,7 +62,8 @@ def ops(x: Tensor, w: Tensor) -> Tensor:
         y[0] = 0.0
     value, (dx,) = mg.vjp(mg.exp, x, mg.ones(x.shape))
     mg.gradcheck(mg.exp, mg.ones(2, dtype=np.float64, requires_grad=True))
-    return mg.mean(y) + Square.apply(value).mean() + mg.where(dx.numpy() > 0, dx, 0.0).sum()
+    square: Tensor = Square.apply(value)
+    return mg.mean(y) + square.mean() + mg.where(dx.numpy() > 0, dx, 0.0).sum()
 
 
 @mg.no_grad()
@@ -74,7 +76,7 @@ def train(series: npt.NDArray[np.float64]) -> History:
     """Data, layers, an optimiser and the training loop."""
     scaler = Scaler().fit(series)
     x, y = windows(scaler.transform(series).astype(np.float32), 8, 1)
-    batches = Batches(x.swapaxes(0, 1), y[0], batch_size=4, shuffle=True, per_step=False)
+    batches = Batches(np.moveaxis(x, 1, 0), y[0], batch_size=4, shuffle=True, per_step=False)
     model = Forecaster(1, 4, np.random.default_rng(0))
     adam = optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     schedule = optim.schedule.CosineAnnealingLR(adam, 10)
