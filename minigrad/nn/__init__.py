@@ -1,15 +1,11 @@
-"""The networks: what `minigrad.nn` offers. Each name lives in the room that its docstring
-describes."""
+"""The public names of minigrad.nn: modules, layers, recurrent cells and layers, tools for them."""
 
-from minigrad.nn.gru import GRUCell
-from minigrad.nn.lstm import LSTMCell
-from minigrad.nn.rnn import RNNCell
-from minigrad.nn.layers import Dropout, Embedding, Linear
-from minigrad.nn.module import Module, Parameter
-from minigrad.nn.gru import GRU
-from minigrad.nn.lstm import LSTM
-from minigrad.nn.rnn import RNN
 from minigrad.nn.cell import CellState, HiddenState
+from minigrad.nn.gru import GRU, GRUCell
+from minigrad.nn.layers import Dropout, Embedding, Linear
+from minigrad.nn.lstm import LSTM, LSTMCell
+from minigrad.nn.module import Module, Parameter
+from minigrad.nn.rnn import RNN, RNNCell
 from minigrad.nn.sequence import bidirectional, merge_directions, unroll
 from minigrad.nn.spectral import power_norms, scale_spectral_radius_, spectral_radius
 
