@@ -16,7 +16,9 @@ from minigrad.core.tensor import check_data
 def integer(op: str, name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
     """`value` as an int from low to high, both included; a bool or a float is a TypeError."""
     try:
-        found = operator.index(None if isinstance(value, (bool, np.bool_)) else value)
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        found = operator.index(value)
     except MemoryError:
         raise
     except Exception:

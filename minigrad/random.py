@@ -7,6 +7,8 @@ numbers, seed and count, which go into a checkpoint as they are. What is drawn d
 alone: not on threads or dtypes, nor on how much the draws before have read.
 """
 
+from typing import Any
+
 import numpy as np
 
 from minigrad.checks import integer, probability
@@ -15,7 +17,14 @@ from minigrad.ops.elementwise import mul
 
 
 class Generator:
-    """Generator(seed=0): a source of random numbers.
+    """A source of random numbers that can be repeated.
+
+    Args:
+        seed: a whole number from 0 and below 2 ** 128. Default: 0.
+
+    Raises:
+        TypeError: seed is no int.
+        ValueError: seed is outside its range.
 
     >>> import minigrad as mg
     >>> generator = mg.Generator(7)
@@ -27,29 +36,30 @@ class Generator:
     True
     """
 
-    def __init__(self, seed=0):
+    def __init__(self, seed: int = 0) -> None:
         self.manual_seed(seed)
 
-    def manual_seed(self, seed) -> "Generator":
+    def manual_seed(self, seed: int) -> "Generator":
         """Start anew from a seed, a whole number below 2 ** 128; return the generator."""
         self._seed, self._draws = integer("manual_seed", "seed", seed, 0, 2**128 - 1), 0
         return self
 
     @property
-    def state(self) -> dict:
+    def state(self) -> dict[str, int]:
         """Where the generator is: {"seed": int, "draws": int}, which JSON can hold. Assign it to go
         back there."""
         return {"seed": self._seed, "draws": self._draws}
 
     @state.setter
-    def state(self, state):
+    def state(self, state: dict[str, int]) -> None:
         if not isinstance(state, dict):
             raise TypeError(
                 f"Generator: state must be a dict with seed and draws, got {type(state).__name__}"
             )
         if set(state) != {"seed", "draws"}:
             raise ValueError(
-                f"Generator: state must have the keys seed and draws, got {', '.join(map(str, state)) or 'none'}"
+                "Generator: state must have the keys seed and draws, "
+                f"got {', '.join(map(str, state)) or 'none'}"
             )
         seed = integer("Generator", "seed", state["seed"], 0, 2**128 - 1)
         draws = integer("Generator", "draws", state["draws"], 0, 2**64 - 1)
@@ -61,16 +71,21 @@ class Generator:
         draw, self._draws = self._draws, self._draws + 1
         return np.random.Philox(key=self._seed, counter=[0, 0, draw, 0])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Generator(seed={self._seed}, draws={self._draws})"
 
 
 default_generator = Generator()
 
 
-def manual_seed(seed) -> Generator:
-    """Start the generator that is used where none is given, `default_generator`, anew; return it.
-    Its seed at import is 0.
+def manual_seed(seed: int) -> Generator:
+    """Start `default_generator`, which is used where no other is given, anew from a seed.
+
+    Args:
+        seed: a whole number from 0 and below 2 ** 128. At import it is 0.
+
+    Returns:
+        The generator.
 
     >>> import minigrad as mg
     >>> mg.manual_seed(1)
@@ -79,12 +94,22 @@ def manual_seed(seed) -> Generator:
     return default_generator.manual_seed(seed)
 
 
-def dropout_mask(shape, p, dtype=np.float32, generator=None) -> np.ndarray:
+def dropout_mask(
+    shape: int | tuple[int, ...],
+    p: float,
+    dtype: Any = np.float32,
+    generator: Generator | None = None,
+) -> np.ndarray:
     """An array of `shape` that is 0 with probability p and else 1 / (1 - p), so that its mean is 1.
 
     Draw it once and multiply by it at every step of a sequence for recurrent (variational) dropout.
     The same elements are 0 in float32 and float64. For p = 1 all are, and nothing is drawn.
-    generator: `default_generator` if it is None.
+
+    Args:
+        shape: of the mask, an int or a tuple of ints.
+        p: the probability of 0, from 0 to 1.
+        dtype: float32 (default) or float64.
+        generator: what to draw from. Default: `default_generator`.
 
     >>> import minigrad as mg
     >>> mg.dropout_mask((2, 3), 0.5, generator=mg.Generator(1))
@@ -98,7 +123,7 @@ def dropout_mask(shape, p, dtype=np.float32, generator=None) -> np.ndarray:
     return _mask(shape, p, dtype, checked_generator(generator, op))
 
 
-def _mask(shape, p, dtype, generator):
+def _mask(shape: tuple[int, ...], p: float, dtype: np.dtype, generator: Generator) -> np.ndarray:
     if p == 1:
         return np.zeros(shape, dtype)
     size = int(np.prod(shape, dtype=object))
@@ -111,7 +136,8 @@ def _mask(shape, p, dtype, generator):
     return np.multiply(kept, 1 / (1 - p), dtype=dtype).reshape(shape)
 
 
-def checked_generator(generator, op):
+def checked_generator(generator: Any, op: str) -> Generator:
+    """The generator, or `default_generator` for None."""
     if generator is None:
         return default_generator
     if not isinstance(generator, Generator):
@@ -121,12 +147,22 @@ def checked_generator(generator, op):
     return generator
 
 
-def dropout(x, p=0.5, training=True, generator=None) -> Tensor:
+def dropout(
+    x: Any, p: float = 0.5, training: bool = True, generator: Generator | None = None
+) -> Tensor:
     """In training, x with each element set to 0 with probability p and the others divided by 1 - p;
     else x itself.
 
-    p = 0 gives x itself too, and draws nothing. A p outside [0, 1] or NaN is a ValueError, one that
-    is no number a TypeError.
+    Args:
+        x: of any shape.
+        p: the probability, from 0 to 1. Default: 0.5. With 0 the result is x itself, and nothing
+            is drawn.
+        training: whether to drop anything at all. Default: True.
+        generator: what to draw from. Default: `default_generator`.
+
+    Raises:
+        TypeError: p is no number.
+        ValueError: p is NaN or outside 0 to 1.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)

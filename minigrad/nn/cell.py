@@ -131,7 +131,8 @@ class Cell(Module):
         x = tensor_of(op, "x", x, weights.W.dtype)
         if x.ndim != 3 or x.shape[2] != self.input_size:
             raise ValueError(
-                f"{op}: x must have shape (T, B, {self.input_size}) = (time, batch, input_size), got {x.shape}"
+                f"{op}: x must have shape (T, B, {self.input_size}) = "
+                f"(time, batch, input_size), got {x.shape}"
             )
         return x
 
@@ -152,7 +153,8 @@ class Cell(Module):
             )
         if x.ndim != 2 or x.shape[1] != self.input_size:
             raise ValueError(
-                f"{self.op}: x must have shape (B, {self.input_size}) = (batch, input_size), got {x.shape}"
+                f"{self.op}: x must have shape (B, {self.input_size}) = "
+                f"(batch, input_size), got {x.shape}"
             )
         for name, value in states:
             self.check_state(self.op, name, value, x.shape[0], self.W.dtype)

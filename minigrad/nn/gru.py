@@ -55,7 +55,7 @@ class GRUCell(Cell):
         self.biases = ("r", "z", "n", "u") if reset_after else ("r", "z", "n")
         super().__init__(input_size, hidden_size, bias, dtype, rng)
 
-    def start(self, weights: Weights) -> tuple:
+    def start(self, weights: Weights) -> tuple[Any, ...]:
         """The parts of the weights, cut once for a sequence, so that each part's gradient is one
         chain over the steps."""
         H = weights.U.shape[0]
@@ -70,7 +70,7 @@ class GRUCell(Cell):
         )
 
     def step(
-        self, weights: tuple, x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
+        self, weights: tuple[Any, ...], x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
     ) -> tuple[Tensor, ...]:
         W, U_rz, U_n, b, b_u = weights
         (h,) = states

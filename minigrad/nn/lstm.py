@@ -77,7 +77,7 @@ class LSTMCell(Cell):
                 _check_tensor(op, name, value, weights.W.dtype, shape, f"({gates} * hidden_size,)")
         return weights
 
-    def start(self, weights: Weights) -> tuple:
+    def start(self, weights: Weights) -> tuple[Any, ...]:
         """The weights, the peepholes one by one, and the scales and the shift of the layer norm;
         None for what is not there."""
         p = None if weights.p is None else [weights.p[k] for k in range(3)]
@@ -86,7 +86,7 @@ class LSTMCell(Cell):
         return weights, p, (self.scale_x, self.scale_h, self.scale_c, self.shift_c)
 
     def step(
-        self, weights: tuple, x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
+        self, weights: tuple[Any, ...], x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
     ) -> tuple[Tensor, ...]:
         w, p, norm = weights
         _, c = states

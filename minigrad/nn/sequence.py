@@ -30,7 +30,7 @@ def unroll(
     mask: Any = None,
     weights: Weights | None = None,
     clip_state_grad: float | None = None,
-) -> tuple:
+) -> tuple[Any, ...]:
     """Run a sequence through a cell, step by step.
 
     Args:
@@ -172,7 +172,8 @@ def checked_merge(op: str, merge: Any) -> Any:
     """merge, if it is one."""
     if not callable(merge) and not (merge is None or isinstance(merge, str) and merge in MERGES):
         raise ValueError(
-            f"{op}: merge must be 'concat', 'sum', 'mean', 'mul', None or a function of two tensors, got {merge!r}"
+            f"{op}: merge must be 'concat', 'sum', 'mean', 'mul', None "
+            f"or a function of two tensors, got {merge!r}"
         )
     return merge
 
@@ -192,7 +193,8 @@ def merge_directions(forward: Tensor, backward: Tensor, merge: Merge) -> Any:
             raise TypeError(f"{op}: {name} must be a Tensor, got {type(y).__name__}")
     if merge in ("sum", "mean", "mul") and forward.shape != backward.shape:
         raise ValueError(
-            f"{op}: both directions must have one shape (..., H), got {forward.shape} and {backward.shape}"
+            f"{op}: both directions must have one shape (..., H), "
+            f"got {forward.shape} and {backward.shape}"
         )
     if forward.dtype != backward.dtype:
         raise TypeError(
@@ -230,7 +232,8 @@ def bidirectional(
     backward.checked_sequence(op, x, backward.checked_weights(op))
     if merge in ("sum", "mean", "mul") and forward.hidden_size != backward.hidden_size:
         raise ValueError(
-            f"{op}: both cells must have one hidden_size, got {forward.hidden_size} and {backward.hidden_size}"
+            f"{op}: both cells must have one hidden_size, "
+            f"got {forward.hidden_size} and {backward.hidden_size}"
         )
     lengths = None if lengths is None else checked_lengths(op, lengths, x.shape[0], x.shape[1])
     h, _ = unroll(forward, x, lengths=lengths)

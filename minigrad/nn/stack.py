@@ -111,12 +111,13 @@ class Recurrent(Module):
             x = tensor_of(self.op, "x", x, dtype)
         if x.dtype != dtype:
             raise TypeError(
-                f"{self.op}: x has dtype {x.dtype}, the weights have {dtype}: convert the input with x.astype('{dtype}') "
-                f"or make the layer with dtype={x.dtype}"
+                f"{self.op}: x has dtype {x.dtype}, the weights have {dtype}: "
+                f"convert the input with x.astype('{dtype}') or make the layer with dtype={x.dtype}"
             )
         if x.ndim != 3 or x.shape[2] != self.input_size:
             raise ValueError(
-                f"{self.op}: x must have shape (T, B, {self.input_size}) = (time, batch, input_size), got {x.shape}"
+                f"{self.op}: x must have shape (T, B, {self.input_size}) = "
+                f"(time, batch, input_size), got {x.shape}"
             )
         return x
 
@@ -140,12 +141,14 @@ class Recurrent(Module):
                 raise TypeError(f"{self.op}: {name}0 must be a Tensor, got {type(value).__name__}")
             if value.dtype != self.cells[0].W.dtype:
                 raise TypeError(
-                    f"{self.op}: {name}0 has dtype {value.dtype}, the weights have {self.cells[0].W.dtype}"
+                    f"{self.op}: {name}0 has dtype {value.dtype}, "
+                    f"the weights have {self.cells[0].W.dtype}"
                 )
             if value.shape != shape:
                 leading = "num_layers * 2" if self.bidirectional else "num_layers"
                 raise ValueError(
-                    f"{self.op}: {name}0 must have shape {shape} = ({leading}, batch, hidden_size), got {value.shape}"
+                    f"{self.op}: {name}0 must have shape {shape} = "
+                    f"({leading}, batch, hidden_size), got {value.shape}"
                 )
             checked.append(value)
         return tuple(checked)
@@ -155,7 +158,8 @@ class Recurrent(Module):
         if len(self.cells) != self.num_layers * len(self.directions):
             expected = self.num_layers * len(self.directions)
             raise ValueError(
-                f"{self.op}: cells must be {expected} = num_layers * directions, got {len(self.cells)}"
+                f"{self.op}: cells must be {expected} = num_layers * directions, "
+                f"got {len(self.cells)}"
             )
         for k, cell in enumerate(self.cells):
             if type(cell) is not self.cell_type or getattr(cell, "layer_norm", False):
@@ -174,7 +178,7 @@ class Recurrent(Module):
         lengths: Any = None,
         reset: Any = None,
         trace: bool = False,
-    ) -> tuple:
+    ) -> tuple[Any, ...]:
         """Run the layer over sequences.
 
         Args:
@@ -207,7 +211,7 @@ class Recurrent(Module):
         if self.clip_state_grad is not None:
             checked_clip(self.op, "clip_state_grad", self.clip_state_grad)
         finals: list[list[Tensor]] = []
-        traces: list[dict] = []
+        traces: list[dict[str, Any]] = []
         # Not set as an attribute: that would be checked like one that a user sets.
         vars(self)["telemetry"] = []
         for layer in range(self.num_layers):
@@ -225,25 +229,26 @@ class Recurrent(Module):
         lengths: np.ndarray | None,
         reset: np.ndarray | None,
         finals: list[list[Tensor]],
-        traces: list[dict] | None,
+        traces: list[dict[str, Any]] | None,
     ) -> Any:
         """The merged output of one layer; its final states and traces are appended."""
         merge = self._merge_of(last=layer == self.num_layers - 1) if self.bidirectional else None
         concatenated = self.bidirectional and merge == "concat"
         # For "concat" both directions write into one array, each into its half.
-        whole, halves = None, [None, None]
+        whole: Tensor | None = None
+        halves: list[Any] = [None, None]
         if concatenated:
             whole, halves = room_for_directions(x, self.hidden_size)
         outputs = []
         for d, direction in enumerate(self.directions):
             k = layer * len(self.directions) + d
-            initial: list[Tensor | None] = [None, None]
-            if states is not None:
-                initial[: len(states)] = [s[k] for s in states]
+            h0 = None if states is None else states[0][k]
+            c0 = states[1][k] if states is not None and len(states) > 1 else None
             out, *final = self._run(
                 self.cells[k],
                 x,
-                *initial,
+                h0,
+                c0,
                 lengths,
                 reset,
                 direction == "backward",
@@ -271,7 +276,7 @@ class Recurrent(Module):
         layer: int,
         trace: bool,
         out: Tensor | None,
-    ) -> tuple:
+    ) -> tuple[Any, ...]:
         mask = None
         if self.recurrent_dropout and self.training:
             mask = dropout_mask((x.shape[1], self.hidden_size), self.recurrent_dropout, x.dtype)
@@ -280,7 +285,7 @@ class Recurrent(Module):
 
         def composed(
             x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None
-        ) -> tuple:
+        ) -> tuple[Any, ...]:
             states = (h0, c0)[: len(cell.state_names)]
             out, state = unroll(
                 cell,
@@ -315,7 +320,7 @@ class Recurrent(Module):
             out=out,
         )
 
-    def first_nonfinite(self) -> dict | None:
+    def first_nonfinite(self) -> dict[str, Any] | None:
         """Where the first value that is not finite arose in the last forward pass, also one within
         no_grad(), and in the backward pass after it: pass, layer, direction, step, row, gate (see
         Telemetry); or None. A value that came in not finite, in x, a state or a weight, counts
