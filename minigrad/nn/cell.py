@@ -143,14 +143,9 @@ class Cell(Module):
     def _check_weights(self) -> None:
         self.checked_weights(self.op)
 
-    def _check(self, x: Any, *states: tuple[str, Any]) -> None:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{self.op}: x must be a Tensor, got {type(x).__name__}")
-        if x.dtype != self.W.dtype:
-            raise TypeError(
-                f"{self.op}: x has dtype {x.dtype}, the weights have {self.W.dtype}: "
-                f"convert the input with x.astype('{self.W.dtype}')"
-            )
+    def _check(self, x: Any, *states: tuple[str, Any]) -> Tensor:
+        """x (B, I) as a Tensor, if it and the states fit."""
+        x = tensor_of(self.op, "x", x, self.W.dtype)
         if x.ndim != 2 or x.shape[1] != self.input_size:
             raise ValueError(
                 f"{self.op}: x must have shape (B, {self.input_size}) = "
@@ -158,6 +153,7 @@ class Cell(Module):
             )
         for name, value in states:
             self.check_state(self.op, name, value, x.shape[0], self.W.dtype)
+        return x
 
     def initial(self, B: int) -> tuple[Tensor, ...]:
         """States of zeros, each (B, H)."""
@@ -183,7 +179,7 @@ class Cell(Module):
         """Compute one step.
 
         Args:
-            x: the input, (B, input_size), of the dtype of the weights.
+            x: the input, (B, input_size), a Tensor or an array of the dtype of the weights.
             state: h of shape (B, hidden_size), or for an LSTMCell (h, c), each of this shape.
                 Default: zeros.
 
@@ -191,11 +187,11 @@ class Cell(Module):
             The new state, of the same form.
         """
         if state is None:
-            self._check(x)
+            x = self._check(x)
             states = self.initial(x.shape[0])
         else:
             states = self.states_of(self.op, state)
-            self._check(x, *zip(self.state_names, states, strict=True))
+            x = self._check(x, *zip(self.state_names, states, strict=True))
         return self.as_state(self.step(self.start(self.weights()), x, states, states[0]))
 
     def options(self) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from minigrad.checks import flag, probability, size
 from minigrad.core.tensor import Tensor, checked_dtype
 from minigrad.nn.init import glorot, numbers
-from minigrad.nn.module import Module, Parameter
+from minigrad.nn.module import Module, Parameter, tensor_of
 from minigrad.ops.index import embedding
 from minigrad.ops.matmul import addmm, matmul
 from minigrad.random import Generator, checked_generator, dropout
@@ -66,13 +66,7 @@ class Linear(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d) -> (..., k)."""
-        if not isinstance(x, Tensor):
-            raise TypeError(f"Linear: x must be a Tensor, got {type(x).__name__}")
-        if x.dtype != self.weight.dtype:
-            hint = f"convert the input with x.astype('{self.weight.dtype}')"
-            raise TypeError(
-                f"Linear: x has dtype {x.dtype}, the weights have {self.weight.dtype}: {hint}"
-            )
+        x = tensor_of("Linear", "x", x, self.weight.dtype)
         if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
             raise ValueError(
                 f"Linear: x must have shape (..., {self.weight.shape[0]}) = (..., d), got {x.shape}"

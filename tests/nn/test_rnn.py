@@ -477,7 +477,9 @@ def test_float32_gradients_are_close_to_float64(name, seed):
     a = run(single, single, x, state, dout, dstate)
     x64, state64 = (
         mg.Tensor(x.numpy().astype(np.float64), requires_grad=True),
-        double.state_type(*(mg.Tensor(s.numpy().astype(np.float64), requires_grad=True) for s in state)),
+        double.state_type(
+            *(mg.Tensor(s.numpy().astype(np.float64), requires_grad=True) for s in state)
+        ),
     )
     b = run(
         double,
