@@ -146,9 +146,6 @@ class GRU(Recurrent):
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(
-            lambda size: GRUCell(
-                size, hidden_size, bias=bias, reset_after=reset_after, dtype=dtype, rng=rng
-            ),
             input_size,
             hidden_size,
             num_layers,
@@ -158,4 +155,8 @@ class GRU(Recurrent):
             recurrent_dropout,
             checkpoint,
             clip_state_grad,
+            bias=bias,
+            reset_after=reset_after,
+            dtype=dtype,
+            rng=rng,
         )

@@ -171,9 +171,6 @@ class LSTM(Recurrent):
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(
-            lambda size: LSTMCell(
-                size, hidden_size, bias=bias, peepholes=peepholes, dtype=dtype, rng=rng
-            ),
             input_size,
             hidden_size,
             num_layers,
@@ -183,4 +180,8 @@ class LSTM(Recurrent):
             recurrent_dropout,
             checkpoint,
             clip_state_grad,
+            bias=bias,
+            peepholes=peepholes,
+            dtype=dtype,
+            rng=rng,
         )

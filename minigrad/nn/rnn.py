@@ -112,9 +112,6 @@ class RNN(Recurrent):
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(
-            lambda size: RNNCell(
-                size, hidden_size, bias=bias, nonlinearity=nonlinearity, dtype=dtype, rng=rng
-            ),
             input_size,
             hidden_size,
             num_layers,
@@ -124,4 +121,8 @@ class RNN(Recurrent):
             recurrent_dropout,
             checkpoint,
             clip_state_grad,
+            bias=bias,
+            nonlinearity=nonlinearity,
+            dtype=dtype,
+            rng=rng,
         )

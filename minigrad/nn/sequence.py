@@ -135,10 +135,10 @@ def no_steps(
 def sum_of_none(tensors: list[Tensor]) -> Tensor:
     """0, as the square of a sum of no elements of the tensors: so are its derivatives of first and
     second order."""
-    total = None
-    for x in tensors:
-        part = x.reshape((x.size,))[:0].sum()
-        total = part if total is None else total + part
+    first, *others = [x.reshape((x.size,))[:0].sum() for x in tensors]
+    total = first
+    for part in others:
+        total = total + part
     return total * total
 
 

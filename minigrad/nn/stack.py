@@ -5,7 +5,6 @@ the loop of ops in sequence.unroll. What is added here: the checks of what a lay
 stacking, merging the two directions, dropout between layers.
 """
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,7 +36,6 @@ class Recurrent(Module):
 
     def __init__(
         self,
-        make_cell: Callable[[int], Cell],
         input_size: int,
         hidden_size: int,
         num_layers: int,
@@ -47,6 +45,7 @@ class Recurrent(Module):
         recurrent_dropout: float,
         checkpoint: str | None,
         clip_state_grad: float | None,
+        **cell_options: Any,
     ) -> None:
         self.op = op = type(self).__name__
         self.input_size = size(op, "input_size", input_size)
@@ -67,7 +66,9 @@ class Recurrent(Module):
         self.cells: list[Cell] = []
         features = self.input_size
         for layer in range(self.num_layers):
-            self.cells += [make_cell(features) for _ in self.directions]
+            self.cells += [
+                self.cell_type(features, self.hidden_size, **cell_options) for _ in self.directions
+            ]
             if layer == 0 and self.num_layers > 1:
                 features = self._merged_size()
                 parameters = (features + self.hidden_size) * self.hidden_size * len(self.directions)
@@ -84,7 +85,7 @@ class Recurrent(Module):
     def _merged(self, outputs: list[Tensor], merge: Any) -> Any:
         """The outputs of the two directions as one; a function of the user's must return a Tensor
         of as many steps and rows."""
-        merged = merge_directions(*outputs, merge)
+        merged = merge_directions(outputs[0], outputs[1], merge)
         if callable(merge):
             T, B, _ = outputs[0].shape
             if not isinstance(merged, Tensor):
