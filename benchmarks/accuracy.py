@@ -111,11 +111,11 @@ def step_errors(name, scale, seed, steps=60):
     rng = np.random.default_rng(seed)
     single, double, weights = pair(name, scale, rng)
     x = rng.standard_normal((steps, B, I)).astype(np.float32)
-    state = single.State(*(mg.zeros((1, B, H)) for _ in single.State._fields))
+    state = single.state_type(*(mg.zeros((1, B, H)) for _ in single.state_type._fields))
     W, U, b = (np.abs(weights[key].astype(np.float64)) for key in "WUb")
     plain = scaled = 0.0
     for now in x:
-        wide = double.State(*(mg.Tensor(part.numpy().astype(np.float64)) for part in state))
+        wide = double.state_type(*(mg.Tensor(part.numpy().astype(np.float64)) for part in state))
         sums = b.reshape(-1)[: W.shape[1]] + np.abs(now) @ W + np.abs(wide.h.numpy()[0]) @ U
         S = sums.reshape(B, -1, H).max(1)
         with mg.no_grad():

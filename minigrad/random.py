@@ -20,7 +20,14 @@ from minigrad.ops.elementwise import mul
 
 
 class Generator:
-    """Generator(seed=0): a source of random numbers.
+    """A source of random numbers that can be repeated.
+
+    Args:
+        seed: a whole number from 0 and below 2 ** 128. Default: 0.
+
+    Raises:
+        TypeError: seed is no int.
+        ValueError: seed is outside its range.
 
     >>> import minigrad as mg
     >>> generator = mg.Generator(7)
@@ -54,7 +61,8 @@ class Generator:
             )
         if set(state) != {"seed", "draws"}:
             raise ValueError(
-                f"Generator: state must have the keys seed and draws, got {', '.join(map(str, state)) or 'none'}"
+                "Generator: state must have the keys seed and draws, "
+                f"got {', '.join(map(str, state)) or 'none'}"
             )
         seed = integer("Generator", "seed", state["seed"], 0, 2**128 - 1)
         draws = integer("Generator", "draws", state["draws"], 0, 2**64 - 1)
@@ -74,8 +82,13 @@ default_generator = Generator()
 
 
 def manual_seed(seed: int) -> Generator:
-    """Start the generator that is used where none is given, `default_generator`, anew; return it.
-    Its seed at import is 0.
+    """Start `default_generator`, which is used where no other is given, anew from a seed.
+
+    Args:
+        seed: a whole number from 0 and below 2 ** 128. At import it is 0.
+
+    Returns:
+        The generator.
 
     >>> import minigrad as mg
     >>> mg.manual_seed(1)
@@ -87,14 +100,19 @@ def manual_seed(seed: int) -> Generator:
 def dropout_mask(
     shape: int | tuple[int, ...],
     p: float,
-    dtype: DTypeLike = np.float32,
+    dtype: Any = np.float32,
     generator: Generator | None = None,
-) -> NDArray[Any]:
+) -> np.ndarray:
     """An array of `shape` that is 0 with probability p and else 1 / (1 - p), so that its mean is 1.
 
     Draw it once and multiply by it at every step of a sequence for recurrent (variational) dropout.
     The same elements are 0 in float32 and float64. For p = 1 all are, and nothing is drawn.
-    generator: `default_generator` if it is None.
+
+    Args:
+        shape: of the mask, an int or a tuple of ints.
+        p: the probability of 0, from 0 to 1.
+        dtype: float32 (default) or float64.
+        generator: what to draw from. Default: `default_generator`.
 
     >>> import minigrad as mg
     >>> mg.dropout_mask((2, 3), 0.5, generator=mg.Generator(1))
@@ -109,7 +127,7 @@ def dropout_mask(
     return mask
 
 
-def _mask(shape: Any, p: float, dtype: Any, generator: Generator) -> Any:
+def _mask(shape: tuple[int, ...], p: float, dtype: np.dtype, generator: Generator) -> np.ndarray:
     if p == 1:
         return np.zeros(shape, dtype)
     size = int(np.prod(shape, dtype=object))
@@ -123,6 +141,7 @@ def _mask(shape: Any, p: float, dtype: Any, generator: Generator) -> Any:
 
 
 def checked_generator(generator: Any, op: str) -> Generator:
+    """The generator, or `default_generator` for None."""
     if generator is None:
         return default_generator
     if not isinstance(generator, Generator):
@@ -138,8 +157,16 @@ def dropout(
     """In training, x with each element set to 0 with probability p and the others divided by 1 - p;
     else x itself.
 
-    p = 0 gives x itself too, and draws nothing. A p outside [0, 1] or NaN is a ValueError, one that
-    is no number a TypeError.
+    Args:
+        x: of any shape.
+        p: the probability, from 0 to 1. Default: 0.5. With 0 the result is x itself, and nothing
+            is drawn.
+        training: whether to drop anything at all. Default: True.
+        generator: what to draw from. Default: `default_generator`.
+
+    Raises:
+        TypeError: p is no number.
+        ValueError: p is NaN or outside 0 to 1.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)

@@ -1,5 +1,4 @@
-"""The networks: what `minigrad.nn` offers. Each name lives in the room that its docstring
-describes."""
+"""The public names of minigrad.nn: modules, layers, recurrent cells and layers, tools for them."""
 
 from minigrad.nn.cell import CellState, HiddenState
 from minigrad.nn.gru import GRU, GRUCell

@@ -1,5 +1,7 @@
-"""Recurrent cells, one step at a time, written out of ops: the specification of the fused layers of
-rnn.py. Loops over them are in sequence.py.
+"""What all recurrent cells share: their weights, checks and states.
+
+The cells themselves, each with its layer, are in rnn.py, lstm.py and gru.py: one step, written out
+of ops. They specify what the fused layers compute. Loops over cells are in sequence.py.
 
 B, I, H: batch, inputs, hidden units. Weights are stored (in, out): W (I, G H) for the input and U
 (H, G H) for the state, G gates side by side; one bias a gate, b (G H). U starts orthogonal gate by
@@ -42,8 +44,8 @@ class Cell(Module):
 
     gates: tuple[str, ...]  # their names in the order of the columns of W and U
     biases: tuple[str, ...]  # the same for b
-    state_names: tuple[str, ...] = ("h",)
-    kind: str  # the name of the cell in recurrent.CELLS
+    state_names: tuple[str, ...] = ("h",)  # ("h", "c") for a cell with two states
+    kind: str  # its name in fused.CELLS
 
     def __init__(
         self,
@@ -89,9 +91,20 @@ class Cell(Module):
         """What `step` takes as weights: here the weights themselves. Called once for a sequence."""
         return weights
 
-    def step(self, weights: Any, x: Tensor, h: Any, c: Any, hm: Any) -> Any:
-        """The formulas: x (B, I), h and c (B, H) to the new h, or (h, c). hm is h with recurrent
-        dropout, what the products see."""
+    def step(
+        self, weights: Any, x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The formulas of one step.
+
+        Args:
+            weights: what `start` returned.
+            x: the input, (B, I).
+            states: one Tensor (B, H) for each of `state_names`.
+            h_masked: h after recurrent dropout, (B, H); the products with U see this.
+
+        Returns:
+            The new states, in the order of `state_names`.
+        """
         raise NotImplementedError
 
     def checked_weights(self, op: str, weights: Weights | None = None) -> Weights:
@@ -105,13 +118,8 @@ class Cell(Module):
             )
         W, U, b, p = weights
         I, H = self.input_size, self.hidden_size
-        if not isinstance(W, Tensor):
-            raise TypeError(f"{op}: W must be a Tensor, got {type(W).__name__}")
-        dtype, columns = W.dtype, len(self.gates) * H
-        if W.shape != (I, columns):
-            raise ValueError(
-                f"{op}: W must have shape {(I, columns)} = (input_size, gates * hidden_size), got {W.shape}"
-            )
+        dtype, columns = getattr(W, "dtype", None), len(self.gates) * H
+        _check_tensor(op, "W", W, dtype, (I, columns), "(input_size, gates * hidden_size)")
         _check_tensor(op, "U", U, dtype, (H, columns), "(hidden_size, gates * hidden_size)")
         if b is not None:
             _check_tensor(op, "b", b, dtype, (len(self.biases) * H,), "(biases * hidden_size,)")
@@ -124,7 +132,8 @@ class Cell(Module):
         x = tensor_of(op, "x", x, weights.W.dtype)
         if x.ndim != 3 or x.shape[2] != self.input_size:
             raise ValueError(
-                f"{op}: x must have shape (T, B, {self.input_size}) = (time, batch, input_size), got {x.shape}"
+                f"{op}: x must have shape (T, B, {self.input_size}) = "
+                f"(time, batch, input_size), got {x.shape}"
             )
         return x
 
@@ -135,37 +144,60 @@ class Cell(Module):
     def _check_weights(self) -> None:
         self.checked_weights(self.op)
 
-    def _check(self, x: Any, *states: tuple[str, Any]) -> None:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{self.op}: x must be a Tensor, got {type(x).__name__}")
-        if x.dtype != self.W.dtype:
-            raise TypeError(
-                f"{self.op}: x has dtype {x.dtype}, the weights have {self.W.dtype}: "
-                f"convert the input with x.astype('{self.W.dtype}')"
-            )
+    def _check(self, x: Any, *states: tuple[str, Any]) -> Tensor:
+        """x (B, I) as a Tensor, if it and the states fit."""
+        x = tensor_of(self.op, "x", x, self.W.dtype)
         if x.ndim != 2 or x.shape[1] != self.input_size:
             raise ValueError(
-                f"{self.op}: x must have shape (B, {self.input_size}) = (batch, input_size), got {x.shape}"
+                f"{self.op}: x must have shape (B, {self.input_size}) = "
+                f"(batch, input_size), got {x.shape}"
             )
         for name, value in states:
             self.check_state(self.op, name, value, x.shape[0], self.W.dtype)
+        return x
 
-    def initial(self, B: int) -> Tensor:
-        """A state of zeros, (B, H)."""
-        return zeros((B, self.hidden_size), self.W.dtype)
+    def initial(self, B: int) -> tuple[Tensor, ...]:
+        """States of zeros, each (B, H)."""
+        return tuple(zeros((B, self.hidden_size), self.W.dtype) for _ in self.state_names)
 
-    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """One step: x (B, I), h (B, H) or None for zeros -> h (B, H)."""
-        if h is None and isinstance(x, Tensor) and x.ndim:
-            h = self.initial(x.shape[0])
-        self._check(x, ("h", h))
-        new: Tensor = self.step(self.start(self.weights()), x, h, None, h)
-        return new
+    def states_of(self, op: str, state: Any) -> tuple[Any, ...]:
+        """A state as users write it, h or (h, c), as a tuple in the order of `state_names`."""
+        count = len(self.state_names)
+        if count == 1:
+            return (state,)
+        if not isinstance(state, tuple) or len(state) != count:
+            got = type(state).__name__
+            if isinstance(state, tuple):
+                got += f" of length {len(state)}"
+            raise TypeError(f"{op}: state must be ({', '.join(self.state_names)}), got {got}")
+        return state
+
+    def as_state(self, states: tuple[Tensor, ...]) -> Any:
+        """The states as users read them: h, or (h, c)."""
+        return states if len(states) > 1 else states[0]
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:
+        """Compute one step.
+
+        Args:
+            x: the input, (B, input_size), a Tensor or an array of the dtype of the weights.
+            state: h of shape (B, hidden_size), or for an LSTMCell (h, c), each of this shape.
+                Default: zeros.
+
+        Returns:
+            The new state, of the same form.
+        """
+        if state is None:
+            x = self._check(x)
+            states = self.initial(x.shape[0])
+        else:
+            states = self.states_of(self.op, state)
+            x = self._check(x, *zip(self.state_names, states, strict=True))
+        return self.as_state(self.step(self.start(self.weights()), x, states, states[0]))
 
     def options(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}" + (
-            "" if self.b is not None else ", bias=False"
-        )
+        bias = "" if self.b is not None else ", bias=False"
+        return f"{self.input_size}, {self.hidden_size}{bias}"
 
 
 def _check_tensor(

@@ -1,4 +1,4 @@
-"""The GRU: the cell, one step at a time, and the layer that runs it over sequences."""
+"""The GRU: first the cell, one step, then the layer, which runs it over sequences."""
 
 from typing import Any
 
@@ -6,20 +6,33 @@ import numpy as np
 
 from minigrad.checks import flag
 from minigrad.core.tensor import Tensor
-from minigrad.nn.cell import Cell, HiddenState, Weights
-from minigrad.nn.stack import _Recurrent
+from minigrad.nn.cell import Cell, Weights
+from minigrad.nn.sequence import Merge
+from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import sigmoid, tanh
 from minigrad.ops.matmul import addmm, matmul
 from minigrad.ops.shape import split
 
 
 class GRUCell(Cell):
-    """The slide's GRU. GRUCell(input_size, hidden_size, bias=True, reset_after=False,
-    dtype=float32, rng=None).
+    """One step of a gated recurrent unit (slide: GRU; Cho et al. 2014).
 
-    r, z = sigmoid(x W + h U + b); n = tanh(x W + (r h) U + b) (Cho et al. 2014); h' = (1 - z) n + z
-    h. The gates stand in the order r, z, n. reset_after=True: n = tanh(x W + b + r u), u = h U +
-    b_u, the form of cuDNN and PyTorch; b then holds b_u as a fourth part.
+    r, z = sigmoid(x W + h U + b); n = tanh(x W + (r h) U + b); h' = (1 - z) n + z h. The gates
+    stand in the order r, z, n.
+
+    Args:
+        input_size: features of the input, I.
+        hidden_size: features of the state, H.
+        bias: add b, one for each gate. Default: True.
+        reset_after: n = tanh(x W + b + r (h U + b_u)), the form of cuDNN and PyTorch; b then holds
+            b_u as a fourth part. Default: False.
+        dtype: of the weights, float32 (default) or float64.
+        rng: a numpy.random.Generator for the initial weights. Default: minigrad's generator, see
+            mg.manual_seed.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is outside its range.
 
     >>> import minigrad as mg
     >>> mg.nn.GRUCell(3, 4, reset_after=True)(mg.ones((2, 3))).shape
@@ -56,27 +69,55 @@ class GRUCell(Cell):
             inner,
         )
 
-    def step(self, weights: tuple[Any, ...], x: Tensor, h: Tensor, c: None, hm: Tensor) -> Tensor:
+    def step(
+        self, weights: tuple[Any, ...], x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
+    ) -> tuple[Tensor, ...]:
         W, U_rz, U_n, b, b_u = weights
+        (h,) = states
         H = U_n.shape[0]
         a = matmul(x, W) if b is None else addmm(b, x, W)
         a_rz, a_n = split(a, [2 * H, H], axis=1)
         if self.reset_after:
-            u = matmul(hm, U_n) if b_u is None else addmm(b_u, hm, U_n)
-        r, z = split(sigmoid(addmm(a_rz, hm, U_rz)), 2, axis=1)
-        n = tanh(a_n + r * u if self.reset_after else addmm(a_n, r * hm, U_n))
-        return (1 - z) * n + z * h
+            u = matmul(h_masked, U_n) if b_u is None else addmm(b_u, h_masked, U_n)
+        r, z = split(sigmoid(addmm(a_rz, h_masked, U_rz)), 2, axis=1)
+        n = tanh(a_n + r * u if self.reset_after else addmm(a_n, r * h_masked, U_n))
+        return ((1 - z) * n + z * h,)
 
     def options(self) -> str:
         return super().options() + (", reset_after=True" if self.reset_after else "")
 
 
-class GRU(_Recurrent[HiddenState]):
-    """Gated recurrent unit over a whole sequence (slide: GRU): r, z = sigmoid, h' = (1 - z) n + z
-    h.
+class GRU(Recurrent):
+    """A gated recurrent unit over whole sequences (slide: GRU; Cho et al. 2014).
 
-    reset_after=False: n = tanh(x W + (r h) U + b), Cho et al. 2014. reset_after=True: n = tanh(x W
-    + b + r (h U + b_u)), as in cuDNN and PyTorch. Other arguments as for RNN.
+    r, z = sigmoid(x_t W + h_{t-1} U + b); n = tanh(x_t W + (r h_{t-1}) U + b);
+    h_t = (1 - z) n + z h_{t-1}.
+
+    Args:
+        input_size: features of the input, I.
+        hidden_size: features of the state, H.
+        num_layers: layers on top of each other. Default: 1.
+        bidirectional: run each layer from both ends of the sequence. Default: False.
+        merge: how the outputs of two directions become one: "concat" (default), "sum", "mean",
+            "mul", a function of both, or None for a pair of outputs.
+        bias: add b, one for each gate. Default: True.
+        dropout: probability of dropout between layers. Default: 0.0.
+        recurrent_dropout: probability of dropout on h_{t-1}, with one mask for the whole sequence.
+            Default: 0.0.
+        reset_after: n = tanh(x_t W + b + r (h_{t-1} U + b_u)), the form of cuDNN and PyTorch.
+            Default: False.
+        checkpoint: "sqrt" keeps O(sqrt T) of what backward needs and computes the rest again, with
+            the same bits. Default: None, keep everything.
+        clip_state_grad: at every step back in time clip each element of the gradient of the state
+            to this bound (slide: gradient clipping). Such a gradient cannot be differentiated
+            again (create_graph=True). Default: None, no clipping.
+        dtype: of the weights, float32 (default) or float64.
+        rng: a numpy.random.Generator for the initial weights. Default: minigrad's generator, see
+            mg.manual_seed.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is outside its range.
 
     >>> import numpy as np, minigrad as mg
     >>> layer = mg.nn.GRU(3, 4, num_layers=2, reset_after=True)
@@ -93,7 +134,7 @@ class GRU(_Recurrent[HiddenState]):
         hidden_size: int,
         num_layers: int = 1,
         bidirectional: bool = False,
-        merge: Any = "concat",
+        merge: Merge = "concat",
         bias: bool = True,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
@@ -102,12 +143,9 @@ class GRU(_Recurrent[HiddenState]):
         checkpoint: str | None = None,
         clip_state_grad: float | None = None,
         dtype: Any = np.float32,
-        rng: Any = None,
+        rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(
-            lambda size: GRUCell(
-                size, hidden_size, bias=bias, reset_after=reset_after, dtype=dtype, rng=rng
-            ),
             input_size,
             hidden_size,
             num_layers,
@@ -117,4 +155,8 @@ class GRU(_Recurrent[HiddenState]):
             recurrent_dropout,
             checkpoint,
             clip_state_grad,
+            bias=bias,
+            reset_after=reset_after,
+            dtype=dtype,
+            rng=rng,
         )

@@ -1,4 +1,4 @@
-"""The layers that are no sequences: Linear, Embedding, Dropout."""
+"""Layers without a state: Linear, Embedding, Dropout."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,17 +8,28 @@ from minigrad.checks import flag, probability, size
 from minigrad.core.array import checked_dtype
 from minigrad.core.tensor import Tensor
 from minigrad.nn.init import glorot, numbers
-from minigrad.nn.module import Module, Parameter
+from minigrad.nn.module import Module, Parameter, tensor_of
 from minigrad.ops.index import embedding
 from minigrad.ops.matmul import addmm, matmul
-from minigrad.random import Generator, dropout
+from minigrad.random import Generator, checked_generator, dropout
 
 
 class Linear(Module):
-    """The slide's linear layer x W + b, with W (d, k) stored as on the slide: Linear(d, k,
-    bias=True, dtype=float32, rng=None).
+    """The linear layer x W + b: x (..., d) to (..., k), with W (d, k) stored as on the slide.
 
-    W is Glorot-uniform, b zero. x: (..., d); the result is (..., k).
+    W starts Glorot-uniform, b zero. They are the attributes `weight` and `bias`.
+
+    Args:
+        d: features of the input.
+        k: features of the output.
+        bias: add b, (k,). Default: True.
+        dtype: of the weights, float32 (default) or float64.
+        rng: a numpy.random.Generator for the initial weights. Default: minigrad's generator, see
+            mg.manual_seed.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: a size is below 1.
 
     >>> import numpy as np, minigrad as mg
     >>> mg.nn.Linear(3, 4)(mg.Tensor(np.ones((2, 3), np.float32))).shape
@@ -37,7 +48,9 @@ class Linear(Module):
         dtype: Any = np.float32,
         rng: np.random.Generator | None = None,
     ) -> None:
-        d, k, dtype = size("Linear", "d", d), size("Linear", "k", k), checked_dtype(dtype, "Linear")
+        d = size("Linear", "d", d)
+        k = size("Linear", "k", k)
+        dtype = checked_dtype(dtype, "Linear")
         self.weight = Parameter(glorot(numbers("Linear", rng), d, k), dtype)
         self.bias = Parameter(np.zeros(k), dtype) if flag("Linear", "bias", bias) else None
 
@@ -58,13 +71,7 @@ class Linear(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d) -> (..., k)."""
-        if not isinstance(x, Tensor):
-            raise TypeError(f"Linear: x must be a Tensor, got {type(x).__name__}")
-        if x.dtype != self.weight.dtype:
-            hint = f"convert the input with x.astype('{self.weight.dtype}')"
-            raise TypeError(
-                f"Linear: x has dtype {x.dtype}, the weights have {self.weight.dtype}: {hint}"
-            )
+        x = tensor_of("Linear", "x", x, self.weight.dtype)
         if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
             raise ValueError(
                 f"Linear: x must have shape (..., {self.weight.shape[0]}) = (..., d), got {x.shape}"
@@ -81,8 +88,20 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A table of n vectors of length d, standard normal at first: Embedding(n, d, dtype=float32,
-    rng=None). indices: ints of any shape; the result is (..., d).
+    """A table of n vectors of length d: indices (...), ints from 0 to n - 1, to vectors (..., d).
+
+    The table is the attribute `weight`, (n, d); it starts standard normal.
+
+    Args:
+        n: number of vectors.
+        d: length of each vector.
+        dtype: of the weights, float32 (default) or float64.
+        rng: a numpy.random.Generator for the initial weights. Default: minigrad's generator, see
+            mg.manual_seed.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: a size is below 1.
 
     >>> import minigrad as mg
     >>> mg.nn.Embedding(10, 3)([1, 2]).shape
@@ -116,8 +135,17 @@ class Embedding(Module):
 
 
 class Dropout(Module):
-    """In training, sets each element to 0 with probability p and scales the rest by 1 / (1 - p):
-    Dropout(p, generator=None). Else the identity.
+    """In training, sets each element to 0 with probability p and multiplies the others by
+    1 / (1 - p). After `eval()` it is the identity.
+
+    Args:
+        p: the probability, from 0 to 1.
+        generator: the minigrad.Generator that masks are drawn from. Default:
+            mg.default_generator.
+
+    Raises:
+        TypeError: p is no number, or generator no Generator.
+        ValueError: p is outside 0 to 1.
 
     >>> import minigrad as mg
     >>> layer = mg.nn.Dropout(0.5).eval()
@@ -130,11 +158,10 @@ class Dropout(Module):
         def __call__(self, x: Any) -> Tensor: ...
 
     def __init__(self, p: float, generator: Generator | None = None) -> None:
-        if generator is not None and not isinstance(generator, Generator):
-            raise TypeError(
-                f"Dropout: generator must be a minigrad.Generator or None, got {type(generator).__name__}"
-            )
-        self.p, self.generator = probability("Dropout", "p", p), generator
+        if generator is not None:
+            generator = checked_generator(generator, "Dropout")
+        self.p = probability("Dropout", "p", p)
+        self.generator = generator
 
     def forward(self, x: Tensor) -> Tensor:
         """x of any shape -> the same shape."""

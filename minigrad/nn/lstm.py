@@ -1,4 +1,4 @@
-"""The LSTM: the cell, one step at a time, and the layer that runs it over sequences."""
+"""The LSTM: first the cell, one step, then the layer, which runs it over sequences."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ from minigrad.checks import flag
 from minigrad.core.tensor import Tensor
 from minigrad.nn.cell import Cell, CellState, Weights, _check_tensor, gates_of
 from minigrad.nn.module import Parameter
-from minigrad.nn.stack import _Recurrent
+from minigrad.nn.sequence import Merge
+from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import sigmoid, sqrt, tanh
 from minigrad.ops.matmul import matmul
 from minigrad.ops.reduce import mean, var
@@ -16,14 +17,26 @@ from minigrad.ops.shape import split
 
 
 class LSTMCell(Cell):
-    """The slides' LSTM. LSTMCell(input_size, hidden_size, bias=True, peepholes=False,
-    layer_norm=False, dtype=float32, rng=None).
+    """One step of long short-term memory (slides: LSTM).
 
-    i, f, o = sigmoid(x W + h U + b), g = tanh(x W + h U + b), each with its own columns; c' = f c +
-    i g; h' = o tanh c'. The gates stand in the order i, f, g, o. peepholes: i and f see p_i c and
-    p_f c, o sees p_o c' (Gers and Schmidhuber 2000).
-    layer_norm: x W and h U and, before its tanh, c' are normalised over the units and scaled (Ba,
-    Kiros and Hinton 2016, equations 20 to 22).
+    i, f, o = sigmoid(x W + h U + b), g = tanh(x W + h U + b), each with its own columns;
+    c' = f c + i g; h' = o tanh c'. The gates stand in the order i, f, g, o.
+
+    Args:
+        input_size: features of the input, I.
+        hidden_size: features of the state, H.
+        bias: add b, one for each gate. Default: True.
+        peepholes: i and f see p_i c and p_f c, o sees p_o c' (Gers and Schmidhuber 2000). Default:
+            False.
+        layer_norm: normalise x W, h U and, before its tanh, c' over the units, and scale them (Ba,
+            Kiros and Hinton 2016, equations 20 to 22). Default: False.
+        dtype: of the weights, float32 (default) or float64.
+        rng: a numpy.random.Generator for the initial weights. Default: minigrad's generator, see
+            mg.manual_seed.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is outside its range.
 
     >>> import minigrad as mg
     >>> h, c = mg.nn.LSTMCell(3, 4)(mg.ones((2, 3)))
@@ -55,7 +68,7 @@ class LSTMCell(Cell):
             self.scale_c, self.shift_c = Parameter(np.ones(H), dtype), Parameter(np.zeros(H), dtype)
 
     def checked_weights(self, op: str, weights: Weights | None = None) -> Weights:
-        """As for every cell, with the scales and the shift of the layer norm."""
+        """The weights if they fit, the scales and the shift of the layer norm included."""
         weights = super().checked_weights(op, weights)
         H = self.hidden_size
         if self.layer_norm:
@@ -73,38 +86,24 @@ class LSTMCell(Cell):
         return weights, p, (self.scale_x, self.scale_h, self.scale_c, self.shift_c)
 
     def step(
-        self, weights: tuple[Any, ...], x: Tensor, h: Tensor, c: Tensor, hm: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self, weights: tuple[Any, ...], x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
+    ) -> tuple[Tensor, ...]:
         w, p, norm = weights
+        _, c = states
         if norm is not None:
             scale_x, scale_h, scale_c, shift_c = norm
-            a = normalised(matmul(x, w.W)) * scale_x + normalised(matmul(hm, w.U)) * scale_h
+            a = normalised(matmul(x, w.W)) * scale_x + normalised(matmul(h_masked, w.U)) * scale_h
             a = a if w.b is None else a + w.b
         else:
-            a = gates_of(w, x, hm)
+            a = gates_of(w, x, h_masked)
         i, f, g, o = split(a, 4, axis=1)
         if p is not None:
             i, f = i + p[0] * c, f + p[1] * c
         i, f, g = sigmoid(i), sigmoid(f), tanh(g)
         c = f * c + i * g
         o = sigmoid(o if p is None else o + p[2] * c)
-        seen = c if norm is None else normalised(c) * scale_c + shift_c
-        return o * tanh(seen), c
-
-    def forward(  # type: ignore[override]  # its state is a pair
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """One step: x (B, I), state (h, c), each (B, H), or None for zeros -> (h, c)."""
-        if state is None:
-            self._check(x)
-            state = self.initial(x.shape[0]), self.initial(x.shape[0])
-        if not isinstance(state, tuple) or len(state) != 2:
-            got = type(state).__name__ + (
-                f" of length {len(state)}" if isinstance(state, tuple) else ""
-            )
-            raise TypeError(f"{self.op}: state must be (h, c), got {got}")
-        self._check(x, ("h", state[0]), ("c", state[1]))
-        return self.step(self.start(self.weights()), x, *state, state[0])
+        c_normed = c if norm is None else normalised(c) * scale_c + shift_c
+        return o * tanh(c_normed), c
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -112,13 +111,37 @@ def normalised(x: Tensor) -> Tensor:
     return (x - mean(x, 1, keepdims=True)) / sqrt(var(x, 1, keepdims=True) + 1e-5)
 
 
-class LSTM(_Recurrent[CellState]):
-    """Long short-term memory over a whole sequence (slides: LSTM): i, f, o = sigmoid, g = tanh, c'
-    = f c + i g, h' = o tanh c'.
+class LSTM(Recurrent):
+    """Long short-term memory over whole sequences (slides: LSTM).
 
-    (input_size, hidden_size, num_layers=1, bidirectional=False, merge="concat", bias=True,
-    dropout=0.0, recurrent_dropout=0.0, peepholes=False, checkpoint=None, clip_state_grad=None,
-    dtype=float32, rng=None): as for RNN.
+    i, f, o = sigmoid(x_t W + h_{t-1} U + b), g = tanh(x_t W + h_{t-1} U + b), each with its own
+    columns; c_t = f c_{t-1} + i g; h_t = o tanh c_t.
+
+    Args:
+        input_size: features of the input, I.
+        hidden_size: features of the state, H.
+        num_layers: layers on top of each other. Default: 1.
+        bidirectional: run each layer from both ends of the sequence. Default: False.
+        merge: how the outputs of two directions become one: "concat" (default), "sum", "mean",
+            "mul", a function of both, or None for a pair of outputs.
+        bias: add b, one for each gate. Default: True.
+        dropout: probability of dropout between layers. Default: 0.0.
+        recurrent_dropout: probability of dropout on h_{t-1}, with one mask for the whole sequence.
+            Default: 0.0.
+        peepholes: i and f see p_i c_{t-1} and p_f c_{t-1}, o sees p_o c_t (Gers and Schmidhuber
+            2000). Default: False.
+        checkpoint: "sqrt" keeps O(sqrt T) of what backward needs and computes the rest again, with
+            the same bits. Default: None, keep everything.
+        clip_state_grad: at every step back in time clip each element of the gradient of the state
+            to this bound (slide: gradient clipping). Such a gradient cannot be differentiated
+            again (create_graph=True). Default: None, no clipping.
+        dtype: of the weights, float32 (default) or float64.
+        rng: a numpy.random.Generator for the initial weights. Default: minigrad's generator, see
+            mg.manual_seed.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is outside its range.
 
     >>> import numpy as np, minigrad as mg
     >>> layer = mg.nn.LSTM(3, 4, bidirectional=True)
@@ -127,7 +150,7 @@ class LSTM(_Recurrent[CellState]):
     ((5, 2, 8), (2, 2, 4), (2, 2, 4))
     """
 
-    State = CellState
+    state_type = CellState
     cell_type = LSTMCell
 
     def __init__(
@@ -136,7 +159,7 @@ class LSTM(_Recurrent[CellState]):
         hidden_size: int,
         num_layers: int = 1,
         bidirectional: bool = False,
-        merge: Any = "concat",
+        merge: Merge = "concat",
         bias: bool = True,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
@@ -145,12 +168,9 @@ class LSTM(_Recurrent[CellState]):
         checkpoint: str | None = None,
         clip_state_grad: float | None = None,
         dtype: Any = np.float32,
-        rng: Any = None,
+        rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(
-            lambda size: LSTMCell(
-                size, hidden_size, bias=bias, peepholes=peepholes, dtype=dtype, rng=rng
-            ),
             input_size,
             hidden_size,
             num_layers,
@@ -160,4 +180,8 @@ class LSTM(_Recurrent[CellState]):
             recurrent_dropout,
             checkpoint,
             clip_state_grad,
+            bias=bias,
+            peepholes=peepholes,
+            dtype=dtype,
+            rng=rng,
         )

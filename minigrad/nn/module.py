@@ -1,6 +1,4 @@
-"""Module and Parameter, and the three layers that are no sequences: Linear, Embedding, Dropout.
-Recurrent cells are in cells.py.
-"""
+"""Module and Parameter: what holds weights, and how they are found, saved, copied and shown."""
 
 import functools
 import gc
@@ -22,6 +20,10 @@ if TYPE_CHECKING:
 
 class Parameter(Tensor):
     """A Tensor that a Module trains: a leaf that requires a gradient.
+
+    Args:
+        data: the values, anything that mg.Tensor takes.
+        dtype: float32 or float64. Default: that of the data, float32 for lists.
 
     >>> import minigrad as mg
     >>> mg.nn.Parameter([1.0, 2.0]).requires_grad
@@ -195,8 +197,8 @@ class Module:
     respect to it. Two things of one name are a ValueError.
 
     Copies (copy.deepcopy, pickle) have parameters and gradients of their own. Activations that the
-    module keeps are copied as
-    constants: the graph that they were made by, and hooks, stay with the original.
+    module keeps are copied as constants: the graph that they were made by, and hooks, stay with the
+    original.
 
     >>> import minigrad as mg
     >>> class Net(mg.nn.Module):
@@ -243,8 +245,9 @@ class Module:
         ):
             if not isinstance(value, Tensor):
                 raise TypeError(
-                    f"{type(self).__name__}: {name} is a Parameter, it can be replaced by a Parameter, a Tensor or None, "
-                    f"got {type(value).__name__}; to change its values: {name}[...] = value, within no_grad()"
+                    f"{type(self).__name__}: {name} is a Parameter, it can be replaced by a "
+                    f"Parameter, a Tensor or None, got {type(value).__name__}; "
+                    f"to change its values: {name}[...] = value, within no_grad()"
                 )
             object.__setattr__(self, "_replaced", (*self._replaced, name))
         object.__setattr__(self, name, value)
@@ -327,8 +330,9 @@ class Module:
             value = vars(self).get(name)
             if isinstance(value, Tensor) and not isinstance(value, Parameter):
                 raise TypeError(
-                    f"{type(self).__name__}: {path + '.' if path else ''}{name} was a Parameter and is a Tensor now, which is "
-                    f"neither trained nor saved: replace it by a Parameter, or change the values of the one that was there with "
+                    f"{type(self).__name__}: {path + '.' if path else ''}{name} was a Parameter "
+                    "and is a Tensor now, which is neither trained nor saved: replace it by a "
+                    "Parameter, or change the values of the one that was there with "
                     f"{name}[...] = value, within no_grad()"
                 )
 
@@ -342,8 +346,9 @@ class Module:
             kind = "Parameter" if isinstance(thing, Parameter) else f"module {type(thing).__name__}"
             place = "a class attribute" if holder is thing else f"a {type(holder).__name__}"
             raise TypeError(
-                f"{type(self).__name__}: {path + '.' if path else ''}{name} holds a {kind} in {place}, where it is neither "
-                f"trained nor saved: keep it in an attribute, a list, a tuple or a dict with string keys"
+                f"{type(self).__name__}: {path + '.' if path else ''}{name} holds a {kind} in "
+                f"{place}, where it is neither trained nor saved: keep it in an attribute, a list, "
+                "a tuple or a dict with string keys"
             )
 
     def _check_reach(self) -> None:

@@ -1,18 +1,31 @@
-"""The slide's RNN: the cell, one step at a time, and the layer that runs it over sequences."""
+"""The RNN: first the cell, one step, then the layer, which runs it over sequences."""
 
 from typing import Any
 
 import numpy as np
 
 from minigrad.core.tensor import Tensor
-from minigrad.nn.cell import Cell, HiddenState, Weights, gates_of
-from minigrad.nn.stack import _Recurrent
+from minigrad.nn.cell import Cell, Weights, gates_of
+from minigrad.nn.sequence import Merge
+from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import relu, tanh
 
 
 class RNNCell(Cell):
-    """The slide's recurrent network: h' = tanh(h U + x W + b), or relu. RNNCell(input_size,
-    hidden_size, bias=True, nonlinearity="tanh", dtype=float32, rng=None).
+    """One step of a recurrent network (slide: the hidden state): h' = tanh(x W + h U + b).
+
+    Args:
+        input_size: features of the input, I.
+        hidden_size: features of the state, H.
+        bias: add b, one for each gate. Default: True.
+        nonlinearity: "tanh" (default) or "relu".
+        dtype: of the weights, float32 (default) or float64.
+        rng: a numpy.random.Generator for the initial weights. Default: minigrad's generator, see
+            mg.manual_seed.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is outside its range.
 
     >>> import minigrad as mg
     >>> mg.nn.RNNCell(3, 4)(mg.ones((2, 3))).shape
@@ -37,22 +50,40 @@ class RNNCell(Cell):
         self.kind = f"rnn_{nonlinearity}"
         super().__init__(input_size, hidden_size, bias, dtype, rng)
 
-    def step(self, weights: Weights, x: Tensor, h: Tensor, c: None, hm: Tensor) -> Tensor:
-        return (tanh if self.kind == "rnn_tanh" else relu)(gates_of(weights, x, hm))
+    def step(
+        self, weights: Weights, x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
+    ) -> tuple[Tensor, ...]:
+        activation = tanh if self.kind == "rnn_tanh" else relu
+        return (activation(gates_of(weights, x, h_masked)),)
 
 
-class RNN(_Recurrent[HiddenState]):
-    """h_t = tanh(h_{t-1} U + x_t W + b) over a whole sequence (slide: the hidden state).
+class RNN(Recurrent):
+    """A recurrent network over whole sequences: h_t = tanh(x_t W + h_{t-1} U + b).
 
-    (input_size, hidden_size, num_layers=1, bidirectional=False, merge="concat", bias=True,
-    dropout=0.0, recurrent_dropout=0.0, nonlinearity="tanh" or "relu", checkpoint=None or "sqrt",
-    clip_state_grad=None, dtype=float32, rng=None). merge: "concat", "sum", "mean", "mul", None (a
-    pair of outputs) or a function of the two directions' outputs. dropout acts between layers,
-    recurrent_dropout on h_{t-1} with one mask for the whole sequence. checkpoint="sqrt" keeps
-    O(sqrt T) of what backward needs and computes the rest again, with the same bits.
-    clip_state_grad: at every step back in time each element of the gradient that the step hands to
-    the state before it is clipped to this bound (slide: gradient clipping); with it a gradient
-    cannot be differentiated again (create_graph=True).
+    Args:
+        input_size: features of the input, I.
+        hidden_size: features of the state, H.
+        num_layers: layers on top of each other. Default: 1.
+        bidirectional: run each layer from both ends of the sequence. Default: False.
+        merge: how the outputs of two directions become one: "concat" (default), "sum", "mean",
+            "mul", a function of both, or None for a pair of outputs.
+        bias: add b, one for each gate. Default: True.
+        dropout: probability of dropout between layers. Default: 0.0.
+        recurrent_dropout: probability of dropout on h_{t-1}, with one mask for the whole sequence.
+            Default: 0.0.
+        nonlinearity: "tanh" (default) or "relu".
+        checkpoint: "sqrt" keeps O(sqrt T) of what backward needs and computes the rest again, with
+            the same bits. Default: None, keep everything.
+        clip_state_grad: at every step back in time clip each element of the gradient of the state
+            to this bound (slide: gradient clipping). Such a gradient cannot be differentiated
+            again (create_graph=True). Default: None, no clipping.
+        dtype: of the weights, float32 (default) or float64.
+        rng: a numpy.random.Generator for the initial weights. Default: minigrad's generator, see
+            mg.manual_seed.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is outside its range.
 
     >>> import numpy as np, minigrad as mg
     >>> layer = mg.nn.RNN(3, 4)
@@ -69,7 +100,7 @@ class RNN(_Recurrent[HiddenState]):
         hidden_size: int,
         num_layers: int = 1,
         bidirectional: bool = False,
-        merge: Any = "concat",
+        merge: Merge = "concat",
         bias: bool = True,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
@@ -78,12 +109,9 @@ class RNN(_Recurrent[HiddenState]):
         checkpoint: str | None = None,
         clip_state_grad: float | None = None,
         dtype: Any = np.float32,
-        rng: Any = None,
+        rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(
-            lambda size: RNNCell(
-                size, hidden_size, bias=bias, nonlinearity=nonlinearity, dtype=dtype, rng=rng
-            ),
             input_size,
             hidden_size,
             num_layers,
@@ -93,4 +121,8 @@ class RNN(_Recurrent[HiddenState]):
             recurrent_dropout,
             checkpoint,
             clip_state_grad,
+            bias=bias,
+            nonlinearity=nonlinearity,
+            dtype=dtype,
+            rng=rng,
         )

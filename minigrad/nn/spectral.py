@@ -1,12 +1,13 @@
-"""How much a recurrent matrix stretches: its spectral radius, its norm, the norms of its powers;
-scaling to a given radius.
+"""How much a recurrent matrix stretches: its spectral radius and the norms of its powers.
 
 The slide on explosion and vanishing multiplies a gradient n times by W1 transposed. Three numbers
 say what this can do to it:
 
-    norm            sigma = max |v A| / |v|, the largest singular value: one product stretches by
-    sigma at most, n by sigma^n spectral radius rho = the largest modulus of an eigenvalue:
-    |A^n|^(1/n) goes to rho (Gelfand); rho <= sigma norms of powers |A^n|: what n products stretch by at most, if nothing stands between them
+    norm              sigma = max |v A| / |v|, the largest singular value: one product stretches
+                      by sigma at most, n by sigma^n
+    spectral radius   rho = the largest modulus of an eigenvalue: |A^n|^(1/n) goes to rho
+                      (Gelfand); rho <= sigma
+    norms of powers   |A^n|: what n products stretch by at most, if nothing stands between them
 
 rho = sigma for normal matrices, as the orthogonal ones that the layers start with are, times any
 number. A matrix and its transpose have the same three. All is computed in float64 by LAPACK,
@@ -31,7 +32,8 @@ def _matrix(op: str, matrix: Any) -> np.ndarray:
         raise TypeError(f"{op}: matrix must hold real numbers, got {values.dtype}")
     if values.ndim != 2 or values.shape[0] != values.shape[1]:
         raise ValueError(
-            f"{op}: matrix must be square, such as one gate's (hidden_size, hidden_size), got shape {values.shape}"
+            f"{op}: matrix must be square, such as one gate's (hidden_size, hidden_size), "
+            f"got shape {values.shape}"
         )
     if not np.isfinite(values).all():
         raise ValueError(f"{op}: matrix must be finite, got NaN or infinity")
@@ -41,8 +43,10 @@ def _matrix(op: str, matrix: Any) -> np.ndarray:
 def spectral_radius(matrix: Tensor | np.ndarray) -> float:
     """The largest modulus of an eigenvalue.
 
+    The eigenvalues here are 2i and -2i:
+
     >>> import minigrad as mg
-    >>> round(mg.nn.spectral_radius(mg.Tensor([[0.0, 2.0], [-2.0, 0.0]])), 6)     # the eigenvalues are 2i and -2i
+    >>> round(mg.nn.spectral_radius(mg.Tensor([[0.0, 2.0], [-2.0, 0.0]])), 6)
     2.0
     """
     return float(np.max(np.abs(np.linalg.eigvals(_matrix("spectral_radius", matrix))), initial=0.0))
@@ -51,8 +55,10 @@ def spectral_radius(matrix: Tensor | np.ndarray) -> float:
 def power_norms(matrix: Tensor | np.ndarray, n: int) -> np.ndarray:
     """The norms (largest singular values) of the powers 0 to n: 1, |A|, |A^2|, ..., |A^n|.
 
+    With a spectral radius of 0.5 they grow first, then shrink:
+
     >>> import minigrad as mg
-    >>> mg.nn.power_norms(mg.Tensor([[0.5, 4.0], [0.0, 0.5]]), 3).round(3)     # the radius is 0.5: it grows first, then shrinks
+    >>> mg.nn.power_norms(mg.Tensor([[0.5, 4.0], [0.0, 0.5]]), 3).round(3)
     array([1.   , 4.062, 4.016, 3.005])
     """
     values = _matrix("power_norms", matrix)

@@ -1,14 +1,11 @@
-"""The recurrent layers that run whole sequences in C: RNN, LSTM, GRU, several layers deep, in one
-direction or both.
+"""What RNN, LSTM and GRU share: cells stacked in layers and directions, run in C.
 
-A layer is a stack of cells of cells.py: the cells hold the weights, and the layer runs them over
-the sequence by recurrent.pyx instead of op by op. Both forms compute the same; sequence.unroll runs
-a cell op by op. What is added here: the checks of what a layer is called with, stacking, merging
-the two directions, dropout between layers.
+The cells hold the weights; fused.pyx runs each over the whole sequence, with the same results as
+the loop of ops in sequence.unroll. What is added here: the checks of what a layer is called with,
+stacking, merging the two directions, dropout between layers.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, overload
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,7 +21,7 @@ from minigrad.nn.fused import (
     sequence,
 )
 from minigrad.nn.module import Module, tensor_of
-from minigrad.nn.sequence import checked_merge, merge_directions, unroll
+from minigrad.nn.sequence import Merge, checked_merge, merge_directions, unroll
 from minigrad.ops.shape import adjoin, stack
 from minigrad.random import dropout, dropout_mask
 
@@ -33,11 +30,11 @@ S = TypeVar("S", bound=tuple[Tensor, ...])  # the state: HiddenState or CellStat
 MAX_LAYERS = 10_000
 
 
-class _Recurrent(Module, Generic[S]):
+class Recurrent(Module):
     """What RNN, LSTM and GRU share: everything but the cell."""
 
-    State: ClassVar[Any] = HiddenState
-    cell_type: ClassVar[type]
+    state_type: ClassVar[type] = HiddenState
+    cell_type: ClassVar[type[Cell]]
 
     if TYPE_CHECKING:  # With merge=None the output is a pair of Tensors, which no type says.
 
@@ -66,25 +63,23 @@ class _Recurrent(Module, Generic[S]):
 
     def __init__(
         self,
-        make_cell: Callable[[int], Cell],
         input_size: int,
         hidden_size: int,
         num_layers: int,
         bidirectional: bool,
-        merge: Any,
+        merge: Merge,
         dropout: float,
         recurrent_dropout: float,
         checkpoint: str | None,
         clip_state_grad: float | None,
+        **cell_options: Any,
     ) -> None:
         self.op = op = type(self).__name__
-        self.input_size, self.hidden_size = (
-            size(op, "input_size", input_size),
-            size(op, "hidden_size", hidden_size),
+        self.input_size = size(op, "input_size", input_size)
+        self.hidden_size = size(op, "hidden_size", hidden_size)
+        self.num_layers = integer(
+            op, "num_layers", size(op, "num_layers", num_layers), 1, MAX_LAYERS
         )
-        self.num_layers = size(op, "num_layers", num_layers)
-        if self.num_layers > MAX_LAYERS:
-            raise ValueError(f"{op}: num_layers must be at most {MAX_LAYERS}, got {num_layers}")
         self.bidirectional = flag(op, "bidirectional", bidirectional)
         self.merge = checked_merge(op, merge)
         self.dropout = probability(op, "dropout", dropout)
@@ -98,7 +93,9 @@ class _Recurrent(Module, Generic[S]):
         self.cells: list[Cell] = []
         features = self.input_size
         for layer in range(self.num_layers):
-            self.cells += [make_cell(features) for _ in self.directions]
+            self.cells += [
+                self.cell_type(features, self.hidden_size, **cell_options) for _ in self.directions
+            ]
             if layer == 0 and self.num_layers > 1:
                 features = self._merged_size()
                 parameters = (features + self.hidden_size) * self.hidden_size * len(self.directions)
@@ -116,8 +113,7 @@ class _Recurrent(Module, Generic[S]):
     def _merged(self, outputs: list[Tensor], merge: Any) -> Any:
         """The outputs of the two directions as one; a function of the user's must return a Tensor
         of as many steps and rows."""
-        forward, backward = outputs
-        merged = merge_directions(forward, backward, merge)
+        merged = merge_directions(outputs[0], outputs[1], merge)
         if callable(merge):
             T, B, _ = outputs[0].shape
             if not isinstance(merged, Tensor):
@@ -144,25 +140,28 @@ class _Recurrent(Module, Generic[S]):
             x = tensor_of(self.op, "x", x, dtype)
         if x.dtype != dtype:
             raise TypeError(
-                f"{self.op}: x has dtype {x.dtype}, the weights have {dtype}: convert the input with x.astype('{dtype}') "
-                f"or make the layer with dtype={x.dtype}"
+                f"{self.op}: x has dtype {x.dtype}, the weights have {dtype}: "
+                f"convert the input with x.astype('{dtype}') or make the layer with dtype={x.dtype}"
             )
         if x.ndim != 3 or x.shape[2] != self.input_size:
             raise ValueError(
-                f"{self.op}: x must have shape (T, B, {self.input_size}) = (time, batch, input_size), got {x.shape}"
+                f"{self.op}: x must have shape (T, B, {self.input_size}) = "
+                f"(time, batch, input_size), got {x.shape}"
             )
         return x
 
     def _check_state(self, state: Any, B: int) -> tuple[Tensor, ...]:
-        names = self.State._fields
+        names = self.cell_type.state_names
         if isinstance(state, Tensor) and len(names) == 1:
             state = (state,)
         if not isinstance(state, tuple) or len(state) != len(names):
             expected = "(h0, c0)" if len(names) == 2 else "h0"
+            got = type(state).__name__
+            if isinstance(state, tuple):
+                got += f" of length {len(state)}"
             raise TypeError(
-                f"{self.op}: state must be {expected}, each of shape (num_layers * directions, batch, hidden_size), "
-                f"got {type(state).__name__}"
-                + (f" of length {len(state)}" if isinstance(state, tuple) else "")
+                f"{self.op}: state must be {expected}, each of shape "
+                f"(num_layers * directions, batch, hidden_size), got {got}"
             )
         shape = (len(self.cells), B, self.hidden_size)
         checked = []
@@ -171,12 +170,14 @@ class _Recurrent(Module, Generic[S]):
                 raise TypeError(f"{self.op}: {name}0 must be a Tensor, got {type(value).__name__}")
             if value.dtype != self.cells[0].W.dtype:
                 raise TypeError(
-                    f"{self.op}: {name}0 has dtype {value.dtype}, the weights have {self.cells[0].W.dtype}"
+                    f"{self.op}: {name}0 has dtype {value.dtype}, "
+                    f"the weights have {self.cells[0].W.dtype}"
                 )
             if value.shape != shape:
                 leading = "num_layers * 2" if self.bidirectional else "num_layers"
                 raise ValueError(
-                    f"{self.op}: {name}0 must have shape {shape} = ({leading}, batch, hidden_size), got {value.shape}"
+                    f"{self.op}: {name}0 must have shape {shape} = "
+                    f"({leading}, batch, hidden_size), got {value.shape}"
                 )
             checked.append(value)
         return tuple(checked)
@@ -186,7 +187,8 @@ class _Recurrent(Module, Generic[S]):
         if len(self.cells) != self.num_layers * len(self.directions):
             expected = self.num_layers * len(self.directions)
             raise ValueError(
-                f"{self.op}: cells must be {expected} = num_layers * directions, got {len(self.cells)}"
+                f"{self.op}: cells must be {expected} = num_layers * directions, "
+                f"got {len(self.cells)}"
             )
         for k, cell in enumerate(self.cells):
             if type(cell) is not self.cell_type or getattr(cell, "layer_norm", False):
@@ -206,16 +208,28 @@ class _Recurrent(Module, Generic[S]):
         reset: Any = None,
         trace: bool = False,
     ) -> tuple[Any, ...]:
-        """Run the layer over x (T, B, input_size); return out (T, B, features) and the state after
-        each sequence's own end.
+        """Run the layer over sequences.
 
-        state: as returned, or None for zeros. lengths: B integers from 0 to T in any order: steps
-        past a row's length are not computed, their output is zero, and whatever x holds there, even
-        NaN, changes nothing. reset: bool (T, B): row b starts anew, from zeros, before step t, and
-        no gradient passes. trace=True returns a third value: for each layer and direction a dict of
-        read-only arrays (T, B, H): the gates by name, "c" and "h". Where no step runs (T = 0, B =
-        0, all lengths 0) the output is empty or zero, the final state is the initial one, and x and
-        the weights get a gradient of zeros.
+        Args:
+            x: (T, B, input_size), of the dtype of the weights.
+            state: the state to start from, as a call returned it. Default: zeros.
+            lengths: (B,) ints from 0 to T, in any order. Steps past a row's length are not
+                computed, their output is zero, and whatever x holds there, even NaN, changes
+                nothing. Default: T for all.
+            reset: bool (T, B): row b starts anew, from zeros, before step t, and no gradient
+                passes. Default: nowhere.
+            trace: return a third value. Default: False.
+
+        Returns:
+            The output (T, B, features) and the state after each sequence's own end, h (and c) of
+            shape (num_layers * directions, B, hidden_size). With trace=True also, for each layer
+            and direction, a dict of read-only arrays (T, B, H): the gates by name, "c" and "h".
+            Where no step runs (T = 0, B = 0, all lengths 0) the output is empty or zero, the final
+            state is the initial one, and x and the weights get a gradient of zeros.
+
+        Raises:
+            TypeError: an argument is of the wrong type or dtype.
+            ValueError: an argument has the wrong shape, or a length is outside 0 to T.
         """
         self._check_layer()
         x, trace = self._check_input(x), flag(self.op, "trace", trace)
@@ -225,41 +239,59 @@ class _Recurrent(Module, Generic[S]):
         reset = None if reset is None else checked_reset(self.op, reset, T, B)
         if self.clip_state_grad is not None:
             checked_clip(self.op, "clip_state_grad", self.clip_state_grad)
-        finals, traces = [], []
-        vars(self)[
-            "telemetry"
-        ] = []  # as an attribute it would be checked like one that a user sets
+        finals: list[list[Tensor]] = []
+        traces: list[dict[str, Any]] = []
+        # Not set as an attribute: that would be checked like one that a user sets.
+        vars(self)["telemetry"] = []
         for layer in range(self.num_layers):
-            last, outputs = layer == self.num_layers - 1, []
-            merge = self._merge_of(last) if self.bidirectional else None
-            concatenated = self.bidirectional and merge == "concat"
-            room, halves = (
-                room_for_directions(x, self.hidden_size) if concatenated else (None, [None] * 2)
-            )
-            for d, direction in enumerate(self.directions):
-                k = layer * len(self.directions) + d
-                initial: Any = (
-                    [None] * 2
-                    if states is None
-                    else [s[k] for s in states] + [None] * (2 - len(states))
-                )
-                reverse = direction == "backward"
-                h0, c0 = initial
-                out, *final = self._run(
-                    self.cells[k], x, h0, c0, lengths, reset, reverse, layer, trace, halves[d]
-                )
-                if trace:
-                    traces.append(final.pop() | {"h": out.numpy()})
-                outputs.append(out)
-                finals.append(final)
-            if room is not None:
-                x = adjoin(room, outputs)
-            else:
-                x = self._merged(outputs, merge) if self.bidirectional else outputs[0]
-            if self.dropout and not last:
+            x = self._run_layer(layer, x, states, lengths, reset, finals, traces if trace else None)
+            if self.dropout and layer < self.num_layers - 1:
                 x = dropout(x, self.dropout, self.training)
-        state = self.State(*map(stack, zip(*finals, strict=True)))
+        state = self.state_type(*map(stack, zip(*finals, strict=True)))
         return (x, state, traces) if trace else (x, state)
+
+    def _run_layer(
+        self,
+        layer: int,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        lengths: np.ndarray | None,
+        reset: np.ndarray | None,
+        finals: list[list[Tensor]],
+        traces: list[dict[str, Any]] | None,
+    ) -> Any:
+        """The merged output of one layer; its final states and traces are appended."""
+        merge = self._merge_of(last=layer == self.num_layers - 1) if self.bidirectional else None
+        concatenated = self.bidirectional and merge == "concat"
+        # For "concat" both directions write into one array, each into its half.
+        whole: Tensor | None = None
+        halves: list[Any] = [None, None]
+        if concatenated:
+            whole, halves = room_for_directions(x, self.hidden_size)
+        outputs = []
+        for d, direction in enumerate(self.directions):
+            k = layer * len(self.directions) + d
+            h0 = None if states is None else states[0][k]
+            c0 = states[1][k] if states is not None and len(states) > 1 else None
+            out, *final = self._run(
+                self.cells[k],
+                x,
+                h0,
+                c0,
+                lengths,
+                reset,
+                direction == "backward",
+                layer,
+                traces is not None,
+                halves[d],
+            )
+            if traces is not None:
+                traces.append(final.pop() | {"h": out.numpy()})
+            outputs.append(out)
+            finals.append(final)
+        if concatenated:
+            return adjoin(whole, outputs)
+        return self._merged(outputs, merge) if self.bidirectional else outputs[0]
 
     def _run(
         self,
@@ -281,20 +313,20 @@ class _Recurrent(Module, Generic[S]):
         self.telemetry.append(telemetry)
 
         def composed(
-            x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Any
+            x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None
         ) -> tuple[Any, ...]:
-            state = None if h0 is None else (h0, c0) if len(self.State._fields) == 2 else h0
+            states = (h0, c0)[: len(cell.state_names)]
             out, state = unroll(
                 cell,
                 x,
-                state,
+                None if h0 is None else cell.as_state(states),
                 lengths=lengths,
                 reset=reset,
                 reverse=reverse,
                 mask=mask,
                 weights=Weights(*weights),
             )
-            return (out, *(state if isinstance(state, tuple) else (state,)))
+            return (out, *cell.states_of(self.op, state))
 
         return sequence(
             cell.kind,

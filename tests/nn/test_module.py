@@ -293,9 +293,21 @@ def test_linear_refuses():
             layer(mg.zeros(shape))
     with pytest.raises(TypeError, match="Linear: x has dtype float64, the weights have float32"):
         layer(mg.zeros((2, 3), np.float64))
-    for x in (None, "text", [[1.0]], np.zeros((2, 3), np.float32)):
-        with pytest.raises(TypeError, match=f"Linear: x must be a Tensor, got {type(x).__name__}"):
+    with pytest.raises(TypeError, match="Linear: x has dtype float64, the weights have float32"):
+        layer(np.zeros((2, 3)))
+    for x in (None, "text"):
+        with pytest.raises(TypeError, match=f"Linear: x must be numbers, got {type(x).__name__}"):
             layer(x)
+    with pytest.raises(TypeError, match="Linear: x must not be a masked array"):
+        layer(np.ma.zeros((2, 3), np.float32))
+
+
+def test_layers_and_cells_take_arrays():
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    for layer in (nn.Linear(3, 4), nn.RNNCell(3, 4), nn.GRUCell(3, 4)):
+        expected = layer(mg.Tensor(x)).numpy().tobytes()
+        assert layer(x).numpy().tobytes() == expected
+        assert layer(x.tolist()).numpy().tobytes() == expected
 
 
 def test_embedding():

@@ -45,8 +45,8 @@ def inputs(layer, T, B, dtype=np.float64, seed=1, scale=1.0):
         return (scale * rng.standard_normal(shape)).astype(dtype)
 
     x = mg.Tensor(draw(T, B, layer.input_size), requires_grad=True)
-    state = layer.State(
-        *(mg.Tensor(draw(K, B, H), requires_grad=True) for _ in layer.State._fields)
+    state = layer.state_type(
+        *(mg.Tensor(draw(K, B, H), requires_grad=True) for _ in layer.state_type._fields)
     )
     features = layer._merged_size() if layer.merge is not None or not layer.bidirectional else H
     return x, state, draw(T, B, features), [draw(K, B, H) for _ in state]
@@ -63,7 +63,7 @@ def composed(layer, x, state, lengths=None, reset=None, clip_state_grad=None):
                 None
                 if state is None
                 else (state.h[k], state.c[k])
-                if layer.State is nn.CellState
+                if layer.state_type is nn.CellState
                 else state.h[k]
             )
             out, final = nn.unroll(
@@ -79,7 +79,7 @@ def composed(layer, x, state, lengths=None, reset=None, clip_state_grad=None):
             finals.append(final if isinstance(final, tuple) else (final,))
         merge = "concat" if layer.merge is None and level < layer.num_layers - 1 else layer.merge
         x = nn.merge_directions(*outs, merge) if layer.bidirectional else outs[0]
-    return x, layer.State(*(mg.stack(parts) for parts in zip(*finals, strict=True)))
+    return x, layer.state_type(*(mg.stack(parts) for parts in zip(*finals, strict=True)))
 
 
 def run(layer, call, x, state, dout, dstate):
@@ -300,10 +300,10 @@ def test_recurrent_dropout_is_the_masked_loop(name):
         out, final = nn.unroll(
             layer.cells[0],
             x,
-            (s.h[0], s.c[0]) if layer.State is nn.CellState else s.h[0],
+            (s.h[0], s.c[0]) if layer.state_type is nn.CellState else s.h[0],
             mask=mask,
         )
-        return out, layer.State(
+        return out, layer.state_type(
             *(mg.stack([v]) for v in (final if isinstance(final, tuple) else (final,)))
         )
 
@@ -335,7 +335,7 @@ def test_gradcheck(name, scale):
     cells = layer.cells
 
     def call(x, *rest):
-        out, final = layer(x, layer.State(*rest[: len(state)]), lengths, reset)
+        out, final = layer(x, layer.state_type(*rest[: len(state)]), lengths, reset)
         return (out, *final)
 
     weights = [p for cell in cells for p in cell.weights() if p is not None]
@@ -348,7 +348,7 @@ def test_second_order(name):
     x, state, _, _ = inputs(layer, 3, 2)
     weights = [p for p in layer.cells[0].weights() if p is not None]
     assert mg.gradgradcheck(
-        lambda x, *rest: layer(x, layer.State(*rest[: len(state)]), [3, 2])[0],
+        lambda x, *rest: layer(x, layer.state_type(*rest[: len(state)]), [3, 2])[0],
         [x, *state, *weights],
     )
 
@@ -387,7 +387,7 @@ def test_a_row_alone_has_the_bits_of_the_row_in_its_batch(name):
     for b in range(6):
         n = lengths[b]
         alone_x = mg.Tensor(x.numpy()[:n, b : b + 1], requires_grad=True)
-        alone_state = layer.State(
+        alone_state = layer.state_type(
             *(mg.Tensor(s.numpy()[:, b : b + 1], requires_grad=True) for s in state)
         )
         alone = run(
@@ -448,7 +448,7 @@ def test_a_float32_step_is_close_to_the_exact_one(name, scale):
     x, state, _, _ = inputs(single, T, B, np.float32)
     W, U, b = (np.abs(weights[f"cells.0.{key}"]) for key in "WUb")
     for now in x.numpy():
-        wide = double.State(*(mg.Tensor(part.numpy().astype(np.float64)) for part in state))
+        wide = double.state_type(*(mg.Tensor(part.numpy().astype(np.float64)) for part in state))
         sums = b.reshape(-1)[: W.shape[1]] + np.abs(now) @ W + np.abs(wide.h.numpy()[0]) @ U
         size = 1 + sums.reshape(B, -1, H).max(1)
         if "peepholes" in name:
@@ -476,7 +476,9 @@ def test_float32_gradients_are_close_to_float64(name, seed):
     a = run(single, single, x, state, dout, dstate)
     x64, state64 = (
         mg.Tensor(x.numpy().astype(np.float64), requires_grad=True),
-        double.State(*(mg.Tensor(s.numpy().astype(np.float64), requires_grad=True) for s in state)),
+        double.state_type(
+            *(mg.Tensor(s.numpy().astype(np.float64), requires_grad=True) for s in state)
+        ),
     )
     b = run(
         double,
@@ -703,7 +705,7 @@ def test_torch_fixtures(case):
     x = mg.Tensor(z["x"], requires_grad=True)
     state = None
     if case["initial_state"]:
-        state = layer.State(
+        state = layer.state_type(
             *(
                 mg.Tensor(z[n], requires_grad=True)
                 for n in (["h0", "c0"] if cell == "LSTM" else ["h0"])
