@@ -16,8 +16,9 @@ from minigrad.core.array import check_data
 def integer(op: str, name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
     """`value` as an int from low to high, both included; a bool or a float is a TypeError."""
     try:
-        number: Any = None if isinstance(value, (bool, np.bool_)) else value
-        found = operator.index(number)
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        found = operator.index(value)
     except MemoryError:
         raise
     except Exception:

@@ -10,7 +10,6 @@ alone: not on threads or dtypes, nor on how much the draws before have read.
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from minigrad.checks import integer, probability
 from minigrad.core.array import checked_dtype, checked_shape
@@ -123,8 +122,7 @@ def dropout_mask(
     shape = checked_shape(shape, op)
     p = probability(op, "p", p)
     dtype = checked_dtype(dtype, op)
-    mask: NDArray[Any] = _mask(shape, p, dtype, checked_generator(generator, op))
-    return mask
+    return _mask(shape, p, dtype, checked_generator(generator, op))
 
 
 def _mask(shape: tuple[int, ...], p: float, dtype: np.dtype, generator: Generator) -> np.ndarray:
@@ -174,10 +172,8 @@ def dropout(
     Tensor([0., 0., 6., 8.], grad_fn=<dropout>)
     """
     p, generator = probability("dropout", "p", p), checked_generator(generator, "dropout")
-    tensor: Tensor = as_tensor(x, "dropout")
+    x = as_tensor(x, "dropout")
     if not training or p == 0:
-        return tensor
-    mask = Tensor(_mask(tensor.shape, p, tensor.dtype, generator), copy=False)
-    values = mul(tensor.detach(), mask)._array
-    y: Tensor = record("dropout", values, (tensor,), lambda dy: mul(dy, mask))
-    return y
+        return x
+    mask = Tensor(_mask(x.shape, p, x.dtype, generator), copy=False)
+    return record("dropout", mul(x.detach(), mask)._array, (x,), lambda dy: mul(dy, mask))

@@ -3,7 +3,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from typing_extensions import Self
 
 Operand: TypeAlias = "Tensor | ArrayLike"
 Shape: TypeAlias = int | Iterable[int]

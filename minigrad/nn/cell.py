@@ -127,7 +127,7 @@ class Cell(Module):
             _check_tensor(op, "p", p, dtype, (3, H), "(3, hidden_size)")
         return weights if isinstance(weights, Weights) else Weights(*weights)
 
-    def checked_sequence(self, op: str, x: Any, weights: Weights) -> Any:
+    def checked_sequence(self, op: str, x: Any, weights: Weights) -> Tensor:
         """x (T, B, I) as a Tensor."""
         x = tensor_of(op, "x", x, weights.W.dtype)
         if x.ndim != 3 or x.shape[2] != self.input_size:

@@ -1,6 +1,6 @@
 """Layers without a state: Linear, Embedding, Dropout."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -35,10 +35,6 @@ class Linear(Module):
     >>> mg.nn.Linear(3, 4)(mg.Tensor(np.ones((2, 3), np.float32))).shape
     (2, 4)
     """
-
-    if TYPE_CHECKING:
-
-        def __call__(self, x: Any) -> Tensor: ...
 
     def __init__(
         self,
@@ -108,10 +104,6 @@ class Embedding(Module):
     (2, 3)
     """
 
-    if TYPE_CHECKING:
-
-        def __call__(self, indices: Any) -> Tensor: ...
-
     def __init__(
         self, n: int, d: int, dtype: Any = np.float32, rng: np.random.Generator | None = None
     ) -> None:
@@ -152,10 +144,6 @@ class Dropout(Module):
     >>> layer(mg.ones(2))
     Tensor([1., 1.])
     """
-
-    if TYPE_CHECKING:
-
-        def __call__(self, x: Any) -> Tensor: ...
 
     def __init__(self, p: float, generator: Generator | None = None) -> None:
         if generator is not None:

@@ -4,7 +4,7 @@ import functools
 import gc
 import types
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
 from minigrad.nn.fused import Telemetry
 from minigrad.random import Generator
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class Parameter(Tensor):
@@ -42,13 +39,12 @@ def tensor_of(op: str, name: str, value: Any, dtype: Any) -> Tensor:
             value = Tensor(value, dtype=None if hasattr(value, "dtype") else dtype)
         except (TypeError, ValueError) as error:
             raise type(error)(str(error).replace("Tensor: data", f"{op}: {name}", 1)) from None
-    tensor: Tensor = value
     if value.dtype != dtype:
         raise TypeError(
             f"{op}: {name} has dtype {value.dtype}, the weights have {dtype}: "
             f"convert the input with {name}.astype('{dtype}')"
         )
-    return tensor
+    return value
 
 
 # What can hold neither a Parameter nor a Module.
@@ -92,7 +88,7 @@ def _plain(value: Any) -> bool:
     if kind in _PLAIN:
         return True
     if kind is np.ndarray:
-        return bool(value.dtype != object)
+        return value.dtype != object
     return isinstance(value, tuple) and all(type(item) in _PLAIN for item in value)
 
 
@@ -221,10 +217,7 @@ class Module:
 
     training: bool = True
 
-    _checked: bool
-    _replaced: tuple[str, ...]
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Self":
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Module":
         self = object.__new__(cls)
         object.__setattr__(self, "_checked", False)
         object.__setattr__(self, "_replaced", ())
@@ -298,7 +291,7 @@ class Module:
                 else:
                     for name, thing in _within(value, attribute):
                         inside = modules if isinstance(thing, Module) else parameters
-                        inside.append((prefix + name, thing))  # pyright: ignore[reportArgumentType]
+                        inside.append((prefix + name, thing))
                     if not looked_at and not _open(value):
                         doubtful.append((module, path, attribute, value))
             for member in parameters:
@@ -311,8 +304,7 @@ class Module:
             if modules:
                 stack += reversed(modules)
             if not looked_at:
-                kind: Any = type(module)
-                for name in _class_attributes(kind):
+                for name in _class_attributes(type(module)):
                     if hasattr(module, name):
                         doubtful.append((module, path, name, getattr(module, name)))
             if module._replaced and not running:
@@ -402,7 +394,7 @@ class Module:
             if isinstance(member, Parameter):
                 member.grad = None
 
-    def train(self, mode: bool = True) -> "Self":
+    def train(self, mode: bool = True) -> "Module":
         """Switch dropout on (or off) here and in all modules inside; return the module."""
         mode = flag("train", "mode", mode)
         for _, member in self._walk(again=False):
@@ -410,7 +402,7 @@ class Module:
                 member.training = mode
         return self
 
-    def eval(self) -> "Self":
+    def eval(self) -> "Module":
         """Switch dropout off: train(False)."""
         return self.train(False)
 
@@ -434,7 +426,7 @@ class Module:
                 problem, array = _array_for(parameter, state[name])
                 if problem:
                     wrong.append(f"{name} {problem}")
-                elif array is not None:
+                else:
                     arrays[name] = array
         if wrong:
             raise ValueError(
@@ -521,7 +513,7 @@ def _without_graph(value: Any, memo: dict[int, Tensor], above: tuple[int, ...] =
             key: _without_graph(item, memo, (*above, id(value))) for key, item in value.items()
         }
         return value if all(items[key] is item for key, item in value.items()) else items
-    copies = [_without_graph(item, memo, (*above, id(value))) for item in value]
-    if all(new is old for new, old in zip(copies, value, strict=True)):
+    items = [_without_graph(item, memo, (*above, id(value))) for item in value]
+    if all(new is old for new, old in zip(items, value, strict=True)):
         return value
-    return type(value)(*copies) if hasattr(value, "_fields") else type(value)(copies)
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

@@ -167,8 +167,7 @@ def clip_grad(h: Tensor, bound: float) -> Tensor:
             raise no_second_order("unroll")
         return clip(dy, -largest, largest)
 
-    clipped: Tensor = record("clip_grad", h._array, (h,), backward)
-    return clipped
+    return record("clip_grad", h._array, (h,), backward)
 
 
 def checked_merge(op: str, merge: Any) -> Any:

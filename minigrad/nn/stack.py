@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minigrad.checks import check_memory, flag, probability, size
+from minigrad.checks import check_memory, flag, integer, probability, size
 from minigrad.core.tensor import Tensor, zeros
 from minigrad.nn.cell import Cell, HiddenState, Weights
 from minigrad.nn.fused import (
@@ -25,8 +25,6 @@ from minigrad.nn.sequence import Merge, checked_merge, merge_directions, unroll
 from minigrad.ops.shape import adjoin, stack
 from minigrad.random import dropout, dropout_mask
 
-S = TypeVar("S", bound=tuple[Tensor, ...])  # the state: HiddenState or CellState
-
 MAX_LAYERS = 10_000
 
 
@@ -35,31 +33,6 @@ class Recurrent(Module):
 
     state_type: ClassVar[type] = HiddenState
     cell_type: ClassVar[type[Cell]]
-
-    if TYPE_CHECKING:  # With merge=None the output is a pair of Tensors, which no type says.
-
-        @overload
-        def __call__(
-            self,
-            x: Any,
-            state: Any = None,
-            lengths: Any = None,
-            reset: Any = None,
-            trace: Literal[False] = False,
-        ) -> tuple[Tensor, S]: ...
-
-        @overload
-        def __call__(
-            self,
-            x: Any,
-            state: Any = None,
-            lengths: Any = None,
-            reset: Any = None,
-            *,
-            trace: bool,
-        ) -> tuple[Tensor, S, list[dict[str, Any]]]: ...
-
-        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def __init__(
         self,
@@ -107,8 +80,7 @@ class Recurrent(Module):
         if not self.bidirectional:
             return self.hidden_size
         probe = zeros((1, 1, self.hidden_size), self.cells[0].W.dtype)
-        merged = self._merged([probe, probe], self._merge_of(last=False))
-        return int(merged.shape[-1])
+        return self._merged([probe, probe], self._merge_of(last=False)).shape[-1]
 
     def _merged(self, outputs: list[Tensor], merge: Any) -> Any:
         """The outputs of the two directions as one; a function of the user's must return a Tensor
@@ -134,7 +106,7 @@ class Recurrent(Module):
 
     # -- checks: all of them before anything runs
 
-    def _check_input(self, x: Any) -> Any:
+    def _check_input(self, x: Any) -> Tensor:
         dtype = self.cells[0].W.dtype
         if not isinstance(x, Tensor):
             x = tensor_of(self.op, "x", x, dtype)
