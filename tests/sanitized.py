@@ -36,6 +36,8 @@ LEFT_OUT = {
     "test_public_fuzz.py": "run below, on its own",
 }
 LEFT_OUT_BY_NAME = {
+    "ctrl_c_is_answered": "measures time, and this build is many times slower",
+    "what_is_kept_is_little": "reads the resident memory, which holds the sanitizer's shadow too",
     "limit": "limits the address space, of which the sanitizer's shadow takes terabytes",
     "nomemory": "lets malloc fail, which the runtime answers itself",
 }
@@ -123,7 +125,9 @@ class Build:
             f"import ctypes, numpy as np, minigrad as mg\nc = ctypes.CDLL({str(self.planted)!r})\n"
             "a = mg.ones(1000).numpy()\nc.read_beyond.argtypes = [ctypes.c_void_p, ctypes.c_size_t]\n"
         )
+        inside = f"assert mg.__file__.startswith({str(self.library)!r}), mg.__file__"
         faults = {
+            inside: None,
             "c.read_beyond(a.ctypes.data, 999)": None,
             "c.read_beyond(a.ctypes.data, 1000)": "heap-buffer-overflow",
             "c.read_beyond_malloc(10)": "heap-buffer-overflow",
@@ -135,6 +139,7 @@ class Build:
             done = subprocess.run(
                 [sys.executable, "-c", preface + fault],
                 env=self.environment,
+                cwd=self.folder,
                 capture_output=True,
                 text=True,
             )
@@ -163,6 +168,10 @@ class Build:
             sys.executable,
             "-m",
             "pytest",
+            "--rootdir",
+            str(ROOT),
+            "-c",
+            str(ROOT / "pyproject.toml"),
             "-q",
             "-p",
             "no:cacheprovider",
@@ -173,7 +182,7 @@ class Build:
         done = subprocess.run(
             command,
             env=self.environment,
-            cwd=ROOT,
+            cwd=self.folder,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -203,15 +212,19 @@ class Build:
                 sys.executable,
                 "-m",
                 "pytest",
+                "--rootdir",
+                str(ROOT),
+                "-c",
+                str(ROOT / "pyproject.toml"),
                 "-q",
                 "-p",
                 "no:cacheprovider",
                 "-m",
                 "slow",
-                "tests/core/test_public_fuzz.py",
+                str(ROOT / "tests/core/test_public_fuzz.py"),
             ]
             done = subprocess.run(
-                command, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE
+                command, env=environment, cwd=self.folder, text=True, stdout=subprocess.PIPE
             )
             if done.returncode:
                 print(done.stdout[-20000:], flush=True)
