@@ -44,14 +44,14 @@ UPWARD_IMPORTS = {
 
 # File -> its present number of lines.
 LONG_FILES = {
-    "minigrad/core/tensor.pyx": 2097,
+    "minigrad/core/tensor.pyx": 955,
     "minigrad/ops/index.pyx": 836,
     "tests/core/fuzzing.py": 2826,
-    "tests/core/test_autograd.py": 2228,
+    "tests/core/test_autograd.py": 2229,
     "tests/data/test_data.py": 1013,
     "tests/examples/test_example_music.py": 715,
-    "tests/nn/test_module.py": 890,
-    "tests/nn/test_rnn.py": 821,
+    "tests/nn/test_module.py": 902,
+    "tests/nn/test_rnn.py": 822,
     "tests/optim/test_optim.py": 1167,
     "tests/training/test_checkpoint.py": 999,
     "tests/training/test_fit.py": 1047,
@@ -69,7 +69,7 @@ LONG_FUNCTIONS = {
     "unroll": 70,
     # Scripts.
     "main": 109,
-    "midi_notes": 65,
+    "midi_notes": 66,
     # Tests: tables of cases, and one kernel written out as its formulas.
     "REFERENCE": 87,
     "array": 68,
