@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
-# cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: cdivision=True
 """The modes of a thread: is it recording, and does it look for the first non-finite value?"""
 cimport cython
 from cpython.object cimport PyObject

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
-# cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: cdivision=True
 """The sweep: from a tensor back to the leaves that it was made from, the newest node first.
 tensor.pyx tells how it works."""
 cimport numpy as cnp

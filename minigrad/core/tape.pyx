@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
-# cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: cdivision=True
 """The tape: recording ops, what their rules need, and what is known of memory that several tensors
 look at; ops whose rule is written in Python; anomaly mode."""
 cimport numpy as cnp

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
-# cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: cdivision=True
 # cython: c_api_binop_methods=True
 """Tensor, and the Node that an op leaves on the tape; where a sweep gathers gradients. tape.pyx
 records, sweep.pyx walks back; the ops are in minigrad/ops.

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
-# cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: cdivision=True
 """The elementwise ops: arithmetic with broadcasting, and functions of one variable.
 
 Each op is one block: the formula and its derivative, the value, the rule. In the rules dy (dz) is

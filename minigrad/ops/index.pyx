@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
-# cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: cdivision=True
 """Indexing: x[index], x[index] = value as a recorded op, and embedding.
 
 A *basic* index is made of ints, slices, None and Ellipsis. x[index] is then a view, and its

@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
-# cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: cdivision=True
 """Reductions over axes: sum, mean, var, prod, max, min, argmax, logsumexp; and softmax and
 log_softmax, which keep the shape.
 
@@ -33,6 +33,7 @@ from minigrad.core.tensor cimport (
 )
 
 import operator
+import reprlib
 
 import numpy as np
 
@@ -78,22 +79,25 @@ cdef object plain_axis(object axis, object given, str op):
     except MemoryError:
         raise
     except Exception:
-        raise TypeError(f"{op}: axis must be None, an int or a tuple of ints, got {given!r}") from None
+        raise TypeError(f"{op}: axis must be None, an int or a tuple of ints, "
+                        f"got {reprlib.repr(given)}") from None
 
 
 cdef int mark(Plan *p, object axis, object given, int nd, str op) except -1:
     """Mark one axis as reduced."""
     cdef Py_ssize_t d
     if type(axis) is not int:
-        raise TypeError(f"{op}: axis must be None, an int or a tuple of ints, got {given!r}")
+        raise TypeError(f"{op}: axis must be None, an int or a tuple of ints, "
+                        f"got {reprlib.repr(given)}")
     if not -nd <= axis < nd:
         if nd == 0:
-            raise ValueError(f"{op}: axis must be None for a 0-d input, got {given!r}")
-        raise ValueError(f"{op}: axis must be from {-nd} to {nd - 1} for an input of {nd} dimensions, got {given!r}")
+            raise ValueError(f"{op}: axis must be None for a 0-d input, got {reprlib.repr(given)}")
+        raise ValueError(f"{op}: axis must be from {-nd} to {nd - 1} for an input of {nd} dimensions, "
+                         f"got {reprlib.repr(given)}")
     d = axis
     d = d + nd if d < 0 else d
     if p.reduced[d]:
-        raise ValueError(f"{op}: axis must not name a dimension twice, got {given!r}")
+        raise ValueError(f"{op}: axis must not name a dimension twice, got {reprlib.repr(given)}")
     p.reduced[d] = True
     return 0
 

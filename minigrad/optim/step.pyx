@@ -1,5 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False,
-# cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: cdivision=True
 """In-place changes of parameters and gradients, each one pass of a C kernel: the steps of the
 optimisers, and what clipping needs.
 

@@ -25,6 +25,7 @@ MAX_PARTS = 1 << 17
 DTYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 FORMAT = "minigrad 1"
+DEEPEST = 64  # lists inside of each other: NumPy's arrays have at most so many dimensions
 CHECKSUM = b'"header_crc32":"'  # what stands before the eight digits of the header's own
 PREFIX, SUFFIX = ".minigrad-", ".tmp"  # of temporary files
 TUPLE = "@tuple"  # the key of the object that stands for a tuple in `extra`
@@ -132,10 +133,12 @@ def _savable(name: Any, value: Any) -> np.ndarray:
     return array
 
 
-def _has_mask(value: Any) -> bool:
+def _has_mask(value: Any, depth: int = 0) -> bool:
     """Is it a masked array, or a list with one in it?"""
+    if depth > DEEPEST:
+        raise ValueError(f"save: lists are nested more than {DEEPEST} deep, beyond NumPy's arrays")
     if isinstance(value, (list, tuple)):
-        return any(_has_mask(inner) for inner in value)
+        return any(_has_mask(inner, depth + 1) for inner in value)
     return isinstance(value, np.ma.MaskedArray)
 
 

@@ -212,3 +212,11 @@ def test_variance_far_from_zero():
     np.testing.assert_allclose(
         mg.var(mg.Tensor(x + 2**30)).item(), np.var((x + 2**30) - 2**30), rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("ddof", [1, 2])
+def test_the_variance_of_too_few_elements_is_nan_with_its_gradient(ddof):
+    x = mg.Tensor([[3.0], [4.0]], dtype=np.float64, requires_grad=True)
+    y = mg.var(x, axis=1, ddof=ddof)
+    (dx,) = mg.grad(y, x, np.array([1.5, -0.5]))
+    assert np.isnan(y.numpy()).all() and np.isnan(dx.numpy()).all()
