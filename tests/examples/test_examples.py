@@ -186,7 +186,7 @@ def test_texts_that_cannot_be_used(tmp_path):
 def test_what_is_learnt_of_a_file(tmp_path):
     """A byte order mark is no character, CRLF is one, U+2028, U+0085 and emoji stay: checked by the
     checkpoint's characters."""
-    file = Path(__file__).parent / "files" / "verse.txt"
+    file = Path(__file__).parents[1] / "files" / "verse.txt"
     raw = file.read_bytes()
     assert raw.startswith(b"\xef\xbb\xbf") and b"\r\n" in raw
     works("--text", file, "--steps", "1", "--save", tmp_path / "m", *SMALL)
