@@ -155,7 +155,7 @@ def test_every_number_among_the_options_has_bounds(name):
     calls = [
         node
         for node in ast.walk(ast.parse((EXAMPLES / f"{name}.py").read_text("utf-8")))
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"
+        if isinstance(node, ast.Call) and node.args and ast.unparse(node.args[0]).startswith("'--")
     ]
     types = [
         ast.unparse(keyword.value)
