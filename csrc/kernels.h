@@ -32,16 +32,16 @@
     X(void, accumulate, (size_t n, const void *x, ptrdiff_t sx, void *y)) \
     /* (y[j], low[j]) += x[0,j] + x[1,j] + ..., rows ascending: the gradient of a bias. The pair \
      * stands for y + low, in twice the precision of x, so the rows may come in any number of calls;
-     * \ row i of x starts at x + i*row_stride. A new sum starts from low = 0 and ends with
-     * round_sums: \ y[j] = y[j] + low[j], rounded once. An infinite term gives an infinite sum,
-     * infinities of both \ signs give NaN. */ \
+     * row i of x starts at x + i*row_stride. A new sum starts from low = 0 and ends with
+     * round_sums: y[j] = y[j] + low[j], rounded once. An infinite term gives an infinite sum,
+     * infinities of both signs give NaN. */ \
     X(void, add_rows, (size_t rows, size_t cols, const void *x, ptrdiff_t row_stride, void *y, \
                        double *low)) \
     X(void, round_sums, (size_t n, const double *low, void *y)) \
     /* Reductions of a contiguous (outer, n, inner) array to a contiguous (outer, inner) one. The \
      * order depends on n alone (see reduce.inc). A sum is carried in twice the precision and
-     * rounded \ once. max and min propagate NaN, and for n = 0 must not be called; argmax gives the
-     * first NaN, \ else the first maximum. */ \
+     * rounded once. max and min propagate NaN, and for n = 0 must not be called; argmax gives the
+     * first NaN, else the first maximum. */ \
     X(void, sum, (size_t outer, size_t n, size_t inner, const void *x, void *y)) \
     X(void, prod, (size_t outer, size_t n, size_t inner, const void *x, void *y)) \
     X(void, max, (size_t outer, size_t n, size_t inner, const void *x, void *y)) \
@@ -56,8 +56,8 @@
     X(void, log_softmax, (size_t rows, size_t n, const void *x, void *y)) \
     X(void, log_softmax_grad, (size_t rows, size_t n, const void *dy, const void *y, void *dx)) \
     /* loss[i] = logsumexp(x[i]) - x[i, target[i]]; target[i] < 0 means ignored: loss 0. sums[i] =
-     * (m, ties, rest): the largest \ of the row, how many are that large, and the sum of exp(x - m)
-     * over the others. Targets are checked by the caller to be \ < n. Gradient: dx[i] = scale[i]
+     * (m, ties, rest): the largest of the row, how many are that large, and the sum of exp(x - m)
+     * over the others. Targets are checked by the caller to be < n. Gradient: dx[i] = scale[i]
      * (softmax(x[i]) - onehot(target[i])), 0 if ignored. */ \
     X(void, cross_entropy, (size_t rows, size_t n, const void *x, const int64_t *target, void *loss, void *sums)) \
     X(void, cross_entropy_grad, (size_t rows, size_t n, const void *x, const int64_t *target, const void *sums, \
@@ -69,9 +69,9 @@
     X(void, scatter_add, (size_t n, const int64_t *index, const int64_t *order, size_t len, \
                           const void *src, void *dst)) \
     /* C += A B for C (m, n), A (m, k), B (k, n), each with a row and a column stride of any sign or
-     * zero (C: not zero). \ Every element of C is ONE chain of fused multiply-adds with k ascending
-     * that starts from its present value, whatever the \ sizes, strides and blocking: contract 4. C
-     * does not overlap A or B. */ \
+     * zero (C: not zero). Every element of C is ONE chain of fused multiply-adds with k ascending
+     * that starts from its present value, whatever the sizes, strides and blocking: see
+     * docs/design.md. C does not overlap A or B. */ \
     X(void, gemm, (size_t m, size_t n, size_t k, const void *a, ptrdiff_t rsa, ptrdiff_t csa, \
                    const void *b, ptrdiff_t rsb, ptrdiff_t csb, void *c, ptrdiff_t rsc, ptrdiff_t csc)) \
     /* B packed once for many products: packed_size(k, n) reals, 64-byte aligned. gemm_packed is
@@ -88,8 +88,8 @@
     X(void, scale, (size_t n, double scale, void *x)) \
     X(void, clamp, (size_t n, double bound, void *x)) \
     /* The parts of a recurrent layer, for recurrent.c: see recurrent.h. Packs those of the weights
-     * that have a place; \ takes a thread's rows through the steps [first, end) in the order of
-     * processing; takes them back through a block; \ dx = da W_x^T for n rows of da and dx. */ \
+     * that have a place; takes a thread's rows through the steps [first, end) in the order of
+     * processing; takes them back through a block; dx = da W_x^T for n rows of da and dx. */ \
     X(void, recurrent_pack, (const struct mg_recurrent *r, const struct mg_recurrent_packed *packed)) \
     X(void, recurrent_forward, (const struct mg_recurrent_rows *rows, size_t first, size_t end)) \
     X(void, recurrent_backward, (const struct mg_recurrent_rows *rows, const struct mg_recurrent_block *block)) \

@@ -1,4 +1,4 @@
-/* A pool of POSIX threads of our own (contract 7): started at the first need, safe across fork,
+/* A pool of POSIX threads of our own (docs/design.md): started at the first need, safe across fork,
  * quiet at exit. */
 #ifndef MG_POOL_H
 #define MG_POOL_H

@@ -2,7 +2,7 @@
 """Matrix products: `matmul` for vectors, matrices and batches of them, and `addmm`, a product that
 goes on from a value.
 
-Every element of a product is one chain of fused multiply-adds (contract 4), and the rules
+Every element of a product is one chain of fused multiply-adds (docs/design.md), and the rules
 accumulate into the gradient that is already there: for the weights of a recurrent loop the whole
 sum over the steps is one such chain.
 """
