@@ -2101,6 +2101,12 @@ EXCEPTIONS = (
         "the same; and Python's own word that a local function has no pickle",
     ),
     ("__getnewargs__", (AttributeError,), "Python's own, of tuples"),
+    ("__rmul__", (OverflowError,), "Python's own, of tuples: repeated more often than C counts"),
+    (
+        "scene nearly_right",
+        (OverflowError,),
+        "Python's own: an int beyond float64 for a C double of the private Updates.add",
+    ),
 )
 
 
