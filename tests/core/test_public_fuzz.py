@@ -20,8 +20,6 @@ from pathlib import Path
 
 import pytest
 
-import minigrad as mg
-
 SCRIPT = Path(__file__).with_name("fuzzing.py")
 CALLS = int(os.environ.get("MINIGRAD_FUZZ_CALLS", "100000"))
 SEED = int(os.environ.get("MINIGRAD_FUZZ_SEED", "0"))
@@ -63,8 +61,7 @@ def run_process(seed, calls, kind):
     if SANITIZED:
         command += ["--memory", "0", "--limit", "1200"]
         environment = {k: v for k, v in environment.items() if k == "PYTHONMALLOC"}
-    path = os.pathsep.join([str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | environment | {"PYTHONPATH": path, "PYTHONHASHSEED": "0"}
+    environment = os.environ | environment | {"PYTHONHASHSEED": "0"}
     with subprocess.Popen(
         command,
         env=environment,

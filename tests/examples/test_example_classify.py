@@ -13,7 +13,7 @@ from running import Script
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Script("classify", timeout=240)
-start, run = SCRIPT.start, SCRIPT.run
+run, run_alone = SCRIPT.run, SCRIPT.run_alone
 FILES = Path(__file__).parents[1] / "files"
 SHARED = Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JapaneseVowels"
 HEADER = "# a comment\n@problemName waves\n@dimensions 2\n@classLabel  true slow fast\n@data\n"
@@ -73,14 +73,14 @@ def test_digits_and_the_picture(tmp_path):
 
 
 def test_without_the_optional_packages(tmp_path):
-    done = run(folder=tmp_path, without=("sklearn",))
+    done = run_alone(folder=tmp_path, without=("sklearn",))
     assert done.returncode == 2 and done.stdout == ""
     assert (
         done.stderr == "classify: the digits need scikit-learn: "
         "pip install scikit-learn (or give --train and --test)\n"
     )
     file = waves(tmp_path / "w.ts", 20, 0)
-    done = run(
+    done = run_alone(
         "--train",
         file,
         "--test",
@@ -269,7 +269,7 @@ def test_bad_arguments(tmp_path, arguments, message):
 @pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
 def test_interrupting(tmp_path):
     file = waves(tmp_path / "w.ts", 400, 0)
-    with start("--train", file, "--test", file, "--epochs", 10**6, folder=tmp_path) as child:
+    with SCRIPT.start("--train", file, "--test", file, "--epochs", 10**6, folder=tmp_path) as child:
         assert "sequences" in child.stdout.readline()
         time.sleep(0.3)
         child.send_signal(signal.SIGINT)

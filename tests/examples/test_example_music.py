@@ -5,7 +5,6 @@ import importlib.util
 import io
 import os
 import re
-import runpy
 import signal
 import struct
 import subprocess
@@ -22,7 +21,6 @@ import minigrad as mg
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Script("music", timeout=240)
-run = SCRIPT.run
 FILES = Path(__file__).parents[1] / "files"
 SHARED = (
     Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JSB_Chorales.npz"
@@ -31,7 +29,10 @@ SPLITS = "train", "valid", "test"
 
 
 def works(*arguments, folder, without=()):
-    done = run(*arguments, folder=folder, without=without)
+    if without:
+        done = SCRIPT.run_alone(*arguments, folder=folder, without=without)
+    else:
+        done = SCRIPT.run(*arguments, folder=folder)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     return done.stdout
 
@@ -42,16 +43,12 @@ def refused(status, errors, message):
 
 
 @pytest.fixture
-def fails(tmp_path, monkeypatch, capsys):
-    """Runs the script within this process, which is faster, and expects one line with the
-    message."""
+def fails(tmp_path):
+    """Runs the script and expects one line with the message."""
 
     def check(message, *arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["music.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(SCRIPT.path), run_name="__main__")
-        refused(end.value.code, capsys.readouterr().err, message)
+        done = SCRIPT.run(*arguments, folder=tmp_path)
+        refused(done.returncode, done.stderr, message)
 
     return check
 
@@ -557,13 +554,7 @@ def with_little_memory(data, folder):
     if sys.platform != "linux":
         pytest.skip("skipped: the memory of a process cannot be limited here")
     code = LIMITED.format(limit=3 * 2**30, data=str(data), script=str(SCRIPT.path))
-    path = os.pathsep.join(
-        [
-            str(SCRIPT.path.parent),
-            str(Path(mg.__file__).parents[1]),
-            os.environ.get("PYTHONPATH", ""),
-        ]
-    )
+    path = os.pathsep.join([str(SCRIPT.path.parent), os.environ["PYTHONPATH"]])
     environment = os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -654,7 +645,7 @@ def test_other_sources_that_cannot_be_used(tmp_path, fails):
         fails(message, "--data", source)
     for option, value in (("--epochs", 0), ("--epochs", -1), ("--seed", -1), ("--seed", 2**128)):
         fails(option, "--data", "synthetic", option, value)
-    assert "invalid int value" in run("--epochs", "many", folder=tmp_path).stderr
+    assert "invalid int value" in SCRIPT.run("--epochs", "many", folder=tmp_path).stderr
 
 
 def test_mat_files_that_cannot_be_used(tmp_path, fails):
@@ -706,7 +697,7 @@ def test_midi_files_that_cannot_be_used(tmp_path, fails):
 def test_a_package_that_is_missing(tmp_path, package, source):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.mid").touch()
-    done = run("--data", source, folder=tmp_path, without=(package,))
+    done = SCRIPT.run_alone("--data", source, folder=tmp_path, without=(package,))
     refused(done.returncode, done.stderr, f"{source} needs {package}: pip install {package}")
 
 

@@ -14,7 +14,7 @@ import pytest
 from running import Script
 
 SCRIPT = Script("tagging", timeout=240)
-start, run = SCRIPT.start, SCRIPT.run
+run, run_alone = SCRIPT.run, SCRIPT.run_alone
 FILES = Path(__file__).parents[1] / "files"
 NETWORKS = ["one direction", "mean", "sum", "concat"]
 CONLLU = """\
@@ -143,7 +143,7 @@ def test_files_in_two_columns(tagging, tmp_path):
         columns(tmp_path / name, tagging.make_sentences(n, rng))
         for name, n in (("train.txt", 400), ("test.txt", 50))
     ]
-    done = run(
+    done = run_alone(
         "--train",
         files[0],
         "--test",
@@ -297,7 +297,7 @@ def test_bad_arguments(tmp_path, arguments, message):
 
 @pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
 def test_interrupting(tmp_path):
-    with start("--epochs", 10**6, folder=tmp_path) as child:
+    with SCRIPT.start("--epochs", 10**6, folder=tmp_path) as child:
         assert "sentences" in child.stdout.readline()
         time.sleep(0.3)
         child.send_signal(signal.SIGINT)

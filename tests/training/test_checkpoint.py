@@ -23,11 +23,6 @@ import pytest
 import minigrad as mg
 
 DTYPES = ("float32", "float64", "int64", "int32", "uint8", "bool")
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": os.pathsep.join(
-        [str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    )
-}
 posix = pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX files here")
 
 
@@ -795,7 +790,6 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
-        env=ENVIRONMENT,
         capture_output=True,
         text=True,
     )
@@ -946,7 +940,7 @@ SAVER = """
 
 def savers(path, code):
     command = [sys.executable, "-c", textwrap.dedent(SAVER) + textwrap.dedent(code), str(path)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

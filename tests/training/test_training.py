@@ -22,11 +22,6 @@ from minigrad.training.bptt import TruncatedBPTT, accumulate
 from minigrad.training.loop import fit
 from minigrad.training.saving import load_training, save_training
 
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": os.pathsep.join(
-        [str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    )
-}
 posix = pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
 
 
@@ -816,7 +811,7 @@ def test_a_resumed_training_has_the_bits_of_one_run(tmp_path):
         subprocess.run(
             [sys.executable, "-c", code, tmp_path, source, target, str(seed), str(steps)],
             check=True,
-            env=ENVIRONMENT | {"MINIGRAD_NUM_THREADS": str(threads)},
+            env=os.environ | {"MINIGRAD_NUM_THREADS": str(threads)},
             stdout=subprocess.DEVNULL,
         )
 
@@ -861,7 +856,6 @@ def killed(folder, seed, kills, *names):
     script = Path(__file__).with_name("kill_training.py")
     done = subprocess.run(
         [sys.executable, script, folder, str(seed), str(kills), *names],
-        env=ENVIRONMENT,
         capture_output=True,
         text=True,
     )

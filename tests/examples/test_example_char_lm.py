@@ -1,5 +1,5 @@
-"""The examples as a user runs them, each in a process of its own: what they print, what they save,
-how they refuse."""
+"""examples/char_lm.py as a user runs it: it learns a text, prints samples of it, goes on after
+Ctrl-C with the same bits, refuses what does not fit in one line."""
 
 import os
 import signal
@@ -156,7 +156,9 @@ def test_ctrl_c_outside_of_the_training(tmp_path):
 
 
 def test_a_terminal_without_the_characters(tmp_path):
-    done = run("--text", text_file(tmp_path, RUSSIAN), "--steps", "2", *SMALL, encoding="ascii")
+    done = SCRIPT.run_alone(
+        "--text", text_file(tmp_path, RUSSIAN), "--steps", "2", *SMALL, encoding="ascii"
+    )
     assert done.returncode == 0 and done.stderr == "" and "goes on:\n??" in done.stdout
 
 
