@@ -176,6 +176,7 @@ def test_gru_has_three_quarters_of_the_weights(I, H):
     assert count["RNN"] * 3 == count["GRU"] and count["GRU"] * 4 == count["LSTM"] * 3
 
 
+@pytest.mark.slow
 def test_text_comparison_has_equal_numbers_of_weights(tmp_path):
     """benchmarks/text.py in a few steps; its counts are those of the networks, and equal within 1
     %."""

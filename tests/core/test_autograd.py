@@ -417,6 +417,7 @@ def test_hook_that_holds_an_earlier_node():
         np.testing.assert_allclose(x.grad.numpy(), np.exp(v) / (1 + np.exp(-v)), rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_hooks_that_make_and_kill_nodes():
     """Whatever a hook does to other graphs, to its own tensors and to the collector, the walk goes
     on."""
@@ -1886,6 +1887,7 @@ def results(loss, leaves):
     return mg.grad(loss, leaves, retain_graph=True, create_graph=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [first_grads, more_grads, graph_grads, results])
 @pytest.mark.parametrize("make", [hooked, fused, wide])
 def test_out_of_memory(make, run):
@@ -2026,6 +2028,7 @@ def chain(n):
     return x, y
 
 
+@pytest.mark.slow
 def test_a_million_nodes():
     def work():
         x, y = chain(1_000_000)
@@ -2042,6 +2045,7 @@ def test_a_million_nodes():
     assert in_small_thread(work)
 
 
+@pytest.mark.slow
 def test_deep_chains_of_other_kinds():
     """Saved outputs, several outputs, Python rules, create_graph, and a collected cycle: 20 000
     nodes each."""

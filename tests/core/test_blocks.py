@@ -63,6 +63,7 @@ print(resident() - peak)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_what_is_kept_is_little_more_than_was_in_use():
     run = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)

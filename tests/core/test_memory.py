@@ -234,6 +234,7 @@ def test_a_tensor_made_of_a_tensor_without_a_copy_is_detached():
         alias[0:1] = w
 
 
+@pytest.mark.slow
 def test_what_looks_at_memory_goes_away_with_it():
     x = leaf([1.0, 2.0]) * 2.0
     views = [x[0:1], x.detach(), x.reshape((2, 1))]

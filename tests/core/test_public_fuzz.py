@@ -5,7 +5,7 @@ A crash, a hang or a fault fails with the seed and the last call. The same proce
 
     python tests/core/fuzzing.py --seed SEED --calls CALLS ... --log calls.log
 
-The fast tier always runs; `pytest -m slow tests/core/test_public_fuzz.py` makes 100,000 calls
+The fast tier always runs; `pytest -m long tests/core/test_public_fuzz.py` makes 100,000 calls
 (MINIGRAD_FUZZ_CALLS: another number,
 MINIGRAD_FUZZ_SEED: other seeds).
 """
@@ -146,11 +146,13 @@ def check(seeds, calls):
     return reached
 
 
+@pytest.mark.slow
 def test_two_thousand_calls():
     check(range(SEED, SEED + 5), 400)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_hundred_thousand_calls():
     processes = -(-CALLS // PER_PROCESS)
     reached = check(range(SEED + 1000, SEED + 1000 + processes), PER_PROCESS)

@@ -114,6 +114,7 @@ def test_a_child_of_a_fork_during_backward_goes_backward():
     )
 
 
+@pytest.mark.slow
 def test_interpreters_end_cleanly():
     for _ in range(10):
         assert run("print((a @ a).shape)") == "(300, 300)\n"
@@ -167,6 +168,7 @@ def test_the_default_is_the_affinity():
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_answered_during_a_long_sequence():
     """The signal comes while C is at work; the KeyboardInterrupt comes long before the call would
     have ended."""

@@ -492,6 +492,7 @@ def test_programs_of_views_and_assignments():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_many_programs_of_views_and_assignments():
     check_many(range(1000, 21000))
 

@@ -43,6 +43,7 @@ def waves(path, count, seed):
     return path
 
 
+@pytest.mark.slow
 def test_it_learns_a_file(tmp_path):
     train, test = waves(tmp_path / "w_TRAIN.ts", 120, 0), waves(tmp_path / "w_TEST.ts", 100, 1)
     done = run("--train", train, "--test", test, "--epochs", 6, "--seed", 0, 1, folder=tmp_path)
@@ -53,6 +54,7 @@ def test_it_learns_a_file(tmp_path):
     assert accuracies(again.stdout) == accuracies(done.stdout)[1:]
 
 
+@pytest.mark.slow
 def test_japanese_vowels(tmp_path):
     if not SHARED.is_dir():
         pytest.skip("skipped: JapaneseVowels is not there (MINIGRAD_SHARED)")
@@ -64,6 +66,7 @@ def test_japanese_vowels(tmp_path):
     assert len(accuracies(done.stdout)) == 2 and min(accuracies(done.stdout)) >= 0.95, done.stdout
 
 
+@pytest.mark.slow
 def test_digits_and_the_picture(tmp_path):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
@@ -72,6 +75,7 @@ def test_digits_and_the_picture(tmp_path):
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_without_the_optional_packages(tmp_path):
     done = run_alone(folder=tmp_path, without=("sklearn",))
     assert done.returncode == 2 and done.stdout == ""
@@ -266,6 +270,7 @@ def test_bad_arguments(tmp_path, arguments, message):
     assert done.stderr.startswith("classify: ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
 def test_interrupting(tmp_path):
     file = waves(tmp_path / "w.ts", 400, 0)

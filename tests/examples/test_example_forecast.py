@@ -54,6 +54,7 @@ def trend(count=240):
     )
 
 
+@pytest.mark.slow
 def test_sunspots(tmp_path):
     pytest.importorskip("statsmodels")
     pytest.importorskip("matplotlib")
@@ -66,6 +67,7 @@ def test_sunspots(tmp_path):
     assert (tmp_path / "sun.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_column_of_a_file(tmp_path):
     file = table(tmp_path / "shop.csv", trend())
     arguments = ("--csv", file, "--column", "sales", "--season", 12, "--horizon", 12)
@@ -103,6 +105,7 @@ def test_the_quantile_loss_gives_quantiles(forecast):
     assert np.abs(share - [0.1, 0.5, 0.9]).max() < 0.06, share
 
 
+@pytest.mark.slow
 def test_without_statsmodels_it_makes_a_series(tmp_path):
     done = run_alone("--epochs", 20, folder=tmp_path, without=("statsmodels",))
     assert done.returncode == 0 and done.stdout.startswith(
@@ -299,6 +302,7 @@ def test_bad_arguments(tmp_path, arguments, message):
     assert done.stderr.startswith("forecast: ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
 def test_interrupting(tmp_path):
     with SCRIPT.start(

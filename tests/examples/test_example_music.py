@@ -94,6 +94,7 @@ def npz(path, data, **changes):
 # ---------------------------------------------------------------- learning
 
 
+@pytest.mark.slow
 def test_it_learns_the_set_that_it_makes(tmp_path, music):
     """Better than the best guess that ignores the past, the frequency of each key, and that by a
     margin; with the published sizes."""
@@ -112,6 +113,7 @@ def test_it_learns_the_set_that_it_makes(tmp_path, music):
         assert f"{parameters} parameters" in out
 
 
+@pytest.mark.slow
 def test_a_seed_is_a_run(tmp_path):
     path = npz(tmp_path / "small.npz", rolls())
     a, b, c = (
@@ -137,6 +139,7 @@ def test_the_loss_is_the_metric(music):
     )
 
 
+@pytest.mark.slow
 def test_the_chorales_of_boulanger_lewandowski(tmp_path):
     if not SHARED.exists():
         pytest.skip(f"skipped: {SHARED} is not there")
@@ -144,6 +147,7 @@ def test_the_chorales_of_boulanger_lewandowski(tmp_path):
     assert len(found) == 3 and all(test < 10.5 for _, test in found.values()), found
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it(tmp_path):
     if os.name != "posix":
         pytest.skip("skipped: no POSIX signals here")
@@ -173,6 +177,7 @@ def midi_file(mido, path, roll):
     mido.MidiFile(tracks=[track], ticks_per_beat=96).save(path)
 
 
+@pytest.mark.slow
 def test_npz(tmp_path):
     """The numbers are those of the pieces: another test piece gives another test result and nothing
     else."""
@@ -185,6 +190,7 @@ def test_npz(tmp_path):
         assert a[name][0] == b[name][0] and a[name][1] < b[name][1]
 
 
+@pytest.mark.slow
 def test_mat_is_read_like_npz(tmp_path):
     matlab = pytest.importorskip("scipy.io", reason="skipped: SciPy is not installed")
     data, cells = rolls(), {}
@@ -198,6 +204,7 @@ def test_mat_is_read_like_npz(tmp_path):
     assert results(a) == results(b) and len(results(a)) == 3
 
 
+@pytest.mark.slow
 def test_midi_is_read_like_npz(tmp_path):
     mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
     data = rolls()
@@ -212,6 +219,7 @@ def test_midi_is_read_like_npz(tmp_path):
     assert results(a) == results(b) and len(results(a)) == 3
 
 
+@pytest.mark.slow
 def test_midi_without_splits_is_split_up(tmp_path):
     mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
     pieces = rolls()["train"] + rolls()["valid"]
@@ -341,6 +349,7 @@ def test_the_pedal(tmp_path, music):
     ]
 
 
+@pytest.mark.slow
 def test_folders_are_the_split_and_what_is_left_out_is_told(tmp_path):
     """Names of the three folders as people write them; ._x.mid and x.mid.txt are no MIDI; drums
     alone are no piece."""
@@ -424,6 +433,7 @@ def test_what_sounds_when_a_quarter_begins(tmp_path, music):
     assert keys(music, tmp_path / "b.mid") == [[60]] * 50  # steps of a third sum up exactly
 
 
+@pytest.mark.slow
 def test_music21(tmp_path):
     pytest.importorskip("music21", reason="skipped: music21 is not installed")
     if os.environ.get("MINIGRAD_SLOW") is None:
@@ -462,6 +472,7 @@ def test_midi_and_picture(tmp_path, music):
     assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_without_mido_and_matplotlib_it_says_so(tmp_path):
     out = works(
         "--data",
@@ -589,6 +600,7 @@ def npz_bomb(path, shape, declared=None):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "declared"),
     [
@@ -609,6 +621,7 @@ def test_a_small_file_that_unpacks_to_gigabytes(tmp_path, shape, declared):
     )
 
 
+@pytest.mark.slow
 def test_mat_files_that_unpack_to_gigabytes(tmp_path):
     pytest.importorskip("scipy.io", reason="skipped: SciPy is not installed")
     path = tmp_path / "bomb.mat"
@@ -691,6 +704,7 @@ def test_midi_files_that_cannot_be_used(tmp_path, fails):
         fails(f"cannot read {bad}: ", "--data", folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "package, source", [("scipy", "a.mat"), ("mido", "folder"), ("music21", "music21")]
 )

@@ -43,6 +43,7 @@ def test_every_script_is_here():
     assert set(SHORT) == {path.stem for path in EXAMPLES.glob("*.py")} - {"_script"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_an_ascii_terminal(folder, name):
     done = Script(name).run_alone(*SHORT[name], folder=folder, encoding="ascii")
@@ -51,6 +52,7 @@ def test_an_ascii_terminal(folder, name):
         assert "r?sum??" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_a_refusal(folder, name):
     done = Script(name).run_alone("--seed", -1, folder=folder)
@@ -58,6 +60,7 @@ def test_a_refusal(folder, name):
     assert done.stderr == f"{name}: argument --seed: must be at least 0, got -1\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_a_notebook(folder, monkeypatch, name):
     """Its stdout is no file: it has no reconfigure, no fileno, no encoding."""
@@ -82,6 +85,7 @@ def test_a_notebook(folder, monkeypatch, name):
         assert WORD in output.text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX pipes here")
 @pytest.mark.parametrize("name", SHORT)
 def test_a_pipe_that_nobody_reads(folder, name):

@@ -88,6 +88,7 @@ def test_the_tag_of_a_word_is_the_bracket_and_the_mark_of_its_clause(tagging):
                 assert tag == re.findall(r"[(\[]", text[:k])[-1] + re.search(r"[.?!]", text[k:])[0]
 
 
+@pytest.mark.slow
 def test_one_direction_stays_below_the_bound_and_both_solve_it(tmp_path):
     pytest.importorskip("matplotlib")
     done = run("--epochs", 2, folder=tmp_path)
@@ -137,6 +138,7 @@ def test_the_report_counts_right(tagging, monkeypatch, capsys, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_files_in_two_columns(tagging, tmp_path):
     rng = np.random.default_rng(5)
     files = [
@@ -295,6 +297,7 @@ def test_bad_arguments(tmp_path, arguments, message):
     assert done.stderr.startswith("tagging: ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
 def test_interrupting(tmp_path):
     with SCRIPT.start("--epochs", 10**6, folder=tmp_path) as child:

@@ -342,6 +342,7 @@ def test_gradcheck(name, scale):
     assert mg.gradcheck(lambda x, *rest: call(x, *rest), [x, *state, *weights], **steps)
 
 
+@pytest.mark.slow
 @each_layer
 def test_second_order(name):
     layer = make(name, 2, 3)

@@ -42,6 +42,7 @@ def summed_first(array, shape):
 # ---------------------------------------------------------------- gradients of what was broadcast
 
 
+@pytest.mark.slow
 def test_a_bias_of_twenty_million_rows():
     rows, b = mg.zeros((2**20, 3)), mg.zeros(3, requires_grad=True)
     total = rows + b
@@ -194,6 +195,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.slow
 @both_types
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_bias_of_a_long_sequence(name, dtype):

@@ -289,6 +289,7 @@ for n in (7, 9999, 300001):
 """
 
 
+@pytest.mark.slow
 def test_the_norm_has_the_same_bits_whatever_blas_numpy_has():
     """BLAS adds in another order on another CPU (here another OPENBLAS_CORETYPE) or with more
     threads; the norm must not."""
@@ -1098,6 +1099,7 @@ def test_expanded_gradients_are_refused():
     assert p.grad is None
 
 
+@pytest.mark.slow
 def test_no_allocation_stays_behind():
     """2000 steps and clippings do not grow the heap."""
     tracemalloc = pytest.importorskip("tracemalloc")

@@ -350,6 +350,7 @@ ACTIONS = """
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*MAKERS, "clip norm", "clip value", "zero_grad", "load"])
 def test_out_of_memory_anywhere_is_all_or_nothing(name):
     """The n-th allocation fails, for every n until the call succeeds."""
@@ -387,6 +388,7 @@ def test_out_of_memory_anywhere_is_all_or_nothing(name):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*MAKERS, "clip norm", "clip value", "zero_grad", "load"])
 def test_ctrl_c_anywhere_is_all_or_nothing(name):
     """A timer's signal raises at many different moments of the call."""

@@ -374,11 +374,13 @@ def all_refused(path, variants):
             pytest.fail(f"variant {k} is read as {found}")
 
 
+@pytest.mark.slow
 def test_every_truncation_is_found(good, tmp_path):
     assert 400 < len(good) < 800
     all_refused(tmp_path / "a", (good[:length] for length in range(len(good))))
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_found(good, tmp_path):
     places = ((at, 1 << bit) for at in range(len(good)) for bit in range(8))
     all_refused(
@@ -386,6 +388,7 @@ def test_every_flipped_bit_is_found(good, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_every_byte_more_or_less_is_found(good, tmp_path):
     all_refused(tmp_path / "a", (good[:at] + good[at + 1 :] for at in range(len(good))))
     all_refused(tmp_path / "a", (good[:at] + b"0" + good[at:] for at in range(len(good))))
@@ -945,6 +948,7 @@ def savers(path, code):
     return done.stdout
 
 
+@pytest.mark.slow
 @posix
 def test_kill_while_saving(tmp_path):
     """After kill -9 at any moment the file is whole: the old one or the new one. 40 times or
@@ -970,6 +974,7 @@ def test_kill_while_saving(tmp_path):
     assert saves >= 40 and orphans > 0  # some kills did come in the middle of a save
 
 
+@pytest.mark.slow
 @posix
 def test_two_savers_and_a_reader(tmp_path):
     """Both savers go on, every read is whole, and no temporary file stays but those of the kill in

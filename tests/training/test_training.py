@@ -801,6 +801,7 @@ RESUME = """
 """
 
 
+@pytest.mark.slow
 def test_a_resumed_training_has_the_bits_of_one_run(tmp_path):
     """For every optimizer: 12 steps, and 9 in a new process with 2 threads, are the 21 steps of one
     process with 1 thread: the checkpoints, with weights, states, history, generator and place in
@@ -872,6 +873,7 @@ def killed(folder, seed, kills, *names):
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @posix
 def test_a_killed_training_has_the_bits_of_one_run(tmp_path):
     assert killed(tmp_path, 1, 2, "adam", "bptt, list", "plateau", "list") == 8
@@ -879,6 +881,7 @@ def test_a_killed_training_has_the_bits_of_one_run(tmp_path):
 
 @posix
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed, name", list(enumerate(NAMES)))
 def test_207_killed_trainings_have_the_bits_of_one_run(tmp_path, seed, name):
     """23 kills of each configuration, with 1 and 2 threads in turn."""
