@@ -220,7 +220,7 @@ class Build:
                 "-p",
                 "no:cacheprovider",
                 "-m",
-                "slow",
+                "long",
                 str(ROOT / "tests/core/test_public_fuzz.py"),
             ]
             done = subprocess.run(

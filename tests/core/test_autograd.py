@@ -1811,6 +1811,7 @@ def function_step(w, x):
     (a * b).sum().backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [train_step, failing_step, second_order_step, function_step])
 def test_no_leak(step):
     """0 bytes a step: a leak of a single pointer a step would show as 80 000."""

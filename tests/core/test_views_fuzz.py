@@ -487,6 +487,7 @@ def check_many(seeds):
     return found
 
 
+@pytest.mark.slow
 def test_programs_of_views_and_assignments():
     check_many(range(400))
 

@@ -560,6 +560,7 @@ def test_layer_norm_by_hand():
     np.testing.assert_allclose(found[1].numpy(), new_c, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @each_cell
 def test_gradients_of_two_steps(name):
     cell = randomised(CELLS[name](3, 4, dtype=np.float64), 4)

@@ -258,6 +258,7 @@ def test_the_gradient_of_an_initial_state_that_was_broadcast(dtype):
 # ---------------------------------------------------------------- rows named many times
 
 
+@pytest.mark.slow
 @both_types
 @pytest.mark.parametrize("columns", [1, 7, 40])
 def test_a_row_that_is_named_many_times(columns, dtype):
