@@ -157,6 +157,6 @@ def test_a_hundred_thousand_calls():
     processes = -(-CALLS // PER_PROCESS)
     reached = check(range(SEED + 1000, SEED + 1000 + processes), PER_PROCESS)
     if CALLS >= 100_000:
-        from fuzzing import discover
+        from fuzz_names import discover
 
         assert set(discover()) <= reached, "names that were never called"

@@ -158,7 +158,10 @@ def test_the_number_may_change_at_any_time():
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity here")
 def test_the_default_is_the_affinity():
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import minigrad; print(minigrad.get_num_threads())"
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+        "import minigrad; print(minigrad.get_num_threads())"
+    )
     environment = {k: v for k, v in os.environ.items() if k != "MINIGRAD_NUM_THREADS"}
     assert (
         subprocess.run(

@@ -449,7 +449,8 @@ def check(seed, length):
         loss, leaves, tensors = program.run()
         if not loss.requires_grad:
             assert derivative == 0, (
-                f"program {seed}: the loss does not depend on the leaves, its derivative is {derivative}"
+                f"program {seed}: the loss does not depend on the leaves, its derivative is "
+                f"{derivative}"
             )
             found = 0
         else:
