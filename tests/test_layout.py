@@ -62,12 +62,6 @@ LONG_FUNCTIONS = {
     "midi_notes": 66,
     # Tests: tables of cases, and one kernel written out as its formulas.
     "REFERENCE": 87,
-    "bad_classes": 86,
-    "test_every_exception_leaves_a_whole_file_and_the_modes": 65,
-    "test_onnx_fixtures": 84,
-    "test_sequence_refuses_what_does_not_fit": 68,
-    "test_torch_fixtures": 71,
-    "test_what_does_not_fit_changes_nothing": 93,
 }
 
 # (folder, suffix) -> the present number of lines above 100 columns: formulas, docstrings and tables

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad.nn.fused import sequence
 
 nn = mg.nn
 
@@ -36,27 +37,21 @@ def close(found, expected, what):
     )
 
 
-@needs_fixtures
-@pytest.mark.parametrize("case", TORCH_CASES, ids=lambda c: c["prefix"] + c["name"])
-def test_torch_fixtures(case):
-    """PyTorch: weights (out, in), two biases a gate that are added, but for the GRU's inner one."""
-    if case["proj"]:
-        pytest.skip("projections are not offered")
-    z = {
-        k.removeprefix(case["prefix"]): TORCH[k]
-        for k in TORCH.files
-        if k.startswith(case["prefix"])
-    }
+def arrays_of(stored, case):
+    """The arrays of a case, by their names without its prefix."""
+    prefix = case["prefix"]
+    return {k.removeprefix(prefix): stored[k] for k in stored.files if k.startswith(prefix)}
+
+
+def torch_layer(case, z):
+    """The layer with PyTorch's weights, and the names of its cells."""
     H, cell = case["H"], case["cell"]
-    kinds = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
-    extra = (
-        {"nonlinearity": case["nonlinearity"]}
-        if cell == "RNN"
-        else {"reset_after": True}
-        if cell == "GRU"
-        else {}
-    )
-    layer = kinds[cell](
+    extra = {}
+    if cell == "RNN":
+        extra = {"nonlinearity": case["nonlinearity"]}
+    if cell == "GRU":
+        extra = {"reset_after": True}
+    layer = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}[cell](
         case["I"],
         H,
         case["layers"],
@@ -75,22 +70,27 @@ def test_torch_fixtures(case):
             c.W[...], c.U[...] = z[f"weight_ih_{n}"].T, z[f"weight_hh_{n}"].T
             if case["bias"]:
                 outer, inner = z[f"bias_ih_{n}"], z[f"bias_hh_{n}"]
-                c.b[...] = (
-                    np.concatenate(
-                        [outer[: 2 * H] + inner[: 2 * H], outer[2 * H :], inner[2 * H :]]
-                    )
-                    if cell == "GRU"
-                    else outer + inner
-                )
+                both = outer + inner
+                if cell == "GRU":
+                    both = np.concatenate([both[: 2 * H], outer[2 * H :], inner[2 * H :]])
+                c.b[...] = both
+    return layer, names
+
+
+@needs_fixtures
+@pytest.mark.parametrize("case", TORCH_CASES, ids=lambda c: c["prefix"] + c["name"])
+def test_torch_fixtures(case):
+    """PyTorch: weights (out, in), two biases a gate that are added, but for the GRU's inner one."""
+    if case["proj"]:
+        pytest.skip("projections are not offered")
+    z = arrays_of(TORCH, case)
+    H, cell = case["H"], case["cell"]
+    layer, names = torch_layer(case, z)
     x = mg.Tensor(z["x"], requires_grad=True)
     state = None
     if case["initial_state"]:
-        state = layer.state_type(
-            *(
-                mg.Tensor(z[n], requires_grad=True)
-                for n in (["h0", "c0"] if cell == "LSTM" else ["h0"])
-            )
-        )
+        initial = ["h0", "c0"] if cell == "LSTM" else ["h0"]
+        state = layer.state_type(*(mg.Tensor(z[n], requires_grad=True) for n in initial))
     out, final = layer(x, state, case["lengths"])
     for found, name in zip((out, *final), case["outputs"], strict=True):
         close(found.numpy(), z[f"out_{name}"], name)
@@ -112,16 +112,44 @@ def test_torch_fixtures(case):
                 close(c.b.grad.numpy()[3 * H :], z[f"grad_bias_hh_{n}"][2 * H :], "db_u")
 
 
+GATE_ORDER = {"RNN": [0], "LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2]}  # ours in ONNX's
+
+
+def onnx_cell(op, attributes, z, d, turned):
+    """The cell of a direction with ONNX's weights."""
+    I, H, G = z["W"].shape[2], attributes["hidden_size"], len(GATE_ORDER[op])
+    after = bool(attributes.get("linear_before_reset", 0))
+    activation = attributes.get("activations", ["tanh"])[0].lower()
+    if op == "RNN":
+        nonlinearity = "relu" if activation == "relu" else "tanh"
+        cell = nn.RNNCell(I, H, nonlinearity=nonlinearity, dtype=np.float64)
+    elif op == "LSTM":
+        cell = nn.LSTMCell(I, H, peepholes="P" in z, dtype=np.float64)
+    else:
+        cell = nn.GRUCell(I, H, reset_after=after, dtype=np.float64)
+    with mg.no_grad():
+        cell.W[...], cell.U[...] = turned(z["W"][d]).T, turned(z["R"][d]).T
+        outer, inner = np.zeros((2, G * H))
+        if "B" in z:
+            outer, inner = np.split(z["B"][d].astype(np.float64), 2)
+        both = turned(outer + inner)
+        if after:
+            both = np.concatenate([both[: 2 * H], turned(outer)[2 * H :], turned(inner)[2 * H :]])
+        cell.b[...] = both
+        if "P" in z:
+            i, o, f = np.split(z["P"][d].astype(np.float64), 3)
+            cell.p[...] = np.stack([i, f, o])
+    return cell
+
+
 @needs_fixtures
 @pytest.mark.parametrize("case", ORT_CASES, ids=lambda c: c["prefix"] + c["name"])
 def test_onnx_fixtures(case):
     """ONNX: W (D, G H, I), R, B (D, 2 G H), gates i o f c or z r h, peepholes P i o f; outputs by
     ONNX Runtime, gradients by JAX."""
-    z = {k.removeprefix(case["prefix"]): ORT[k] for k in ORT.files if k.startswith(case["prefix"])}
+    z = arrays_of(ORT, case)
     op, attributes, H = case["op"], case["attrs"], case["attrs"]["hidden_size"]
-    order = {"RNN": [0], "LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2]}[op]
-    after = bool(attributes.get("linear_before_reset", 0))
-    relu = [a.lower() for a in attributes.get("activations", ["tanh"])][0] == "relu"
+    order = GATE_ORDER[op]
     D, G = z["W"].shape[0], len(order)
 
     def turned(m):
@@ -131,41 +159,16 @@ def test_onnx_fixtures(case):
     lengths = z.get("sequence_lens")
     outs, finals, leaves = [], [], []
     for d in range(D):
-        I = z["W"].shape[2]
-        cell = {
-            "RNN": lambda I=I: nn.RNNCell(
-                I, H, nonlinearity="relu" if relu else "tanh", dtype=np.float64
-            ),
-            "LSTM": lambda I=I: nn.LSTMCell(I, H, peepholes="P" in z, dtype=np.float64),
-            "GRU": lambda I=I: nn.GRUCell(I, H, reset_after=after, dtype=np.float64),
-        }[op]()
+        cell = onnx_cell(op, attributes, z, d, turned)
         state = [
             mg.Tensor(z[n][d].astype(np.float64), requires_grad=True)
             for n in ("initial_h", "initial_c")
             if n in z
         ]
-        with mg.no_grad():
-            cell.W[...], cell.U[...] = turned(z["W"][d]).T, turned(z["R"][d]).T
-            outer, inner = (
-                np.split(z["B"][d].astype(np.float64), 2)
-                if "B" in z
-                else (np.zeros(G * H), np.zeros(G * H))
-            )
-            both = turned(outer + inner)
-            cell.b[...] = (
-                np.concatenate([both[: 2 * H], turned(outer)[2 * H :], turned(inner)[2 * H :]])
-                if after
-                else both
-            )
-            if "P" in z:
-                i, o, f = np.split(z["P"][d].astype(np.float64), 3)
-                cell.p[...] = np.stack([i, f, o])
         two = op == "LSTM"
         initial = None if not state else tuple(state) if two else state[0]
         reverse = attributes["direction"] == "reverse" or d == 1
         composed_form = nn.unroll(cell, x, initial, lengths=lengths, reverse=reverse)
-        from minigrad.nn.fused import sequence
-
         fused = sequence(
             cell.kind,
             x,

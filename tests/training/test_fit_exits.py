@@ -53,24 +53,10 @@ WHERE = (
 )
 
 
-@pytest.mark.parametrize(
-    "error",
-    [Stop("x"), KeyboardInterrupt(), MemoryError("x"), RecursionError("x"), SystemExit(1)],
-    ids=repr,
-)
-@pytest.mark.parametrize("where", WHERE)
-def test_every_exception_leaves_a_whole_file_and_the_modes(where, error, tmp_path, monkeypatch):
-    run, path = Run(), tmp_path / "a"
-    run.net.drop.eval()  # deliberately: it must stay so
-    with contextlib.redirect_stdout(io.StringIO()):
-        fit(run.net, run.optimizer, run.loss, BATCHES, steps=4, save=path)
-    whole, fail = path.read_bytes(), raiser(error)
-    raises, options, batches, loss = (
-        pytest.raises(type(error)),
-        {"validate": lambda: 1.0},
-        BATCHES,
-        run.loss,
-    )
+def failing(where, run, error, monkeypatch):
+    """The loss function, batches and options of a fit that fails there."""
+    fail = raiser(error)
+    options, batches, loss = {"validate": lambda: 1.0}, BATCHES, run.loss
     if where == "loss":
 
         def loss(x, y):
@@ -98,8 +84,24 @@ def test_every_exception_leaves_a_whole_file_and_the_modes(where, error, tmp_pat
         monkeypatch.setattr(run.net, "load_state_dict", fail, raising=False)
     else:
         options[where] = fail if where in ("validate", "line") else [fail]
+    return loss, batches, options
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Stop("x"), KeyboardInterrupt(), MemoryError("x"), RecursionError("x"), SystemExit(1)],
+    ids=repr,
+)
+@pytest.mark.parametrize("where", WHERE)
+def test_every_exception_leaves_a_whole_file_and_the_modes(where, error, tmp_path, monkeypatch):
+    run, path = Run(), tmp_path / "a"
+    run.net.drop.eval()  # deliberately: it must stay so
+    with contextlib.redirect_stdout(io.StringIO()):
+        fit(run.net, run.optimizer, run.loss, BATCHES, steps=4, save=path)
+    whole = path.read_bytes()
+    loss, batches, options = failing(where, run, error, monkeypatch)
     before = {name: mode for name, mode in enumerate(m.training for m in run.net.modules())}
-    with raises as caught:
+    with pytest.raises(type(error)) as caught:
         run.fit(loss, batches, save=path, **options)
     assert caught.value is error or where == "backward"
     assert {name: mode for name, mode in enumerate(m.training for m in run.net.modules())} == before

@@ -2,6 +2,7 @@
 a training that is stopped or killed ends with the bits of one run."""
 
 import errno
+import functools
 import json
 import os
 import subprocess
@@ -81,33 +82,15 @@ def test_states_that_cannot_be_saved(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_what_does_not_fit_changes_nothing(tmp_path):
-    """Every way in which a file can be of another training, or be made by an enemy:
-    CheckpointError, all parts as before."""
-    net, path = Line(), tmp_path / "a"
-    net.run(
-        steps=5,
-        validate=lambda: 1.0,
-        save=path,
-        config={"h": 1},
-        parts={"schedule": mg.optim.schedule.StepLR(net.optimizer, 2)},
-    )
-    arrays, extra = mg.load(path)
-    net.run(steps=2)
-    schedule, history = mg.optim.schedule.StepLR(net.optimizer, 2), mg.training.History(net)
-    parts = {"model": net, "optimizer": net.optimizer, "history": history, "schedule": schedule}
-    mg.manual_seed(11)
+def changed_training(extra, **changes):
+    return extra | {"training": extra["training"] | changes}
 
-    def everything():
-        return repr([part.state_dict() for part in parts.values()]) + repr(mg.default_generator)
 
-    before = everything()
-
-    def training(**changes):
-        return extra | {"training": extra["training"] | changes}
-
-    model, optimizer = extra["training"]["model"], extra["training"]["optimizer"]
-    bad = {
+def spoilt_models(arrays, extra):
+    """Files that hold no training, another one, or parameters that do not fit: arrays and extra."""
+    training = functools.partial(changed_training, extra)
+    model = extra["training"]["model"]
+    return {
         "no training": (arrays, {"step": 3}),
         "no dict": (arrays, None),
         "parts null": (arrays, extra | {"training": None}),
@@ -131,6 +114,14 @@ def test_what_does_not_fit_changes_nothing(tmp_path):
         "float": (arrays, training(model={"@float": "x"})),
         "float list": (arrays, training(model={"@float": []})),
         "tuple": (arrays, training(model={"@tuple": 3})),
+    }
+
+
+def spoilt_parts(arrays, extra):
+    """Files with an optimizer, a History or a schedule that do not fit: arrays and extra."""
+    training = functools.partial(changed_training, extra)
+    optimizer, history = extra["training"]["optimizer"], extra["training"]["history"]
+    return {
         "optimizer null": (arrays, training(optimizer=None)),
         "optimizer empty": (arrays, training(optimizer={})),
         "lr": (arrays, training(optimizer=json.loads(json.dumps(optimizer).replace("0.1", "-1")))),
@@ -142,11 +133,11 @@ def test_what_does_not_fit_changes_nothing(tmp_path):
         "history of loss": (arrays | {"history.loss": np.ones(3, "f4")}, extra),
         "history of 2": (arrays | {"history.loss": np.ones(2)}, extra),
         "history 2-D": (arrays | {"history.norm": np.ones((5, 1))}, extra),
-        "epoch": (arrays, training(history=extra["training"]["history"] | {"epoch": -1})),
-        "batch": (arrays, training(history=extra["training"]["history"] | {"batch": 1.5})),
+        "epoch": (arrays, training(history=history | {"epoch": -1})),
+        "batch": (arrays, training(history=history | {"batch": 1.5})),
         "best weights list": (
             arrays,
-            training(history=extra["training"]["history"] | {"weights": []}),
+            training(history=history | {"weights": []}),
         ),
         "best weights of another shape": (
             arrays | {"history.weights.linear.bias": np.ones(2, "f4")},
@@ -155,13 +146,38 @@ def test_what_does_not_fit_changes_nothing(tmp_path):
         "best weights fewer": (
             {k: v for k, v in arrays.items() if k != "history.weights.linear.bias"},
             training(
-                history=extra["training"]["history"]
+                history=history
                 | {"weights": {"linear.weight": {"@array": "history.weights.linear.weight"}}}
             ),
         ),
         "schedule null": (arrays, training(schedule=None)),
         "schedule empty": (arrays, training(schedule={})),
     }
+
+
+def test_what_does_not_fit_changes_nothing(tmp_path):
+    """Every way in which a file can be of another training, or be made by an enemy:
+    CheckpointError, all parts as before."""
+    net, path = Line(), tmp_path / "a"
+    net.run(
+        steps=5,
+        validate=lambda: 1.0,
+        save=path,
+        config={"h": 1},
+        parts={"schedule": mg.optim.schedule.StepLR(net.optimizer, 2)},
+    )
+    arrays, extra = mg.load(path)
+    net.run(steps=2)
+    schedule, history = mg.optim.schedule.StepLR(net.optimizer, 2), mg.training.History(net)
+    parts = {"model": net, "optimizer": net.optimizer, "history": history, "schedule": schedule}
+    mg.manual_seed(11)
+
+    def everything():
+        return repr([part.state_dict() for part in parts.values()]) + repr(mg.default_generator)
+
+    before = everything()
+
+    bad = spoilt_models(arrays, extra) | spoilt_parts(arrays, extra)
     for name, (changed, more) in bad.items():
         mg.save(path, changed, more)
         with pytest.raises(mg.CheckpointError, match="^load_training: "):
