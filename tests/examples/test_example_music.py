@@ -322,10 +322,10 @@ def test_what_sounds_when_a_quarter_begins(tmp_path, music):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_music21(tmp_path):
+    """Reading its chorales takes minutes."""
     pytest.importorskip("music21", reason="skipped: music21 is not installed")
-    if os.environ.get("MINIGRAD_SLOW") is None:
-        pytest.skip("skipped: reading music21's chorales takes minutes, set MINIGRAD_SLOW=1")
     assert all(
         test < 12
         for _, test in results(
