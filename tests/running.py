@@ -56,6 +56,8 @@ class Script:
                 status = end.code or 0
             finally:
                 os.chdir(before)
+        if status == 130:  # Ctrl-C, of whoever runs the tests
+            raise KeyboardInterrupt
         texts = []
         for stream in (out, errors):
             stream.flush()
