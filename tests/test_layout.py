@@ -46,7 +46,7 @@ UPWARD_IMPORTS = {
 LONG_FILES = {
     "minigrad/core/tensor.pyx": 955,
     "minigrad/ops/index.pyx": 836,
-    "tests/core/fuzzing.py": 2830,
+    "tests/core/fuzzing.py": 2831,
     "tests/core/test_autograd.py": 2229,
     "tests/data/test_data.py": 1013,
     "tests/examples/test_example_music.py": 715,
