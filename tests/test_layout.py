@@ -88,7 +88,7 @@ LONG_FUNCTIONS = {
 # that nobody has wrapped yet.
 LONG_LINES = {
     ("minigrad", ".py"): 70,
-    ("minigrad", ".pyx"): 284,
+    ("minigrad", ".pyx"): 287,
     ("minigrad", ".pxd"): 29,
     ("csrc", ".c"): 50,
     ("csrc", ".h"): 27,
