@@ -44,7 +44,7 @@ UPWARD_IMPORTS = {
 
 # File -> its present number of lines.
 LONG_FILES = {
-    "minigrad/core/tensor.pyx": 955,
+    "minigrad/core/tensor.pyx": 956,
     "minigrad/ops/index.pyx": 836,
 }
 
@@ -68,7 +68,7 @@ LONG_FUNCTIONS = {
 # that nobody has wrapped yet.
 LONG_LINES = {
     ("minigrad", ".py"): 70,
-    ("minigrad", ".pyx"): 284,
+    ("minigrad", ".pyx"): 287,
     ("minigrad", ".pxd"): 29,
     ("csrc", ".c"): 50,
     ("csrc", ".h"): 27,

@@ -170,7 +170,7 @@ def ops(d):
         "split": (mg.split, (t(4, 3), [1, 3]), {}),
         "stack": (mg.stack, ([t(2, 3), t(2, 3)],), {}),
         "clip": (mg.clip, (t(2, 3), -1.0, 1.0), {}),
-        "getitem": (lambda x, i: x[i], (t(4, 3), d.index()), {}),
+        "getitem": (lambda x, i: mg.Tensor.__getitem__(x, i), (t(4, 3), d.index()), {}),
         "setitem": (mg.Tensor.__setitem__, (t(4, 3, grad=False) * 1.0, d.index(), t(3)), {}),
     }
 
