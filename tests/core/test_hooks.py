@@ -147,8 +147,17 @@ def test_hook_that_holds_an_earlier_node():
         np.testing.assert_allclose(x.grad.numpy(), np.exp(v) / (1 + np.exp(-v)), rtol=1e-14)
 
 
+@pytest.fixture
+def collector_sees_only_the_test():
+    """Each collection looks through what the test makes, not through all modules and tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.slow
-def test_hooks_that_make_and_kill_nodes():
+def test_hooks_that_make_and_kill_nodes(collector_sees_only_the_test):
     """Whatever a hook does to other graphs, to its own tensors and to the collector, the walk goes
     on."""
     x, others = leaf(0.5), []
