@@ -517,7 +517,7 @@ class OneCycleLR(Schedule):
         if not self.cycle_momentum:
             return []
         momentum = self._between(self.max_momentum, self.base_momentum, self.max_momentum, t)
-        changes = []
+        changes: list[tuple[dict[str, Any], dict[str, Any]]] = []
         for group in self.optimizer.param_groups:
             if "betas" in group:
                 changes.append((group, {"betas": (momentum, group["betas"][1])}))
@@ -598,7 +598,7 @@ class ReduceLROnPlateau(_State):
         if bad_steps > self.patience:
             changes = self._reduced()
             cooldown_left, bad_steps = self.cooldown, 0
-        counts = {
+        counts: dict[str, Any] = {
             "steps": self.steps + 1,
             "best": best,
             "bad_steps": bad_steps,
