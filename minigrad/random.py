@@ -21,6 +21,15 @@ from minigrad.ops.elementwise import mul
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand
 
+__all__ = [
+    "Generator",
+    "checked_generator",
+    "default_generator",
+    "dropout",
+    "dropout_mask",
+    "manual_seed",
+]
+
 
 class Generator:
     """A source of random numbers that can be repeated.

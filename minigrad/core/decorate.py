@@ -5,6 +5,8 @@ import functools
 import inspect
 from typing import Any
 
+__all__ = ["in_context"]
+
 
 def in_context(context: Any, function: Any) -> Any:
     """`function` with its body run in context(): no_grad, enable_grad or detect_anomaly.

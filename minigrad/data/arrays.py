@@ -8,6 +8,8 @@ import numpy as np
 from minigrad.checks import plain_array
 from minigrad.core.tensor import Tensor
 
+__all__: list[str] = []  # for the modules of minigrad.data alone
+
 DEEPEST = 64  # lists inside of each other: NumPy's arrays have at most so many dimensions
 
 

@@ -10,6 +10,8 @@ from minigrad.data.arrays import _array, _list, _sequences
 from minigrad.data.place import _checked_place, _Place, _Spot
 from minigrad.random import Generator, checked_generator
 
+__all__ = ["NO_CLASS", "Batches", "pad"]
+
 NO_CLASS = -100  # cross_entropy and the metrics leave such targets out
 
 POOL = 50  # batches: sequences are sorted by length within a pool of so many

@@ -6,6 +6,8 @@ import numpy as np
 
 from minigrad.data.arrays import _has_dtype, _numbers
 
+__all__ = ["Scaler"]
+
 
 def _exact_parts(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Real numbers as the sum of two float64 arrays, high + low: exact also for whole numbers

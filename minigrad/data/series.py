@@ -7,6 +7,8 @@ import numpy as np
 from minigrad.checks import size
 from minigrad.data.arrays import _numbers
 
+__all__ = ["windows"]
+
 
 def windows(
     series: Any, length: int, horizon: int = 1, step: int = 1

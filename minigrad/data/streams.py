@@ -8,6 +8,8 @@ from minigrad.checks import size
 from minigrad.data.arrays import _array
 from minigrad.data.place import _Place
 
+__all__ = ["Stream"]
+
 
 class Stream(_Place):
     """A long sequence as contiguous pieces that are read side by side.

@@ -24,6 +24,17 @@ from minigrad.ops.matmul import addmm, matmul
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand
 
+__all__ = [
+    "Cell",
+    "CellState",
+    "Gate",
+    "HiddenState",
+    "State",
+    "Weights",
+    "check_tensor",
+    "gates_of",
+]
+
 # The state of a cell as users write it: h, or a tuple such as (h, c).
 State = TypeVar("State")
 

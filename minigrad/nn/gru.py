@@ -14,6 +14,8 @@ from minigrad.ops.elementwise import sigmoid, tanh
 from minigrad.ops.matmul import addmm, matmul
 from minigrad.ops.shape import split
 
+__all__ = ["GRU", "GRUCell", "GRUWeights"]
+
 
 class GRUWeights(NamedTuple):
     """What a step computes with: b_u is the bias inside of the reset gate's product. None for what

@@ -6,6 +6,8 @@ import numpy as np
 
 from minigrad.random import default_generator
 
+__all__ = ["check_rng", "glorot", "numbers", "orthogonal"]
+
 
 def orthogonal(rng: np.random.Generator, n: int) -> np.ndarray:
     """An (n, n) orthogonal matrix, uniformly distributed: Q of a QR decomposition, signs fixed by

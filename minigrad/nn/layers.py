@@ -17,6 +17,8 @@ from minigrad.random import Generator, checked_generator, dropout
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand
 
+__all__ = ["Dropout", "Embedding", "Linear"]
+
 
 class Linear(Module):
     """The linear layer x W + b: x (..., d) to (..., k), with W (d, k) stored as on the slide.

@@ -16,6 +16,8 @@ from minigrad.ops.matmul import matmul
 from minigrad.ops.reduce import mean, var
 from minigrad.ops.shape import split
 
+__all__ = ["LSTM", "LSTMCell", "LSTMWeights", "LayerNorm", "normalised"]
+
 
 class LayerNorm(NamedTuple):
     """The scales of x W and h U, (4 H), and the scale and the shift of c, (H)."""

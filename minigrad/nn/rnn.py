@@ -11,6 +11,8 @@ from minigrad.nn.cell import Cell, HiddenState, Weights, gates_of
 from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import relu, tanh
 
+__all__ = ["RNN", "Nonlinearity", "RNNCell", "check_nonlinearity"]
+
 Nonlinearity = Literal["tanh", "relu"]
 
 

@@ -20,6 +20,21 @@ from minigrad.ops.shape import concatenate, stack
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand
 
+__all__ = [
+    "MERGES",
+    "Joining",
+    "Merge",
+    "bidirectional",
+    "carry",
+    "check_merge",
+    "clip_grad",
+    "merge_directions",
+    "no_steps",
+    "sum_of_none",
+    "tensors_of",
+    "unroll",
+]
+
 # How the outputs of two directions become one, by name or by a function of both; None leaves them
 # apart.
 MERGES = ("concat", "sum", "mean", "mul")

@@ -22,6 +22,8 @@ from minigrad.checks import integer, number
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
 
+__all__ = ["power_norms", "scale_spectral_radius_", "spectral_radius"]
+
 
 def _matrix(op: str, matrix: Any) -> np.ndarray:
     """The values of a square matrix, in float64."""

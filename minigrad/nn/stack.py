@@ -34,6 +34,8 @@ from minigrad.random import dropout, dropout_mask
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand
 
+__all__ = ["MAX_LAYERS", "LayerState", "Recurrent", "Trace"]
+
 MAX_LAYERS = 10_000
 
 LayerState = TypeVar("LayerState", bound=HiddenState | CellState)

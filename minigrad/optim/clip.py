@@ -12,6 +12,8 @@ from minigrad.core.tensor import Tensor
 from minigrad.optim import step as update
 from minigrad.optim.optimizers import _tensors
 
+__all__ = ["clip_grad_norm_", "clip_grad_value_"]
+
 
 def _named(
     op: str, parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]]

@@ -12,6 +12,8 @@ from typing import Any
 
 from minigrad.core.tensor import Tensor
 
+__all__ = ["draw"]
+
 FORMS = ("text", "dot", "svg")
 
 

@@ -28,6 +28,8 @@ import numpy as np
 from minigrad.core.sweep import grad
 from minigrad.core.tensor import Tensor
 
+__all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]
+
 CONSTANT = (
     "no output of fn requires grad: it does not depend on the inputs, or was made under no_grad"
 )

@@ -19,7 +19,7 @@ from minigrad.training.bptt import _check_loss
 from minigrad.training.callbacks import calls_of
 from minigrad.training.checkpoint import check_place, contents
 from minigrad.training.history import History
-from minigrad.training.interrupts import _interrupts
+from minigrad.training.interrupts import interrupts
 from minigrad.training.parts import Reader, everything
 from minigrad.training.progress import (
     default_line,
@@ -30,6 +30,8 @@ from minigrad.training.progress import (
     progress,
 )
 from minigrad.training.saving import _training, load_training, save_training
+
+__all__ = ["fit"]
 
 
 def fit(
@@ -222,7 +224,7 @@ class _Run:
         try:
             with (
                 _modes(self.model),
-                _interrupts() as self.stop,
+                interrupts() as self.stop,
                 progress(self.first, self._last_step()) as show,
             ):
                 if not self.model.training:

@@ -11,7 +11,9 @@ from minigrad.core.tensor import Tensor
 from minigrad.random import Generator, default_generator
 from minigrad.training.checkpoint import CheckpointError, load
 from minigrad.training.checkpoint import save as save_arrays
-from minigrad.training.interrupts import _interrupts
+from minigrad.training.interrupts import interrupts
+
+__all__ = ["load_training", "save_training"]
 
 
 def save_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
@@ -131,7 +133,7 @@ def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> No
             _set_state(part, states[name])
         default_generator.state = extra["generator"]
     except BaseException as error:
-        with _interrupts() as stop:  # Ctrl-C waits
+        with interrupts() as stop:  # Ctrl-C waits
             wrong = _set_back({changed: parts[changed] for changed in touched}, before)
             default_generator.state = generator
         if stop:
