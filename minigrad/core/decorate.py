@@ -1,5 +1,5 @@
-"""What a mode of a thread (no_grad, enable_grad, detect_anomaly) does as a decorator: for functions, generators and async
-functions."""
+"""What a mode of a thread (no_grad, enable_grad, detect_anomaly) does as a decorator: for
+functions, generators and async functions."""
 
 import functools
 import inspect

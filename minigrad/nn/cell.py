@@ -97,7 +97,11 @@ class Cell(Module, Generic[State]):
         check_memory(op, cells * (I + H) * H * len(cls.gates), what)
 
     def gate(self, name: str) -> Gate:
-        """The weights of one gate by its name, e.g. "f" for the LSTM's forget gate."""
+        """The weights of one gate: views W (I, H), U (H, H), and b (H) or None.
+
+        Args:
+            name: one of `gates`, for example "f" for the LSTM's forget gate.
+        """
         if name not in self.gates:
             raise ValueError(
                 f"{self.op}: name must be one of {', '.join(self.gates)}, got {name!r}"
@@ -128,7 +132,7 @@ class Cell(Module, Generic[State]):
         Returns:
             The new states, in the order of `state_names`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.op} has no step")
 
     def checked_weights(self, op: str, weights: Any = None) -> Weights:
         """The weights, or others in their place, if their shapes and dtypes fit: they can be

@@ -141,15 +141,20 @@ class LSTM(Recurrent[CellState]):
     i, f, o = sigmoid(x_t W + h_{t-1} U + b), g = tanh(x_t W + h_{t-1} U + b), each with its own
     columns; c_t = f c_{t-1} + i g; h_t = o tanh c_t.
 
+    A call takes sequences x (T, B, input_size) and returns the outputs (T, B, features) and the last
+    state; `forward` says more. The weights are in the cells, in the list `cells`: for each layer
+    the forward one and, if bidirectional, the backward one.
+
     Args:
         input_size: features of the input, I.
         hidden_size: features of the state, H.
         num_layers: layers on top of each other. Default: 1.
         bidirectional: run each layer from both ends of the sequence. Default: False.
-        merge: how the outputs of two directions become one: "concat" (default), "sum", "mean",
-            "mul", a function of both, or None for a pair of outputs.
+        merge: how the outputs of two directions, each (T, B, H), become one: "concat" (default) to
+            (T, B, 2 H), "sum", "mean", "mul", a function of both that returns (T, B, features), or
+            None for a pair of outputs.
         bias: add b, one for each gate. Default: True.
-        dropout: probability of dropout between layers. Default: 0.0.
+        dropout: probability of dropout between layers, from 0 to 1. Default: 0.0.
         recurrent_dropout: probability of dropout on h_{t-1}, with one mask for the whole sequence.
             Default: 0.0.
         peepholes: i and f see p_i c_{t-1} and p_f c_{t-1}, o sees p_o c_t (Gers and Schmidhuber

@@ -197,6 +197,9 @@ class Module:
     Tensor in the place of a parameter, but not in a call: there it serves to differentiate with
     respect to it. Two things of one name are a ValueError.
 
+    A subclass sets its parameters and modules in __init__, which needs no super().__init__(), and
+    defines `forward`. The attribute `training` is True until `eval` is called.
+
     Copies (copy.deepcopy, pickle) have parameters and gradients of their own. Activations that the
     module keeps are copied as constants: the graph that they were made by, and hooks, stay with the
     original.
@@ -406,7 +409,11 @@ class Module:
                 member.grad = None
 
     def train(self, mode: bool = True) -> "Self":
-        """Switch dropout on (or off) here and in all modules inside; return the module."""
+        """Switch dropout on or off here and in all modules inside; return the module.
+
+        Args:
+            mode: True for training (default), False for evaluation.
+        """
         mode = flag("train", "mode", mode)
         for _, member in self._walk(again=False):
             if isinstance(member, Module):
@@ -422,8 +429,16 @@ class Module:
         return {name: parameter.numpy().copy() for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set all parameters from arrays by name. Anything missing, unexpected, or of another shape
-        or dtype is one ValueError that lists it all; then no parameter has changed."""
+        """Set all parameters.
+
+        Args:
+            state: an array for each parameter by its name, as `state_dict` returns them.
+
+        Raises:
+            TypeError: state is no dict.
+            ValueError: a name is missing or unexpected, or an array is of another shape or dtype.
+                It lists all that is wrong, and no parameter has changed.
+        """
         if not isinstance(state, Mapping):
             raise TypeError(
                 f"load_state_dict: state must be a dict of arrays, got {type(state).__name__}"

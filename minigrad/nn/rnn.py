@@ -69,15 +69,20 @@ def check_nonlinearity(op: str, nonlinearity: Any) -> None:
 class RNN(Recurrent[HiddenState]):
     """A recurrent network over whole sequences: h_t = tanh(x_t W + h_{t-1} U + b).
 
+    A call takes sequences x (T, B, input_size) and returns the outputs (T, B, features) and the last
+    state; `forward` says more. The weights are in the cells, in the list `cells`: for each layer
+    the forward one and, if bidirectional, the backward one.
+
     Args:
         input_size: features of the input, I.
         hidden_size: features of the state, H.
         num_layers: layers on top of each other. Default: 1.
         bidirectional: run each layer from both ends of the sequence. Default: False.
-        merge: how the outputs of two directions become one: "concat" (default), "sum", "mean",
-            "mul", a function of both, or None for a pair of outputs.
+        merge: how the outputs of two directions, each (T, B, H), become one: "concat" (default) to
+            (T, B, 2 H), "sum", "mean", "mul", a function of both that returns (T, B, features), or
+            None for a pair of outputs.
         bias: add b, one for each gate. Default: True.
-        dropout: probability of dropout between layers. Default: 0.0.
+        dropout: probability of dropout between layers, from 0 to 1. Default: 0.0.
         recurrent_dropout: probability of dropout on h_{t-1}, with one mask for the whole sequence.
             Default: 0.0.
         nonlinearity: "tanh" (default) or "relu".

@@ -230,8 +230,21 @@ def merge_directions(
 def merge_directions(
     forward: Tensor, backward: Tensor, merge: Merge
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The slide's y_n = [h_n, g_n] and its alternatives: "concat", "sum", "mean", "mul", a function
-    of both, or None for the pair.
+    """The slide's y_n = [h_n, g_n] and its alternatives.
+
+    Args:
+        forward: the outputs of the forward direction, (..., H).
+        backward: those of the backward direction, of the same dtype; of the same shape for "sum",
+            "mean" and "mul".
+        merge: "concat", "sum", "mean", "mul", a function of both, or None.
+
+    Returns:
+        "concat": (..., 2 H). "sum", "mean", "mul": (..., H). A function: what it returns. None: the
+        pair (forward, backward).
+
+    Raises:
+        TypeError: an argument is no Tensor, or the dtypes differ.
+        ValueError: merge is none of these, or the shapes differ.
 
     >>> import minigrad as mg
     >>> mg.nn.merge_directions(mg.ones(2), mg.zeros(2), "mean")
@@ -290,8 +303,22 @@ def bidirectional(
     *,
     lengths: ArrayLike | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The slide's bidirectional network, op by op: two cells over x (T, B, I), one from each end,
-    their outputs merged.
+    """The slide's bidirectional network, op by op: two cells over x, one from each end, their
+    outputs merged.
+
+    Args:
+        forward: the cell that goes from the first step to the last.
+        backward: the cell that goes from each row's end to the first step.
+        x: the sequence, (T, B, I).
+        merge: as in `merge_directions`. Default: "concat".
+        lengths: (B,) ints from 0 to T. Default: T for all.
+
+    Returns:
+        The outputs (T, B, features), or the pair of both outputs for merge=None.
+
+    Raises:
+        TypeError: an argument is of the wrong type or dtype.
+        ValueError: an argument has the wrong shape or is outside its range.
 
     >>> import minigrad as mg
     >>> cells = mg.nn.RNNCell(3, 4), mg.nn.RNNCell(3, 4)

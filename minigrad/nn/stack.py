@@ -127,7 +127,7 @@ class Recurrent(Module, Generic[LayerState]):
 
     def new_cell(self, features: int, rng: np.random.Generator | None) -> Cell[Any]:
         """A cell with the layer's options, for inputs (B, features)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.op} has no new_cell")
 
     def _merged_size(self) -> int:
         """The features that a layer hands to the next one."""

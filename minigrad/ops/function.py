@@ -26,12 +26,25 @@ def vjp(
     v: "Operand | Sequence[Operand | None] | None" = None,
     create_graph: bool = False,
 ) -> tuple[Any, tuple[Tensor, ...]]:
-    """The value of fn(*inputs) and the product of the cotangent v with its Jacobian: (value,
-    gradients).
+    """The value of fn(*inputs), and the product of a vector v with its Jacobian.
 
-    inputs: a Tensor or several. v: a cotangent for the output, or one for each of several; may be
-    left out for scalars. The graph behind the inputs is not followed and no ``grad`` changes. With
-    create_graph=True both results can be differentiated with respect to inputs that require grad.
+    The graph behind the inputs is not followed and no ``grad`` changes.
+
+    Args:
+        fn: a function of Tensors that returns a Tensor, or a tuple or list of them.
+        inputs: its arguments, a Tensor or several.
+        v: the gradient of some loss with respect to the output, of the output's shape; one for
+            each of several outputs. Default, also among several: 1, for a scalar output only.
+        create_graph: both results can be differentiated with respect to inputs that require grad.
+            Default: False.
+
+    Returns:
+        (value, gradients): what fn returned, and a tuple with one gradient for each input.
+
+    Raises:
+        TypeError: inputs, or what fn returns, are no Tensors.
+        ValueError: v does not fit the outputs.
+        RuntimeError: v is left out and an output is no scalar.
 
     >>> import minigrad as mg
     >>> value, (dx,) = mg.vjp(lambda x: x * x, mg.Tensor([1.0, 2.0]), mg.Tensor([1.0, 10.0]))
@@ -72,12 +85,21 @@ def jacobian(
 def jacobian(
     fn: Callable[..., Tensor], inputs: Tensor | Sequence[Tensor], create_graph: bool = False
 ) -> Tensor | tuple[Tensor, ...]:
-    """The Jacobian of fn(*inputs): a Tensor of shape output.shape + input.shape, or a tuple of them
-    for several inputs.
+    """The Jacobian of fn(*inputs), made row by row: one sweep for each element of the output.
 
-    Made row by row, one sweep for each element of the output. The graph behind the inputs is not
-    followed and no ``grad`` changes. With create_graph=True the result can be differentiated with
-    respect to inputs that require grad.
+    The graph behind the inputs is not followed and no ``grad`` changes.
+
+    Args:
+        fn: a function of Tensors that returns a Tensor.
+        inputs: its arguments, a Tensor or several.
+        create_graph: the result can be differentiated with respect to inputs that require grad.
+            Default: False.
+
+    Returns:
+        A Tensor of shape output.shape + input.shape, or a tuple of them for several inputs.
+
+    Raises:
+        TypeError: inputs, or what fn returns, are no Tensors.
 
     >>> import minigrad as mg
     >>> mg.jacobian(lambda x: x ** 2, mg.Tensor([1.0, 3.0]))

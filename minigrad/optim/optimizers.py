@@ -191,7 +191,7 @@ class Optimizer:
 
     def _names(self, group: Group) -> tuple[str, ...]:
         """Which arrays these options need for each parameter."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.op} has no _names")
 
     def _initial(self, p: Tensor, group: Group) -> np.ndarray | None:
         """What is kept before the first step; None for an array that begins with a gradient."""
@@ -243,7 +243,7 @@ class Optimizer:
 
     def _numbers(self, t: int, o: Group) -> dict[str, Any]:
         """The numbers that the kernel reads in the t-th step, by their names in csrc/optim.h."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.op} has no _numbers")
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all that a later run needs to go on with the same bits: {"param_groups":

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.checks import number, size
+from minigrad.checks import integer, is_number, number, size
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
 from minigrad.nn.module import Module
@@ -368,20 +368,9 @@ def _check_kinds(
         )
 
 
-def _is_number(value: Any) -> bool:
-    kinds = (int, float, np.integer, np.floating)
-    return isinstance(value, kinds) and not isinstance(value, (bool, np.bool_))
-
-
 def _total(name: str, value: Any) -> float:
     """A limit as an int of at least 0; infinite where none was given."""
-    if value is None:
-        return math.inf
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"fit: {name} must be an int, got {type(value).__name__}")
-    if value < 0:
-        raise ValueError(f"fit: {name} must be at least 0, got {value}")
-    return int(value)
+    return math.inf if value is None else integer("fit", name, value, 0)
 
 
 def _check_count(name: str, value: Any, needed: str, given: Any) -> None:
@@ -422,7 +411,7 @@ def _backward(value: Any, optimizer: Optimizer) -> float:
         return value.item()
     if not isinstance(value, Tensor):
         expected = "a Tensor of shape (), or go backward itself and return a float (see accumulate)"
-        if not _is_number(value):
+        if not is_number(value):
             raise TypeError(f"fit: loss must return {expected}, got {type(value).__name__}")
         if not done:
             raise TypeError(
@@ -437,7 +426,7 @@ def _validation(value: Any) -> float:
     """What `validate` returned, as a number."""
     if isinstance(value, Tensor) and value.size == 1:
         return value.item()
-    if not _is_number(value):
+    if not is_number(value):
         raise TypeError(f"fit: validate must return a number, got {type(value).__name__}")
     return float(value)
 
