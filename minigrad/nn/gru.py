@@ -104,9 +104,9 @@ class GRU(Recurrent[HiddenState]):
     r, z = sigmoid(x_t W + h_{t-1} U + b); n = tanh(x_t W + (r h_{t-1}) U + b);
     h_t = (1 - z) n + z h_{t-1}.
 
-    A call takes sequences x (T, B, input_size) and returns the outputs (T, B, features) and the last
-    state; `forward` says more. The weights are in the cells, in the list `cells`: for each layer
-    the forward one and, if bidirectional, the backward one.
+    A call takes sequences x (T, B, input_size) and returns the outputs (T, B, features) and the
+    last state; `forward` says more. The weights are in the cells, in the list `cells`: for each
+    layer the forward one and, if bidirectional, the backward one.
 
     Args:
         input_size: features of the input, I.

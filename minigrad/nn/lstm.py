@@ -141,9 +141,9 @@ class LSTM(Recurrent[CellState]):
     i, f, o = sigmoid(x_t W + h_{t-1} U + b), g = tanh(x_t W + h_{t-1} U + b), each with its own
     columns; c_t = f c_{t-1} + i g; h_t = o tanh c_t.
 
-    A call takes sequences x (T, B, input_size) and returns the outputs (T, B, features) and the last
-    state; `forward` says more. The weights are in the cells, in the list `cells`: for each layer
-    the forward one and, if bidirectional, the backward one.
+    A call takes sequences x (T, B, input_size) and returns the outputs (T, B, features) and the
+    last state; `forward` says more. The weights are in the cells, in the list `cells`: for each
+    layer the forward one and, if bidirectional, the backward one.
 
     Args:
         input_size: features of the input, I.

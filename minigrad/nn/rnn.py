@@ -69,9 +69,9 @@ def check_nonlinearity(op: str, nonlinearity: Any) -> None:
 class RNN(Recurrent[HiddenState]):
     """A recurrent network over whole sequences: h_t = tanh(x_t W + h_{t-1} U + b).
 
-    A call takes sequences x (T, B, input_size) and returns the outputs (T, B, features) and the last
-    state; `forward` says more. The weights are in the cells, in the list `cells`: for each layer
-    the forward one and, if bidirectional, the backward one.
+    A call takes sequences x (T, B, input_size) and returns the outputs (T, B, features) and the
+    last state; `forward` says more. The weights are in the cells, in the list `cells`: for each
+    layer the forward one and, if bidirectional, the backward one.
 
     Args:
         input_size: features of the input, I.
