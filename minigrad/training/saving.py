@@ -215,7 +215,7 @@ def _packed(value: Any, name: str, arrays: dict[str, np.ndarray] | None) -> Any:
                 )
             arrays[name] = value.numpy()
             return {"@tensor": name}
-        arrays[name] = value  # type: ignore[assignment]  # a scalar is written like an array
+        arrays[name] = np.asarray(value) if isinstance(value, np.generic) else value
         return {"@scalar" if isinstance(value, np.generic) else "@array": name}
     if type(value) is float and not np.isfinite(value):
         return {"@float": repr(value)}
@@ -226,14 +226,16 @@ def _packed(value: Any, name: str, arrays: dict[str, np.ndarray] | None) -> Any:
                 f"got {list(value)}"
             )
         return {key: _packed(inner, f"{name}.{key}", arrays) for key, inner in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
+    fields: tuple[str, ...] | None = getattr(value, "_fields", None)
+    if isinstance(value, tuple) and fields is not None:
         parts = {
             key: _packed(inner, f"{name}.{key}", arrays)
-            for key, inner in zip(value._fields, value, strict=True)  # pyright: ignore[reportAttributeAccessIssue]
+            for key, inner in zip(fields, value, strict=True)
         }
         return {"@named": type(value).__name__, "@parts": parts}
-    if type(value) in (tuple, list):
-        return type(value)(_packed(inner, f"{name}.{i}", arrays) for i, inner in enumerate(value))  # pyright: ignore[reportArgumentType]
+    if type(value) is tuple or type(value) is list:
+        inside = [_packed(inner, f"{name}.{i}", arrays) for i, inner in enumerate(value)]
+        return tuple(inside) if type(value) is tuple else inside
     return value
 
 
