@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -49,9 +50,9 @@ def fit(
     after_epoch: Iterable[Any] = (),
     after_resume: Iterable[Any] = (),
     line: Callable[[History], str] | None = None,
-    save: Any = None,
+    save: str | os.PathLike[str] | None = None,
     save_every: int | None = None,
-    resume: Any = None,
+    resume: str | os.PathLike[str] | None = None,
     config: Any = None,
     parts: Mapping[str, Any] | None = None,
 ) -> History:
@@ -170,7 +171,7 @@ def fit(
 class _File:
     """The file that a training is saved to; without a path nothing is saved."""
 
-    path: Any
+    path: str | os.PathLike[str] | None
     parts: Mapping[str, Any]
     config: Any
 
@@ -210,7 +211,7 @@ class _Run:
     start: float = 0.0  # the time when it began
     stop: list[int] = field(default_factory=list)  # filled by Ctrl-C
 
-    def resume(self, path: Any) -> None:
+    def resume(self, path: str | os.PathLike[str]) -> None:
         """Go on from a file, with its options."""
         given = _options(self.optimizer)
         load_training(path, self.file.parts, self.file.config)

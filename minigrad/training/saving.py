@@ -1,6 +1,7 @@
 """Checkpoints of all that a training consists of, in one file."""
 
 import copy
+import os
 import reprlib
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,9 @@ from minigrad.training.interrupts import interrupts
 __all__ = ["load_training", "save_training"]
 
 
-def save_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
+def save_training(
+    path: str | os.PathLike[str], parts: Mapping[str, Any], config: Any = None
+) -> None:
     """Write all that a training consists of to one file, atomically.
 
     A run that resumes from the file equals the uninterrupted one to the bit. The default generator
@@ -90,7 +93,9 @@ def _set_state(part: Any, state: Any) -> None:
         part.load_state_dict(state)
 
 
-def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
+def load_training(
+    path: str | os.PathLike[str], parts: Mapping[str, Any], config: Any = None
+) -> None:
     """Set the parts and the default generator to what `save_training` wrote.
 
     Everything in the file counts, the options of the optimizer too: its learning rate is then the
