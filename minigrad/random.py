@@ -10,7 +10,6 @@ alone: not on threads or dtypes, nor on how much the draws before have read.
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from minigrad.checks import integer, probability
 from minigrad.core.array import checked_dtype, checked_shape
@@ -19,6 +18,8 @@ from minigrad.core.tensor import Tensor, as_tensor
 from minigrad.ops.elementwise import mul
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
     from minigrad.core.tensor import Operand
 
 __all__ = [
@@ -112,7 +113,7 @@ def manual_seed(seed: int) -> Generator:
 def dropout_mask(
     shape: int | tuple[int, ...],
     p: float,
-    dtype: DTypeLike = np.float32,
+    dtype: "DTypeLike" = np.float32,
     generator: Generator | None = None,
 ) -> np.ndarray:
     """An array of `shape` that is 0 with probability p and else 1 / (1 - p), so that its mean is 1.

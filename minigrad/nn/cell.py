@@ -9,6 +9,8 @@ gate, W Glorot-uniform, b zero but 1 for the LSTM's forget gate. The products of
 chain, b + x W + h U (see addmm): so a cell in a loop has the bits of the fused layer.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -203,7 +205,7 @@ class Cell(Module, Generic[State]):
         """The states as users read them: h, or (h, c)."""
         return cast(State, states[0] if len(states) == 1 else states)
 
-    def forward(self, x: "Operand", state: State | None = None) -> State:
+    def forward(self, x: Operand, state: State | None = None) -> State:
         """Compute one step.
 
         Args:
@@ -256,7 +258,7 @@ class HiddenState(NamedTuple):
 
     h: Tensor
 
-    def detach(self) -> "HiddenState":
+    def detach(self) -> HiddenState:
         """The same values, cut from the graph: for truncated BPTT."""
         return HiddenState(self.h.detach())
 
@@ -273,6 +275,6 @@ class CellState(NamedTuple):
     h: Tensor
     c: Tensor
 
-    def detach(self) -> "CellState":
+    def detach(self) -> CellState:
         """The same values, cut from the graph: for truncated BPTT."""
         return CellState(self.h.detach(), self.c.detach())

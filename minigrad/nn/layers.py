@@ -1,5 +1,7 @@
 """Layers without a state: Linear, Embedding, Dropout."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,7 +77,7 @@ class Linear(Module):
                 f"Linear: bias must have shape {weight.shape[1:]} = (k,), got {bias.shape}"
             )
 
-    def forward(self, x: "Operand") -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """x (..., d) -> (..., k)."""
         x = tensor_of("Linear", "x", x, self.weight.dtype)
         if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
@@ -169,7 +171,7 @@ class Dropout(Module):
         self.p = probability("Dropout", "p", p)
         self.generator = generator
 
-    def forward(self, x: "Operand") -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """x of any shape -> the same shape."""
         return dropout(x, self.p, self.training, self.generator)
 

@@ -1,5 +1,7 @@
 """Module and Parameter: what holds weights, and how they are found, saved, copied and shown."""
 
+from __future__ import annotations
+
 import functools
 import gc
 import types
@@ -35,7 +37,7 @@ class Parameter(Tensor):
     True
     """
 
-    def __init__(self, data: "Operand", dtype: DTypeLike | None = None) -> None:
+    def __init__(self, data: Operand, dtype: DTypeLike | None = None) -> None:
         super().__init__(data, dtype=dtype, requires_grad=True)
 
 
@@ -117,7 +119,7 @@ def _open(value: Any) -> bool:
 
 def _within(
     value: Any, name: str, above: tuple[int, ...] = ()
-) -> Iterator[tuple[str, "Parameter | Module"]]:
+) -> Iterator[tuple[str, Parameter | Module]]:
     """(name, thing) of the Parameters and Modules in a value: itself, or inside of lists, tuples
     and dicts with string keys."""
     if isinstance(value, (Parameter, Module)):
@@ -228,7 +230,7 @@ class Module:
 
     training: bool = True
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Self":
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = object.__new__(cls)
         object.__setattr__(self, "_checked", False)
         object.__setattr__(self, "_replaced", ())
@@ -262,7 +264,7 @@ class Module:
         object.__delattr__(self, name)
         object.__setattr__(self, "_checked", False)
 
-    def _members(self) -> list[tuple[str, "Parameter | Module"]]:
+    def _members(self) -> list[tuple[str, Parameter | Module]]:
         """(name, thing) of what this module holds itself: its Parameters, then its Modules, in the
         order of assignment."""
         members = [found for name, value in vars(self).items() for found in _within(value, name)]
@@ -270,7 +272,7 @@ class Module:
 
     def _walk(
         self, running: bool = False, again: bool = True
-    ) -> list[tuple[str, "Parameter | Module"]]:
+    ) -> list[tuple[str, Parameter | Module]]:
         """(name, thing) of all Parameters and Modules here and inside, each once. Everything that
         goes through a module does so by this list. running: for a call, which a Tensor in the place
         of a Parameter is good enough for. again: look for what is out of reach also in modules of
@@ -372,12 +374,12 @@ class Module:
         memo: dict[int, Tensor] = {}
         return {name: _without_graph(value, memo) for name, value in vars(self).items()}
 
-    def __copy__(self) -> "Self":
+    def __copy__(self) -> Self:
         copy = type(self).__new__(type(self))
         vars(copy).update(vars(self))
         return copy
 
-    def children(self) -> Iterator[tuple[str, "Module"]]:
+    def children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) of the modules directly inside, those in lists, tuples and dicts too, in
         the order of assignment."""
         self._walk()
@@ -385,7 +387,7 @@ class Module:
             if isinstance(member, Module):
                 yield name, member
 
-    def modules(self) -> Iterator["Module"]:
+    def modules(self) -> Iterator[Module]:
         """This module and all inside, each once."""
         for _, member in self._walk():
             if isinstance(member, Module):
@@ -408,7 +410,7 @@ class Module:
             if isinstance(member, Parameter):
                 member.grad = None
 
-    def train(self, mode: bool = True) -> "Self":
+    def train(self, mode: bool = True) -> Self:
         """Switch dropout on or off here and in all modules inside; return the module.
 
         Args:
@@ -420,7 +422,7 @@ class Module:
                 member.training = mode
         return self
 
-    def eval(self) -> "Self":
+    def eval(self) -> Self:
         """Switch dropout off: train(False)."""
         return self.train(False)
 

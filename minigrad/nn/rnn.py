@@ -1,5 +1,7 @@
 """The RNN: first the cell, one step, then the layer, which runs it over sequences."""
 
+from __future__ import annotations
+
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 

@@ -2,6 +2,8 @@
 
 x is (T, B, I): time, batch, features."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -44,13 +46,13 @@ Merge = Joining | None
 
 def unroll(
     cell: Cell[State],
-    x: "Operand",
+    x: Operand,
     state: State | None = None,
     *,
     lengths: ArrayLike | None = None,
     reset: ArrayLike | None = None,
     reverse: bool = False,
-    mask: "Tensor | np.ndarray | None" = None,
+    mask: Tensor | np.ndarray | None = None,
     weights: Weights | None = None,
     clip_state_grad: float | None = None,
 ) -> tuple[Tensor, State]:
@@ -281,7 +283,7 @@ def merge_directions(
 def bidirectional(
     forward: Cell[Any],
     backward: Cell[Any],
-    x: "Operand",
+    x: Operand,
     merge: Joining = "concat",
     *,
     lengths: ArrayLike | None = None,
@@ -290,7 +292,7 @@ def bidirectional(
 def bidirectional(
     forward: Cell[Any],
     backward: Cell[Any],
-    x: "Operand",
+    x: Operand,
     merge: None,
     *,
     lengths: ArrayLike | None = None,
@@ -298,7 +300,7 @@ def bidirectional(
 def bidirectional(
     forward: Cell[Any],
     backward: Cell[Any],
-    x: "Operand",
+    x: Operand,
     merge: Merge = "concat",
     *,
     lengths: ArrayLike | None = None,

@@ -5,6 +5,8 @@ the loop of ops in sequence.unroll. What is added here: the checks of what a lay
 stacking, merging the two directions, dropout between layers.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass
 from functools import partial
@@ -200,7 +202,7 @@ class Recurrent(Module, Generic[LayerState]):
 
     def forward(
         self,
-        x: "Operand",
+        x: Operand,
         state: tuple[Tensor, ...] | Tensor | None = None,
         lengths: ArrayLike | None = None,
         reset: ArrayLike | None = None,
