@@ -11,6 +11,7 @@ chain, b + x W + h U (see addmm): so a cell in a loop has the bits of the fused 
 
 from __future__ import annotations
 
+import reprlib
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -106,7 +107,7 @@ class Cell(Module, Generic[State]):
         """
         if name not in self.gates:
             raise ValueError(
-                f"{self.op}: name must be one of {', '.join(self.gates)}, got {name!r}"
+                f"{self.op}: name must be one of {', '.join(self.gates)}, got {reprlib.repr(name)}"
             )
         H, k = self.hidden_size, self.gates.index(name)
         part = slice(k * H, (k + 1) * H)

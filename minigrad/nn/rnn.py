@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
@@ -64,7 +65,9 @@ class RNNCell(Cell[Tensor]):
 def check_nonlinearity(op: str, nonlinearity: Any) -> None:
     """It must be one of the two."""
     if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"{op}: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+        raise ValueError(
+            f"{op}: nonlinearity must be 'tanh' or 'relu', got {reprlib.repr(nonlinearity)}"
+        )
 
 
 @dataclass(eq=False, repr=False)

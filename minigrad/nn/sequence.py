@@ -4,6 +4,7 @@ x is (T, B, I): time, batch, features."""
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -217,7 +218,7 @@ def check_merge(op: str, merge: Any) -> None:
     if not callable(merge) and not (merge is None or isinstance(merge, str) and merge in MERGES):
         raise ValueError(
             f"{op}: merge must be 'concat', 'sum', 'mean', 'mul', None "
-            f"or a function of two tensors, got {merge!r}"
+            f"or a function of two tensors, got {reprlib.repr(merge)}"
         )
 
 

@@ -7,6 +7,7 @@ stacking, merging the two directions, dropout between layers.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass
 from functools import partial
@@ -105,7 +106,9 @@ class Recurrent(Module, Generic[LayerState]):
         self.recurrent_dropout = probability(op, "recurrent_dropout", self.recurrent_dropout)
         is_sqrt = isinstance(self.checkpoint, str) and self.checkpoint == "sqrt"
         if self.checkpoint is not None and not is_sqrt:
-            raise ValueError(f"{op}: checkpoint must be None or 'sqrt', got {self.checkpoint!r}")
+            raise ValueError(
+                f"{op}: checkpoint must be None or 'sqrt', got {reprlib.repr(self.checkpoint)}"
+            )
         checked_clip(op, "clip_state_grad", self.clip_state_grad)
         self.dtype = checked_dtype(self.dtype, op)
         check_rng(op, rng)
