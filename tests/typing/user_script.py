@@ -1,4 +1,5 @@
-"""What a user writes, with types: `mypy --strict` and pyright in strict mode find no error here.
+"""What a user writes, with types: `mypy --strict` and pyright in strict mode must find no error
+here.
 
 The lines with `assert_type` say what a checker must know of the public names.
 """
