@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minigrad.checks import check_memory, flag, integer, probability, size
-from minigrad.core.tensor import Tensor, zeros
+from minigrad.core.operands import zeros
+from minigrad.core.tensor import Tensor
 from minigrad.nn.cell import Cell, HiddenState, Weights
 from minigrad.nn.fused import (
     Telemetry,
