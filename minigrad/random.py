@@ -13,8 +13,9 @@ import numpy as np
 
 from minigrad.checks import integer, probability
 from minigrad.core.array import checked_dtype, checked_shape
+from minigrad.core.operands import as_tensor
 from minigrad.core.tape import record
-from minigrad.core.tensor import Tensor, as_tensor
+from minigrad.core.tensor import Tensor
 from minigrad.ops.elementwise import mul
 
 if TYPE_CHECKING:

@@ -42,14 +42,11 @@ UPWARD_IMPORTS = {
 
 # File -> its present number of lines.
 LONG_FILES = {
-    "minigrad/core/tensor.pyx": 956,
-    "minigrad/ops/index.pyx": 836,
 }
 
 # Function -> its present number of lines, wherever it is defined.
 LONG_FUNCTIONS = {
     # The library.
-    "accumulate_product": 63,
     "k_recurrent_backward": 83,  # forward and backward of a step are read side by side
     # Scripts.
     "main": 109,
@@ -61,12 +58,11 @@ LONG_FUNCTIONS = {
 # (folder, suffix) -> the present number of lines above 100 columns: formulas, docstrings and tables
 # that nobody has wrapped yet.
 LONG_LINES = {
-    ("minigrad", ".pyx"): 287,
-    ("minigrad", ".pxd"): 29,
+    ("minigrad", ".pyx"): 74,
     ("csrc", ".c"): 50,
     ("csrc", ".h"): 27,
     ("csrc", ".inc"): 130,
-    ("docs", ".md"): 55,
+    ("docs", ".md"): 52,
     ("examples", ".py"): 51,
     ("benchmarks", ".py"): 15,
     ("tests", ".c"): 98,

@@ -1,7 +1,6 @@
 # cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 """The modes of a thread: is it recording, and does it look for the first non-finite value?"""
-cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
@@ -39,7 +38,9 @@ cdef class Mode:
 
     cdef int enter(self, int *flag, int value, object owner) except -1:
         global mg_modes
-        self.flag, self.before, self.owner = flag, flag[0], owner
+        self.flag = flag
+        self.before = flag[0]
+        self.owner = owner
         self.outer = <Mode>mg_modes if mg_modes != NULL else None
         flag[0] = value
         Py_INCREF(self)
