@@ -94,8 +94,6 @@ LONG_LINES = {
     ("csrc", ".h"): 27,
     ("csrc", ".inc"): 130,
     ("docs", ".md"): 55,
-    ("examples", ".py"): 51,
-    ("benchmarks", ".py"): 15,
     ("tests", ".py"): 87,
     ("tests", ".c"): 98,
     ("tests", ".h"): 24,
