@@ -32,7 +32,7 @@ import zlib
 from collections import Counter, defaultdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from _script import Script, count, place, seed_number
@@ -133,12 +133,57 @@ def roll_of(notes: list[tuple[float, float, int]], length: float) -> tuple[np.nd
     return roll, len(frames) - len(on_keys)
 
 
-def midi_notes(file: Path) -> tuple[list[tuple[float, float, int]], float, int]:
-    """The notes (start, end, pitch) of a MIDI file, when it ends, both in quarters, and how many
-    notes of drums it has."""
-    import mido
+class Piano:
+    """Turns the keys and pedals of a MIDI file into notes (start, end, pitch), times in ticks."""
 
-    midi = mido.MidiFile(file)
+    def __init__(self) -> None:
+        self.notes = []
+        self.down = defaultdict(list)  # (channel, track, pitch) -> when its open notes began
+        self.held = defaultdict(list)  # channel -> (start, pitch) of notes that the pedal holds
+        self.pedals = set()  # channels whose pedal is down
+        self.last_up = {}  # (channel, track, pitch) -> when the key last went up
+
+    def press(self, tick: int, channel: int, track: int, pitch: int) -> None:
+        # A key that is struck again ends the note that only the pedal holds.
+        for start, held_pitch in self.held[channel]:
+            if held_pitch == pitch:
+                self.notes.append((start, tick, pitch))
+        self.held[channel] = [note for note in self.held[channel] if note[1] != pitch]
+        self.down[channel, track, pitch].append(tick)
+
+    def release(self, tick: int, channel: int, track: int, pitch: int) -> None:
+        key = channel, track, pitch
+        if not self.down[key]:
+            return
+        start = self.down[key].pop(0)
+        self.last_up[key] = tick
+        if channel in self.pedals:
+            self.held[channel].append((start, pitch))
+        else:
+            self.notes.append((start, tick, pitch))
+
+    def move_pedal(self, tick: int, channel: int, is_down: bool) -> None:
+        if is_down:
+            self.pedals.add(channel)
+            return
+        self.pedals.discard(channel)
+        for start, pitch in self.held.pop(channel, []):
+            self.notes.append((start, tick, pitch))
+
+    def close(self, end: int) -> None:
+        """End the notes that are still open when the file ends."""
+        for channel_notes in self.held.values():
+            for start, pitch in channel_notes:
+                self.notes.append((start, end, pitch))
+        for key, starts in self.down.items():
+            # A key that was struck twice and released once: the release ends both notes.
+            last_up = self.last_up.get(key, -1)
+            for start in starts:
+                self.notes.append((start, last_up if last_up > start else end, key[2]))
+
+
+def midi_events(midi) -> list[tuple[int, int, Any]]:
+    """(tick, track, message) of all tracks in the order of time. A track keeps its order."""
     if midi.type == 2:
         raise ValueError(
             "its format is 2, pieces that are independent of each other: "
@@ -148,8 +193,8 @@ def midi_notes(file: Path) -> tuple[list[tuple[float, float, int]], float, int]:
         raise ValueError(
             "its times are not counted in parts of a quarter (SMPTE division, or none)"
         )
-    events = []  # (tick, track, message); sorted is stable: a track keeps its order
-    for k, track in enumerate(midi.tracks):
+    events = []
+    for track_number, track in enumerate(midi.tracks):
         tick = 0
         for message in track:
             tick += message.time
@@ -157,50 +202,34 @@ def midi_notes(file: Path) -> tuple[list[tuple[float, float, int]], float, int]:
                 raise ValueError(
                     f"{message} at tick {tick}: times must be from 0 to {LONGEST:,} quarters"
                 )
-            events.append((tick, k, message))
-    notes, drums, end = [], 0, 0
-    begun = defaultdict(list)  # (channel, track, pitch) -> when the notes began whose key is down
-    held = defaultdict(list)  # channel -> (start, pitch) of notes that the pedal holds
-    last_off = {}  # (channel, track, pitch) -> when the key last went up
-    pedals = set()  # channels whose pedal is down
-    for tick, track, message in sorted(events, key=lambda event: event[0]):
-        end = tick
-        if message.type in ("note_on", "note_off"):
-            channel, pitch = message.channel, message.note
-            key = channel, track, pitch
-            if message.type == "note_on" and message.velocity:
-                if channel == DRUMS:
-                    drums += 1
-                    continue
-                # A key struck again ends the note that only the pedal holds.
-                notes += [(start, tick, pitch) for start, p in held[channel] if p == pitch]
-                held[channel] = [note for note in held[channel] if note[1] != pitch]
-                begun[key].append(tick)
-            elif begun[key]:
-                start = begun[key].pop(0)
-                last_off[key] = tick
-                if channel in pedals:
-                    held[channel].append((start, pitch))
-                else:
-                    notes.append((start, tick, pitch))
-        elif message.type == "control_change" and message.control == PEDAL:
-            if message.value >= 64:
-                pedals.add(message.channel)
+            events.append((tick, track_number, message))
+    return sorted(events, key=lambda event: event[0])
+
+
+def midi_notes(file: Path) -> tuple[list[tuple[float, float, int]], float, int]:
+    """The notes (start, end, pitch) of a MIDI file, when it ends, both in quarters, and how many
+    notes of drums it has."""
+    import mido
+
+    midi = mido.MidiFile(file)
+    piano = Piano()
+    drums = 0
+    tick = 0
+    for tick, track, message in midi_events(midi):
+        if message.type == "note_on" and message.velocity:
+            if message.channel == DRUMS:
+                drums += 1
             else:
-                pedals.discard(message.channel)
-                notes += [(start, tick, pitch) for start, pitch in held.pop(message.channel, [])]
-    for channel_notes in held.values():
-        notes += [(start, end, pitch) for start, pitch in channel_notes]
-    for key, starts in begun.items():
-        # Never closed: until its key last went up (struck twice, released once), else to the end.
-        off = last_off.get(key, -1)
-        notes += [(start, off if off > start else end, key[2]) for start in starts]
+                piano.press(tick, message.channel, track, message.note)
+        elif message.type in ("note_on", "note_off"):  # a velocity of 0 releases the key
+            piano.release(tick, message.channel, track, message.note)
+        elif message.type == "control_change" and message.control == PEDAL:
+            piano.move_pedal(tick, message.channel, message.value >= 64)
+    piano.close(tick)
+
     quarter = midi.ticks_per_beat
-    return (
-        [(start / quarter, stop / quarter, pitch) for start, stop, pitch in notes],
-        end / quarter,
-        drums,
-    )
+    notes = [(start / quarter, end / quarter, pitch) for start, end, pitch in piano.notes]
+    return notes, tick / quarter, drums
 
 
 def midi_files(folder: Path) -> list[Path]:
