@@ -1,29 +1,29 @@
-"""Polyphonic music: three recurrent networks of about equal size learn to go on with a piece, and
+"""Polyphonic music: three recurrent networks of about the same size learn to continue a piece, and
 the best one composes.
 
-    python examples/music.py                    Bach's chorales out of music21
+    python examples/music.py                    Bach's chorales, from music21
     python examples/music.py --data DATA        your own pieces
     python examples/music.py --data synthetic --epochs 5            a short look
 
-Without music21 the pieces are made here. DATA is a file of piano rolls, .npz or .mat (needs scipy),
-or a folder of MIDI files (needs mido).
+Without music21 the script makes pieces of its own. DATA is a file of piano rolls, .npz or .mat
+(needs scipy), or a folder of MIDI files (needs mido).
 
-It prints negative log-likelihoods in nats, summed over keys, as a mean over all predicted frames;
-at last those of the weights best in validation. The best network writes music.mid (needs mido) and
-the picture music.png (needs matplotlib).
+It prints negative log-likelihoods in nats, summed over the keys and averaged over all predicted
+frames; at the end, those of the weights that did best in validation. The best network writes
+music.mid (needs mido) and the picture music.png (needs matplotlib).
 
-After Chung et al. 2014 (arXiv:1412.3555): tanh, GRU and LSTM see which of 88 keys sound in each
-frame, a quarter long, and tell how likely each is in the next. Full run on
-Boulanger-Lewandowski's JSB chorales: test 8.48, 8.43, 8.57 in 5, 3, 4 s, one core of an AMD EPYC
-(Zen 5); 4 seeds: at most 8.57.
+The comparison is that of Chung et al. 2014 (arXiv:1412.3555). A tanh RNN, a GRU and an LSTM see
+which of 88 keys sound in each frame, which is a quarter note long, and say how likely each key is
+in the next. A full run on Boulanger-Lewandowski's JSB chorales gives 8.48, 8.43 and 8.57 on the
+test pieces, in 5, 3 and 4 s on one core of an AMD EPYC (Zen 5); over 4 seeds, at most 8.57.
 
-Of a MIDI file each note begins and ends at the nearest quarter (from halfway between two at the
-earlier one), and lasts one frame at least; tempo does not matter. The sustain pedal is honoured.
-Drums (channel 10) and notes that a piano does not have are left out, and files in which no two
-frames are left; it is printed how many. Folders named train, valid (or validation, val, dev) and
-test within DATA are the split; without them three of five pieces in the order of their names are
-learnt, the fourth is for validation, the fifth for the test. Pickled rolls are not read: a pickle
-runs code.
+Each note of a MIDI file begins and ends at the nearest quarter (halfway between two, at the earlier
+one) and lasts at least one frame; the tempo does not matter. The sustain pedal is honoured. Drums
+(channel 10), notes that a piano does not have, and files with fewer than two frames of notes are
+left out; the script prints how many. Folders named train, valid (or validation, val, dev) and test
+within DATA are the split. Without them, of each five pieces in the order of their names the first
+three are learnt, the fourth is for validation, and the fifth for the test. Pickled rolls are not
+read, since reading a pickle can run code.
 """
 
 import argparse
@@ -90,8 +90,8 @@ def settings(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def synthetic(rng: np.random.Generator) -> np.ndarray:
-    """A piece in a major key: chords that mostly go down a fifth; each voice goes to a near note of
-    the next chord."""
+    """A piece in a major key. The chords mostly go down a fifth, and each voice goes to a nearby
+    note of the next chord."""
     tonic = rng.integers(-3, 4)
     degree = 0
     voices = np.array([48, 55, 64, 72])
@@ -115,13 +115,13 @@ def synthetic(rng: np.random.Generator) -> np.ndarray:
 
 
 def nearest(time: float) -> int:
-    """The nearest frame to a time in quarters; from halfway between two it is the earlier one."""
+    """The frame nearest to a time in quarters; halfway between two it is the earlier one."""
     return int(np.ceil(time - 0.5))
 
 
 def roll_of(notes: list[tuple[float, float, int]], length: float) -> tuple[np.ndarray, int]:
-    """The roll of notes (start, end, pitch), times in quarters, that is `length` long or longer;
-    how many it has no key for."""
+    """The piano roll of notes (start, end, pitch), with times in quarters, at least `length` long,
+    and how many of the notes have no key."""
     frames = [
         (nearest(start), max(nearest(end), nearest(start) + 1), pitch - LOW)
         for start, end, pitch in notes
@@ -245,7 +245,7 @@ def midi_files(folder: Path) -> list[Path]:
 
 
 def midi_pieces(folder: Path, files: list[Path]):
-    """(split or None, name, roll) of each file; at the end is printed what was left out."""
+    """(split or None, name, roll) of each file. At the end, print what was left out."""
     splits = []
     for file in files:
         named = [
@@ -285,8 +285,8 @@ def midi_pieces(folder: Path, files: list[Path]):
 
 
 def npz_pieces(source: str):
-    """The pieces of a .npz file: the rolls of a split end to end, and the offsets where they begin
-    and end.
+    """The pieces of a .npz file. It holds the rolls of each split end to end, and the offsets where
+    they begin and end.
 
     A small file may unpack to gigabytes, so the sizes that it declares are checked before anything
     is read.
@@ -341,7 +341,7 @@ def npz_pieces(source: str):
 
 
 def mat_pieces(source: str):
-    """The pieces of a .mat file: cells traindata, validdata and testdata."""
+    """The pieces of a .mat file, in its cells traindata, validdata and testdata."""
     from scipy.io import loadmat, whosmat
 
     check_mat_size(source)
@@ -358,12 +358,12 @@ def mat_pieces(source: str):
 
 
 def check_mat_size(source: str) -> None:
-    """Refuse a file whose compressed variables unpack to more than LARGEST bytes; nothing of it is
-    kept meanwhile."""
+    """Refuse a file whose compressed variables unpack to more than LARGEST bytes, without keeping
+    what is unpacked."""
     with open(source, "rb") as file:
         order = {b"IM": "little", b"MI": "big"}.get(file.read(128)[126:])
         if order is None:
-            return  # no MATLAB 5 file, so nothing is compressed: loadmat reads or refuses it
+            return  # not a MATLAB 5 file, so nothing is compressed: loadmat reads or refuses it
         total = 0
         while len(tag := file.read(8)) == 8:
             kind, stored = int.from_bytes(tag[:4], order), int.from_bytes(tag[4:], order)
@@ -413,8 +413,8 @@ def pieces(source: str):
 
 
 def batches(data: dict[str, list[np.ndarray]]) -> list[mg.data.Batches]:
-    """Of each split: frames, and the frames that follow them; the training's shuffled and 8 at a
-    time, the others in one."""
+    """For each split, frames and the frames that follow them. The training pieces are shuffled and
+    come 8 at a time; the others come all at once."""
     return [
         mg.data.Batches(
             [roll[:-1] for roll in data[split]],
@@ -427,9 +427,9 @@ def batches(data: dict[str, list[np.ndarray]]) -> list[mg.data.Batches]:
 
 
 def read(source: str) -> list[mg.data.Batches]:
-    """The batches of a source, or a refusal."""
+    """The batches of a source. What cannot be read ends the script with a message."""
     data = {split: [] for split in SPLITS}
-    name = source  # what a refusal tells of
+    name = source  # what an error message names
     try:
         for k, (split, piece, roll) in enumerate(list(pieces(source))):
             name = piece
@@ -461,8 +461,8 @@ def read(source: str) -> list[mg.data.Batches]:
 
 
 class Composer(mg.nn.Module):
-    """Called with frames (T, B, 88) and the following ones: nats per frame, a sum over keys, a mean
-    over all but the padding."""
+    """Frames (T, B, 88) and the ones that follow them -> nats per frame, summed over the keys and
+    averaged over all frames but the padding."""
 
     def __init__(self, layer: type, units: int) -> None:
         self.rnn = layer(KEYS, units, recurrent_dropout=0.3)
@@ -478,7 +478,7 @@ class Composer(mg.nn.Module):
 
 
 def compose(model: Composer, begin: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """The frames of `begin` (T, 88), and 56 more that the network draws one after another."""
+    """The frames of `begin` (T, 88), and 56 more that are drawn from the network one by one."""
     frames = list(begin)
     with mg.no_grad():
         for _ in range(56):
@@ -489,7 +489,7 @@ def compose(model: Composer, begin: np.ndarray, rng: np.random.Generator) -> lis
 
 
 def write_midi(frames: list[np.ndarray], path: str) -> bool:
-    """Save the frames as MIDI; whether that was done."""
+    """Save the frames as MIDI; return whether that was done."""
     try:
         import mido
     except ImportError:
@@ -524,7 +524,7 @@ def draw(figure, frames: list[np.ndarray]) -> None:
 
 
 class Result(NamedTuple):
-    """What came of training one network, and the network itself."""
+    """The outcome of training a network, and the network itself."""
 
     validation: float
     test: float
@@ -542,7 +542,7 @@ def train(
     test: tuple,
     args: argparse.Namespace,
 ) -> Result:
-    """Train a network until it no longer gets better in validation; its best weights are kept."""
+    """Train a network until it no longer improves in validation, and keep its best weights."""
     layer, units = NETWORKS[name]
     mg.manual_seed(args.seed)
     model = Composer(layer, units)
@@ -583,7 +583,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
 
     best = min(results, key=lambda result: result.validation).model
-    begin = test[0][:8, 0]  # it begins as a test piece
+    begin = test[0][:8, 0]  # the beginning of a test piece
     frames = compose(best, begin, np.random.default_rng(args.seed))
     if write_midi(frames, f"{args.out}.mid"):
         print(f"wrote {args.out}.mid")
