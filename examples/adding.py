@@ -186,7 +186,7 @@ def draw(figure, curves: dict, args: argparse.Namespace) -> None:
             axis.semilogy(steps, errors, label=kind)
         axis.axhline(CHANCE, color="black", linewidth=0.8, linestyle=":", label="chance")
         axis.axhline(SOLVED, color="gray", linewidth=0.8, linestyle="--", label="solved")
-        axis.set(title=f"adding problem, T = {T}", xlabel="training step")
+        axis.set(title=f"T = {T}", xlabel="training step")
     axes[0].set_ylabel("mean square error")
     axes[0].legend(fontsize=8)
 
@@ -198,8 +198,8 @@ def main(arguments: list[str] | None = None) -> None:
         for kind in args.cells:
             curves[T, kind] = train(kind, T, args)
     print_table(curves, args)
-    width = 4 * len(args.length)
-    if script.draw(args.plot, lambda figure: draw(figure, curves, args), width, 3.4, dpi=80):
+    width = max(4, 3 * len(args.length))
+    if script.draw(args.plot, lambda figure: draw(figure, curves, args), width, 3.2, dpi=100):
         print(f"picture: {args.plot}")
 
 

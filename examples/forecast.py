@@ -432,10 +432,12 @@ def draw(
         left.plot(unknown, values[-1], f"C{k}")
         rmse = np.sqrt(np.mean((values[:n] - truth) ** 2, axis=0))
         right.plot(np.arange(1, H + 1), rmse, f"C{k}")
-    left.fill_between(known, low[n - 1], high[n - 1], color="C0", alpha=0.2)
+    band = f"{COVERAGE:.0%} band"
+    left.fill_between(known, low[n - 1], high[n - 1], color="C0", alpha=0.2, label=band)
     left.fill_between(unknown, low[-1], high[-1], color="C0", alpha=0.2)
     left.axvline(N - 0.5, color="gray", lw=0.8, ls=":", label="end of the series")
-    left.legend(loc="upper left")
+    left.set_xlabel("step")
+    left.legend(loc="upper left", fontsize=8)
     right.set(xlabel="steps ahead", ylabel="RMSE on the held-out end")
 
 
@@ -485,8 +487,8 @@ def main(arguments: list[str] | None = None) -> None:
     script.draw(
         args.plot,
         lambda figure: draw(figure, series, name, low, high, forecasts, truth),
-        13,
-        4.5,
+        9,
+        4,
     )
 
 

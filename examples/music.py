@@ -587,7 +587,7 @@ def main(arguments: list[str] | None = None) -> None:
     frames = compose(best, begin, np.random.default_rng(args.seed))
     if write_midi(frames, f"{args.out}.mid"):
         print(f"wrote {args.out}.mid")
-    if script.draw(f"{args.out}.png", lambda figure: draw(figure, frames), 10, 4):
+    if script.draw(f"{args.out}.png", lambda figure: draw(figure, frames), 9, 3.4):
         print(f"wrote {args.out}.png")
 
 
