@@ -35,8 +35,8 @@ class Scaler:
     """Makes the mean of each column 0 and its standard deviation 1.
 
     The columns are the last axis; a series of one dimension is one column. A column that is
-    constant becomes 0 and comes back as it was. All is computed in float64, from whole numbers
-    themselves, and rounded once at the end: times such as 1,700,000,001 keep their seconds.
+    constant becomes 0 and comes back as it was. Everything is computed in float64, whole numbers
+    exactly, and rounded once at the end. So times such as 1,700,000,001 keep their seconds.
 
     Attributes:
         mean: The mean of each column, float64; None before `fit`.
@@ -59,7 +59,7 @@ class Scaler:
     _dtype: Any = np.float32  # of what was fitted
 
     def fit(self, x: Any) -> "Scaler":
-        """Take mean and standard deviation of each column.
+        """Compute the mean and the standard deviation of each column.
 
         Args:
             x: (..., columns) or (T,), finite numbers.

@@ -21,12 +21,25 @@ def vjp(
     v: Any = None,
     create_graph: bool = False,
 ) -> tuple[Any, tuple[Tensor, ...]]:
-    """The value of fn(*inputs) and the product of the cotangent v with its Jacobian: (value,
-    gradients).
+    """The value of fn(*inputs), and the vector-Jacobian product: v times the Jacobian of fn, which
+    is the gradient of each input when v is the gradient of the output.
 
-    inputs: a Tensor or several. v: a cotangent for the output, or one for each of several; may be
-    left out for scalars. The graph behind the inputs is not followed and no ``grad`` changes. With
-    create_graph=True both results can be differentiated with respect to inputs that require grad.
+    The graph behind the inputs is not followed, and no ``grad`` changes.
+
+    Args:
+        fn: Takes `inputs` and returns a Tensor or several.
+        inputs: A Tensor or several.
+        v: An array of the output's shape (the *cotangent*), or one for each of several outputs.
+            Default: None, which is 1 for scalars.
+        create_graph: Whether both results can be differentiated with respect to the inputs that
+            require grad. Default: False.
+
+    Returns:
+        (value, gradients): what fn returned, and a tuple with a Tensor for each input.
+
+    Raises:
+        TypeError: An input, or what fn returns, is no Tensor.
+        ValueError: `v` does not fit the outputs.
 
     >>> import minigrad as mg
     >>> value, (dx,) = mg.vjp(lambda x: x * x, mg.Tensor([1.0, 2.0]), mg.Tensor([1.0, 10.0]))
@@ -48,7 +61,8 @@ def vjp(
     )
     if len(cotangents) != len(outputs):
         raise ValueError(
-            f"vjp: v must have one entry for each of the {len(outputs)} outputs, got {len(cotangents)}"
+            f"vjp: v must have one entry for each of the {len(outputs)} outputs, "
+            f"got {len(cotangents)}"
         )
     pairs = [(y, c) for y, c in zip(outputs, cotangents, strict=True) if y.requires_grad]
     gradients = _gradients([y for y, _ in pairs], points, [c for _, c in pairs], create_graph)
@@ -63,9 +77,17 @@ def jacobian(
     """The Jacobian of fn(*inputs): a Tensor of shape output.shape + input.shape, or a tuple of them
     for several inputs.
 
-    Made row by row, one sweep for each element of the output. The graph behind the inputs is not
-    followed and no ``grad`` changes. With create_graph=True the result can be differentiated with
-    respect to inputs that require grad.
+    It is computed row by row, by one sweep for each element of the output. The graph behind the
+    inputs is not followed, and no ``grad`` changes.
+
+    Args:
+        fn: Takes `inputs` and returns a Tensor.
+        inputs: A Tensor or several.
+        create_graph: Whether the result can be differentiated with respect to the inputs that
+            require grad. Default: False.
+
+    Raises:
+        TypeError: An input, or what fn returns, is no Tensor.
 
     >>> import minigrad as mg
     >>> mg.jacobian(lambda x: x ** 2, mg.Tensor([1.0, 3.0]))
@@ -133,10 +155,10 @@ def _gradients(outputs: Any, points: Any, cotangents: Any, create_graph: Any) ->
 
 
 class Context:
-    """What an op of the user keeps from forward to backward: Tensors by save_for_backward, anything
-    else as an attribute.
+    """What a Function keeps from forward to backward: Tensors by `save_for_backward`, anything else
+    as an attribute.
 
-    needs_input_grad: for each argument of forward, whether a gradient is wanted.
+    `needs_input_grad` says for each argument of forward whether a gradient is wanted.
     """
 
     def __init__(self, needs_input_grad: tuple[bool, ...]) -> None:
@@ -145,8 +167,8 @@ class Context:
         self._received: dict[int, tuple[Any, ...]] = {}  # thread -> what backward is given there
 
     def save_for_backward(self, *tensors: Tensor) -> None:
-        """Keep Tensors: arguments and results of forward are checked for changes in place, and can
-        be differentiated through."""
+        """Keep Tensors. If they are arguments or results of forward, changes in place are noticed,
+        and backward can be differentiated with respect to them."""
         for x in tensors:
             if not isinstance(x, Tensor):
                 raise TypeError(
@@ -164,11 +186,12 @@ class Function:
     """An op written in Python: subclass it, write forward and backward as static methods, and call
     `apply`.
 
-    forward(ctx, *arguments): gets the arguments of apply, of any kind, and returns a Tensor or a
-    tuple of them. Nothing is recorded in it.
-    backward(ctx, *cotangents): gets the gradient of each result (zeros for one that was not used)
+    ``forward(ctx, *arguments)`` gets the arguments of `apply`, which may be of any kind, and
+    returns a Tensor or a tuple of them. Nothing is recorded in it.
+
+    ``backward(ctx, *gradients)`` gets the gradient of each result (zeros for one that was not used)
     and returns the gradient of each argument: a Tensor of the argument's shape and dtype, or None
-    where there is none. If it is made of ops on Tensors and only arguments and results were saved,
+    where there is none. If it is made of ops on Tensors, and only arguments and results were saved,
     it can be differentiated again.
 
     >>> import minigrad as mg
@@ -202,7 +225,7 @@ class Function:
 
     @classmethod
     def apply(cls, *arguments: Any) -> Any:
-        """Run forward and put the op on the tape."""
+        """Run forward on the arguments and put the op on the tape; return what forward returned."""
         name = cls.__name__
         differentiable = tuple(isinstance(x, Tensor) for x in arguments)
         inputs = tuple(x for x in arguments if isinstance(x, Tensor))

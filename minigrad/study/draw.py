@@ -1,5 +1,5 @@
-"""Drawing the computational graph: as text, for Graphviz, or as an SVG picture. tensor.pyx says what
-a Node is.
+"""Drawing the computational graph: as text, for Graphviz, or as an SVG picture. What a Node is, is
+said in tensor.pyx.
 
 The graph is walked with a list instead of recursion, so it may have a million nodes. It shows what
 the tape holds: constants are not on it, and after `backward` nothing is, unless the graph was
@@ -19,15 +19,17 @@ def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = 
     """The graph that `tensor` was computed by, as a string. Draw it before `backward`, which frees
     the graph.
 
-    Arguments:
-        tensor: the result at the end of the graph.
-        names: names of leaves, such as ``dict(module.named_parameters())``. Other leaves are shown
-            by their shape.
+    Args:
+        tensor: The result at the end of the graph.
+        names: Names of leaves, such as ``dict(module.named_parameters())``. Default: None. Other
+            leaves are shown by their shape.
         form: "text" (the default) has a line for each leaf and op, with its number, its name, and
             the numbers of its inputs; "dot" is the language of Graphviz; "svg" is a picture for a
             browser.
 
-    TypeError or ValueError: an argument is none of these.
+    Raises:
+        TypeError: `tensor` is no Tensor, or `names` does not map names to Tensors.
+        ValueError: `form` is none of the three.
 
     >>> import minigrad as mg
     >>> x, W, b = (mg.ones(shape, requires_grad=True) for shape in [(2, 3), (3, 4), 4])
