@@ -23,6 +23,7 @@ myst_heading_anchors = 3
 default_role = "code"  # docstrings write `code` in single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+napoleon_use_ivar = True  # attributes that a class lists may be properties with a text of their own
 smartquotes = False
 
 
