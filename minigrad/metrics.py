@@ -18,6 +18,8 @@ from minigrad.data.batches import NO_CLASS
 from minigrad.data.scaler import _difference
 from minigrad.ops.losses import binary_cross_entropy_with_logits, cross_entropy
 
+__all__ = ["accuracy", "bits", "frame_nll", "mase", "nats_per_symbol", "perplexity", "rmse"]
+
 
 def _array(value: Any, op: str, name: str, kinds: str = "f") -> np.ndarray:
     """`value` as an array whose dtype is of one of the kinds: "f" for real numbers, "iu" for whole

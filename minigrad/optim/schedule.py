@@ -41,6 +41,18 @@ from minigrad.core.tensor import Tensor
 from minigrad.optim import step as update
 from minigrad.optim.optimizers import Optimizer, _power
 
+__all__ = [
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "ExponentialLR",
+    "LinearLR",
+    "MultiStepLR",
+    "OneCycleLR",
+    "ReduceLROnPlateau",
+    "Schedule",
+    "StepLR",
+]
+
 # ---------------------------------------------------------------- arguments
 
 
