@@ -145,6 +145,12 @@ cpdef Tensor add(a, b):
     """a + b, element by element, with NumPy's broadcasting; both of one dtype, Python numbers take
     the Tensor's.
 
+    Args:
+        a, b: Tensors, arrays or numbers, of shapes that broadcast and of one dtype.
+
+    Raises:
+        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
+
     >>> import minigrad as mg
     >>> mg.add(mg.Tensor([[1.0], [2.0]]), mg.Tensor([10.0, 20.0]))
     Tensor([[11., 21.],
@@ -167,6 +173,12 @@ cdef int add_rule(Node node, Tensor dz) except -1:
 cpdef Tensor sub(a, b):
     """a - b, element by element, with broadcasting.
 
+    Args:
+        a, b: Tensors, arrays or numbers, of shapes that broadcast and of one dtype.
+
+    Raises:
+        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
+
     >>> import minigrad as mg
     >>> mg.sub(mg.Tensor([1.0, 2.0]), 0.5)
     Tensor([0.5, 1.5])
@@ -188,6 +200,12 @@ cdef int sub_rule(Node node, Tensor dz) except -1:
 
 cpdef Tensor mul(a, b):
     """a * b, element by element, with broadcasting.
+
+    Args:
+        a, b: Tensors, arrays or numbers, of shapes that broadcast and of one dtype.
+
+    Raises:
+        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
 
     >>> import minigrad as mg
     >>> mg.mul(mg.Tensor([1.0, 2.0]), mg.Tensor([3.0, 4.0]))
@@ -222,6 +240,12 @@ cdef int mul_rule(Node node, Tensor dz) except -1:
 
 cpdef Tensor div(a, b):
     """a / b, element by element, with broadcasting.
+
+    Args:
+        a, b: Tensors, arrays or numbers, of shapes that broadcast and of one dtype.
+
+    Raises:
+        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
 
     >>> import minigrad as mg
     >>> mg.div(1, mg.Tensor([2.0, 4.0]))
@@ -294,6 +318,9 @@ cdef int pow_rule(Node node, Tensor dz) except -1:
 cpdef Tensor neg(x):
     """-x.
 
+    Args:
+        x: Of any shape.
+
     >>> import minigrad as mg
     >>> mg.neg(mg.Tensor([1.0, -2.0]))
     Tensor([-1.,  2.])
@@ -324,6 +351,12 @@ cpdef Tensor maximum(a, b):
     """The larger of a and b, element by element, with broadcasting; NaN where either is. Ties share
     the gradient.
 
+    Args:
+        a, b: Tensors, arrays or numbers, of shapes that broadcast and of one dtype.
+
+    Raises:
+        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
+
     >>> import minigrad as mg
     >>> mg.maximum(mg.Tensor([1.0, 5.0]), 3)
     Tensor([3., 5.])
@@ -349,6 +382,12 @@ cpdef Tensor minimum(a, b):
     """The smaller of a and b, element by element, with broadcasting; NaN where either is. Ties
     share the gradient.
 
+    Args:
+        a, b: Tensors, arrays or numbers, of shapes that broadcast and of one dtype.
+
+    Raises:
+        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
+
     >>> import minigrad as mg
     >>> mg.minimum(mg.Tensor([1.0, 5.0]), 3)
     Tensor([1., 3.])
@@ -364,6 +403,14 @@ cdef int minimum_rule(Node node, Tensor dz) except -1:
 
 cpdef Tensor where(condition, a, b):
     """a where `condition` (bool, a constant) is true, else b; all three broadcast.
+
+    Args:
+        condition: An array or Tensor of bools.
+        a, b: Tensors, arrays or numbers, of one dtype.
+
+    Raises:
+        TypeError, ValueError: `condition` is not of bools, the dtypes differ, or the shapes do not
+            broadcast.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([-1.0, 2.0])
@@ -414,6 +461,14 @@ def clip(x, low=None, high=None) -> Tensor:
     result is high everywhere and no gradient passes; a bound that is NaN makes everything NaN. A
     bound that float32 cannot hold is infinite for a float32 x.
 
+    Args:
+        x: Of any shape.
+        low: The lower bound, a number or None. Default: None.
+        high: The upper bound, a number or None. Default: None.
+
+    Raises:
+        TypeError: A bound is not a number.
+
     >>> import minigrad as mg
     >>> mg.clip(mg.Tensor([-2.0, 0.5, 3.0]), -1, 1)
     Tensor([-1. ,  0.5,  1. ])
@@ -458,6 +513,9 @@ cdef Tensor of_output(object x, int id, Rule rule, str name):
 cpdef Tensor abs(x):
     """|x|; the gradient at 0 is 0.
 
+    Args:
+        x: Of any shape.
+
     >>> import minigrad as mg
     >>> mg.abs(mg.Tensor([-1.5, 2.0]))
     Tensor([1.5, 2. ])
@@ -474,6 +532,9 @@ cdef int abs_rule(Node node, Tensor dy) except -1:
 cpdef Tensor exp(x):
     """e ** x, within 1 ulp.
 
+    Args:
+        x: Of any shape.
+
     >>> import minigrad as mg
     >>> mg.exp(mg.Tensor([0.0, 1.0], dtype="float64"))
     Tensor([1.        , 2.71828183], dtype=float64)
@@ -488,6 +549,9 @@ cdef int exp_rule(Node node, Tensor dy) except -1:
 
 cpdef Tensor log(x):
     """The natural logarithm: -inf at 0, NaN below.
+
+    Args:
+        x: Of any shape.
 
     >>> import minigrad as mg
     >>> mg.log(mg.Tensor([1.0, 0.0]))
@@ -504,6 +568,9 @@ cdef int log_rule(Node node, Tensor dy) except -1:
 cpdef Tensor sqrt(x):
     """The square root, correctly rounded; NaN below 0.
 
+    Args:
+        x: Of any shape.
+
     >>> import minigrad as mg
     >>> mg.sqrt(mg.Tensor([4.0, 2.25]))
     Tensor([2. , 1.5])
@@ -519,6 +586,9 @@ cdef int sqrt_rule(Node node, Tensor dy) except -1:
 cpdef Tensor sin(x):
     """The sine of x in radians.
 
+    Args:
+        x: Of any shape.
+
     >>> import minigrad as mg
     >>> mg.sin(mg.Tensor([0.0, 1.0], dtype="float64"))
     Tensor([0.        , 0.84147098], dtype=float64)
@@ -533,6 +603,9 @@ cdef int sin_rule(Node node, Tensor dy) except -1:
 
 cpdef Tensor cos(x):
     """The cosine of x in radians.
+
+    Args:
+        x: Of any shape.
 
     >>> import minigrad as mg
     >>> mg.cos(mg.Tensor([0.0, 1.0], dtype="float64"))
@@ -562,6 +635,9 @@ cdef Tensor gradient_op(Tensor dy, Tensor t, int id, Rule rule, str name):
 cpdef Tensor tanh(x):
     """The hyperbolic tangent.
 
+    Args:
+        x: Of any shape.
+
     >>> import minigrad as mg
     >>> mg.tanh(mg.Tensor([0.0, 1.0, 20.0], dtype="float64"))
     Tensor([0.        , 0.76159416, 1.        ], dtype=float64)
@@ -586,6 +662,9 @@ cdef int tanh_grad_rule(Node node, Tensor g) except -1:
 
 cpdef Tensor sigmoid(x):
     """The logistic function 1 / (1 + e ** -x).
+
+    Args:
+        x: Of any shape.
 
     >>> import minigrad as mg
     >>> mg.sigmoid(mg.Tensor([0.0, 100.0]))
@@ -612,6 +691,9 @@ cdef int sigmoid_grad_rule(Node node, Tensor g) except -1:
 cpdef Tensor relu(x):
     """max(x, 0); the gradient at 0 is 0.
 
+    Args:
+        x: Of any shape.
+
     >>> import minigrad as mg
     >>> mg.relu(mg.Tensor([-1.0, 2.0]))
     Tensor([0., 2.])
@@ -627,6 +709,9 @@ cdef int relu_rule(Node node, Tensor dy) except -1:
 
 cpdef Tensor softplus(x):
     """log(1 + e ** x), without overflow.
+
+    Args:
+        x: Of any shape.
 
     >>> import minigrad as mg
     >>> mg.softplus(mg.Tensor([0.0, 1000.0], dtype="float64"))

@@ -91,6 +91,13 @@ cpdef Tensor reshape(x, shape):
     """x with another shape, in C order; one dimension may be -1: what is left. A view where strides
     can express it, else a copy.
 
+    Args:
+        x: Of any shape.
+        shape: An int or a tuple of ints with as many elements.
+
+    Raises:
+        TypeError, ValueError: `shape` does not fit x.
+
     >>> import minigrad as mg
     >>> mg.reshape(mg.Tensor([1.0, 2.0, 3.0, 4.0]), (2, -1))
     Tensor([[1., 2.],
@@ -160,6 +167,13 @@ cdef int reshape_rule(Node node, Tensor dy) except -1:
 def squeeze(x, axis=None) -> Tensor:
     """x without its axes of length 1: all of them, or the one or several that are named. A view.
 
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes of length 1. Default: None.
+
+    Raises:
+        TypeError, ValueError: An axis does not fit x, or has another length.
+
     >>> import minigrad as mg
     >>> mg.squeeze(mg.ones((1, 3, 1)), 0).shape
     (3, 1)
@@ -186,6 +200,13 @@ def squeeze(x, axis=None) -> Tensor:
 def unsqueeze(x, axis) -> Tensor:
     """x with a new axis of length 1, which is axis `axis` of the result. A view.
 
+    Args:
+        x: Of any shape.
+        axis: An int.
+
+    Raises:
+        TypeError, ValueError: `axis` does not fit the result.
+
     >>> import minigrad as mg
     >>> mg.unsqueeze(mg.ones(3), -1).shape
     (3, 1)
@@ -209,6 +230,13 @@ def broadcast_to(x, shape) -> Tensor:
     take any length.
 
     A view in which several elements share one memory location; it cannot be assigned to.
+
+    Args:
+        x: Of any shape.
+        shape: An int or a tuple of ints.
+
+    Raises:
+        TypeError, ValueError: x does not broadcast to `shape`.
 
     >>> import minigrad as mg
     >>> mg.broadcast_to(mg.Tensor([1.0, 2.0]), (2, 2))
@@ -243,6 +271,13 @@ cdef int broadcast_rule(Node node, Tensor dy) except -1:
 def transpose(x, axes=None) -> Tensor:
     """x with its axes in another order: axis d of the result is axis axes[d] of x. Reversed by
     default. A view.
+
+    Args:
+        x: Of any shape.
+        axes: A tuple with each axis of x once. Default: None, the reverse order.
+
+    Raises:
+        TypeError, ValueError: `axes` does not fit x.
 
     >>> import minigrad as mg
     >>> mg.transpose(mg.ones((2, 3, 4)), (2, 0, 1)).shape
@@ -280,6 +315,13 @@ cdef int transpose_rule(Node node, Tensor dy) except -1:
 cpdef Tensor swapaxes(x, axis1, axis2):
     """x with two axes exchanged. A view.
 
+    Args:
+        x: With at least one dimension.
+        axis1, axis2: Two axes of x, as ints.
+
+    Raises:
+        TypeError, ValueError: An axis does not fit x.
+
     >>> import minigrad as mg
     >>> mg.swapaxes(mg.ones((2, 3, 4)), 0, -1).shape
     (4, 3, 2)
@@ -302,6 +344,13 @@ cdef int swapaxes_rule(Node node, Tensor dy) except -1:
 
 cpdef Tensor flip(x, axis=None):
     """x in reverse order along one axis, several, or all. A view.
+
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Default: None.
+
+    Raises:
+        TypeError, ValueError: An axis does not fit x.
 
     >>> import minigrad as mg
     >>> mg.flip(mg.Tensor([1.0, 2.0, 3.0]))
@@ -407,6 +456,13 @@ cdef bint wanted(tuple parts):
 def concatenate(tensors, axis=0) -> Tensor:
     """Tensors joined along an axis that they have; their other dimensions must agree.
 
+    Args:
+        tensors: A list of Tensors of one dtype.
+        axis: An int. Default: 0.
+
+    Raises:
+        TypeError, ValueError: The Tensors do not fit each other or the axis, or there are none.
+
     >>> import minigrad as mg
     >>> mg.concatenate([mg.zeros(1), mg.ones(2)])
     Tensor([0., 1., 1.])
@@ -478,6 +534,13 @@ cdef int concatenate_rule(Node node, Tensor dy) except -1:
 def stack(tensors, axis=0) -> Tensor:
     """Tensors of one shape joined along a new axis, which is axis `axis` of the result.
 
+    Args:
+        tensors: A list of Tensors of one shape and dtype.
+        axis: An int. Default: 0.
+
+    Raises:
+        TypeError, ValueError: The Tensors do not fit each other or the axis, or there are none.
+
     >>> import minigrad as mg
     >>> mg.stack([mg.zeros(2), mg.ones(2)])
     Tensor([[0., 0.],
@@ -524,6 +587,14 @@ cpdef list split(x, parts, axis=0):
     """x cut along an axis into a list of views: `parts` equal ones (an int), or ones of the given
     lengths.
 
+    Args:
+        x: With at least one dimension.
+        parts: An int, the number of equal parts; or a list of lengths.
+        axis: An int. Default: 0.
+
+    Raises:
+        TypeError, ValueError: The axis cannot be cut in this way.
+
     >>> import minigrad as mg
     >>> mg.split(mg.Tensor([1.0, 2.0, 3.0]), [1, 2])
     [Tensor([1.]), Tensor([2., 3.])]
@@ -558,6 +629,14 @@ cpdef list split(x, parts, axis=0):
 def pad(x, widths, value=0.0) -> Tensor:
     """x with before and after elements of `value` added along each axis d, where widths[d] =
     (before, after).
+
+    Args:
+        x: Of any shape.
+        widths: A pair of ints (before, after), at least 0, for each axis.
+        value: The number to add. Default: 0.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> mg.pad(mg.Tensor([1.0, 2.0]), [(1, 2)])
@@ -599,6 +678,13 @@ cdef int pad_rule(Node node, Tensor dy) except -1:
 cpdef Tensor cumsum(x, axis):
     """The running sums along an axis.
 
+    Args:
+        x: With at least one dimension.
+        axis: An int.
+
+    Raises:
+        TypeError, ValueError: `axis` does not fit x.
+
     >>> import minigrad as mg
     >>> mg.cumsum(mg.Tensor([1.0, 2.0, 3.0]), 0)
     Tensor([1., 3., 6.])
@@ -632,6 +718,13 @@ cdef int cumsum_rule(Node node, Tensor dy) except -1:
 
 cpdef Tensor astype(x, dtype):
     """x as float32 or float64, rounded to nearest; x itself if it is that already.
+
+    Args:
+        x: Of any shape.
+        dtype: float32 or float64, by name or as a NumPy dtype.
+
+    Raises:
+        TypeError: `dtype` is another one.
 
     >>> import minigrad as mg
     >>> mg.astype(mg.ones(2), "float64")
