@@ -7,6 +7,7 @@ every link within the pages leads to a page, a file or a heading that is there.
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
 import minigrad
@@ -57,6 +58,17 @@ def dead_links(folder: Path, pages: dict[Path, Page]) -> list[str]:
     return dead
 
 
+def public_names(module: ModuleType) -> list[str]:
+    """The names that a module offers: its __all__, or what is defined in it."""
+    if hasattr(module, "__all__"):
+        return module.__all__
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]
+
+
 def missing_names(pages: dict[Path, Page]) -> list[str]:
     """The public names that no page of the reference describes."""
     described = set()
@@ -64,7 +76,7 @@ def missing_names(pages: dict[Path, Page]) -> list[str]:
         described |= page.ids
     missing = []
     for module_name, module in MODULES.items():
-        for name in module.__all__:
+        for name in public_names(module):
             full = f"{module_name}.{name}"
             if full not in described and full not in MODULES:
                 missing.append(full)

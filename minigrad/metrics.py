@@ -18,8 +18,6 @@ from minigrad.data.batches import NO_CLASS
 from minigrad.data.scaler import _difference
 from minigrad.ops.losses import binary_cross_entropy_with_logits, cross_entropy
 
-__all__ = ["accuracy", "bits", "frame_nll", "mase", "nats_per_symbol", "perplexity", "rmse"]
-
 
 def _array(value: Any, op: str, name: str, kinds: str = "f") -> np.ndarray:
     """`value` as an array whose dtype is of one of the kinds: "f" for real numbers, "iu" for whole
@@ -150,7 +148,7 @@ def perplexity(nats: float) -> float:
 
 
 def frame_nll(logits: Any, roll: Any, lengths: Any = None) -> float:
-    """The negative log-likelihood of a frame of music, in nats (Boulanger-Lewandowski et al. 2012).
+    """Music: the negative log-likelihood of a frame in nats (Boulanger-Lewandowski et al. 2012).
 
     It is summed over the keys of a frame, and averaged over the frames.
 

@@ -59,7 +59,7 @@ class Scaler:
     _dtype: Any = np.float32  # of what was fitted
 
     def fit(self, x: Any) -> "Scaler":
-        """Compute the mean and the standard deviation of each column.
+        """Take mean and standard deviation of each column.
 
         Args:
             x: (..., columns) or (T,), finite numbers.

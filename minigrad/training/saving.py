@@ -15,7 +15,7 @@ from minigrad.training.interrupts import _interrupts
 
 
 def save_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
-    """Write everything that a training consists of to one file, atomically.
+    """Write all that a training consists of to one file, atomically.
 
     A run that resumes from the file gives the same bits as one that was never interrupted. The
     default generator is saved with the parts. The arrays of a part are in the file under its name:
