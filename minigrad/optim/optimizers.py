@@ -5,9 +5,9 @@ gradient is None the parameter and its state are left alone. In all formulas g i
 first negated if `maximize`, then with weight_decay * p added.
 
 A class here has the options, the names of the arrays that are kept for each parameter, and the
-numbers of a step. The rest is done in one pass over each parameter in C, in csrc/optim.inc. Its
-bits depend neither on the number of threads nor on the instruction set. A new optimiser is a class
-here, a kernel there, and a row in tests/optim/test_optim.py.
+numbers of a step. One pass in C over each parameter does the rest: csrc/optim.inc. Its bits depend
+neither on the number of threads nor on the instruction set. A new optimiser is a class here, a
+kernel there, and a row in tests/optim/test_optim.py.
 """
 
 import functools
