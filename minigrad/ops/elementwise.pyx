@@ -145,12 +145,6 @@ cpdef Tensor add(a, b):
     """a + b, element by element, with NumPy's broadcasting; both of one dtype, Python numbers take
     the Tensor's.
 
-    Args:
-        a, b: Tensors, arrays or numbers, of shapes that broadcast and of one dtype.
-
-    Raises:
-        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
-
     >>> import minigrad as mg
     >>> mg.add(mg.Tensor([[1.0], [2.0]]), mg.Tensor([10.0, 20.0]))
     Tensor([[11., 21.],
@@ -173,12 +167,6 @@ cdef int add_rule(Node node, Tensor dz) except -1:
 cpdef Tensor sub(a, b):
     """a - b, element by element, with broadcasting.
 
-    Args:
-        a, b: Tensors, arrays or numbers, of shapes that broadcast and of one dtype.
-
-    Raises:
-        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
-
     >>> import minigrad as mg
     >>> mg.sub(mg.Tensor([1.0, 2.0]), 0.5)
     Tensor([0.5, 1.5])
@@ -200,12 +188,6 @@ cdef int sub_rule(Node node, Tensor dz) except -1:
 
 cpdef Tensor mul(a, b):
     """a * b, element by element, with broadcasting.
-
-    Args:
-        a, b: Tensors, arrays or numbers, of shapes that broadcast and of one dtype.
-
-    Raises:
-        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
 
     >>> import minigrad as mg
     >>> mg.mul(mg.Tensor([1.0, 2.0]), mg.Tensor([3.0, 4.0]))
@@ -240,12 +222,6 @@ cdef int mul_rule(Node node, Tensor dz) except -1:
 
 cpdef Tensor div(a, b):
     """a / b, element by element, with broadcasting.
-
-    Args:
-        a, b: Tensors, arrays or numbers, of shapes that broadcast and of one dtype.
-
-    Raises:
-        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
 
     >>> import minigrad as mg
     >>> mg.div(1, mg.Tensor([2.0, 4.0]))
@@ -318,9 +294,6 @@ cdef int pow_rule(Node node, Tensor dz) except -1:
 cpdef Tensor neg(x):
     """-x.
 
-    Args:
-        x: Of any shape.
-
     >>> import minigrad as mg
     >>> mg.neg(mg.Tensor([1.0, -2.0]))
     Tensor([-1.,  2.])
@@ -351,12 +324,6 @@ cpdef Tensor maximum(a, b):
     """The larger of a and b, element by element, with broadcasting; NaN where either is. Ties share
     the gradient.
 
-    Args:
-        a, b: Tensors, arrays or numbers, of shapes that broadcast and of one dtype.
-
-    Raises:
-        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
-
     >>> import minigrad as mg
     >>> mg.maximum(mg.Tensor([1.0, 5.0]), 3)
     Tensor([3., 5.])
@@ -381,12 +348,6 @@ cdef int extreme_rule(Node node, Tensor dz, a_loses, b_loses, ties) except -1:
 cpdef Tensor minimum(a, b):
     """The smaller of a and b, element by element, with broadcasting; NaN where either is. Ties
     share the gradient.
-
-    Args:
-        a, b: Tensors, arrays or numbers, of shapes that broadcast and of one dtype.
-
-    Raises:
-        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
 
     >>> import minigrad as mg
     >>> mg.minimum(mg.Tensor([1.0, 5.0]), 3)
@@ -513,9 +474,6 @@ cdef Tensor of_output(object x, int id, Rule rule, str name):
 cpdef Tensor abs(x):
     """|x|; the gradient at 0 is 0.
 
-    Args:
-        x: Of any shape.
-
     >>> import minigrad as mg
     >>> mg.abs(mg.Tensor([-1.5, 2.0]))
     Tensor([1.5, 2. ])
@@ -532,9 +490,6 @@ cdef int abs_rule(Node node, Tensor dy) except -1:
 cpdef Tensor exp(x):
     """e ** x, within 1 ulp.
 
-    Args:
-        x: Of any shape.
-
     >>> import minigrad as mg
     >>> mg.exp(mg.Tensor([0.0, 1.0], dtype="float64"))
     Tensor([1.        , 2.71828183], dtype=float64)
@@ -548,10 +503,7 @@ cdef int exp_rule(Node node, Tensor dy) except -1:
 # y = log x        dx = dy / x
 
 cpdef Tensor log(x):
-    """The natural logarithm: -inf at 0, NaN below.
-
-    Args:
-        x: Of any shape.
+    """The natural logarithm of x: -inf at 0, NaN below.
 
     >>> import minigrad as mg
     >>> mg.log(mg.Tensor([1.0, 0.0]))
@@ -566,10 +518,7 @@ cdef int log_rule(Node node, Tensor dy) except -1:
 # y = sqrt x       dx = dy / (2 y)
 
 cpdef Tensor sqrt(x):
-    """The square root, correctly rounded; NaN below 0.
-
-    Args:
-        x: Of any shape.
+    """The square root of x, correctly rounded; NaN below 0.
 
     >>> import minigrad as mg
     >>> mg.sqrt(mg.Tensor([4.0, 2.25]))
@@ -586,9 +535,6 @@ cdef int sqrt_rule(Node node, Tensor dy) except -1:
 cpdef Tensor sin(x):
     """The sine of x in radians.
 
-    Args:
-        x: Of any shape.
-
     >>> import minigrad as mg
     >>> mg.sin(mg.Tensor([0.0, 1.0], dtype="float64"))
     Tensor([0.        , 0.84147098], dtype=float64)
@@ -603,9 +549,6 @@ cdef int sin_rule(Node node, Tensor dy) except -1:
 
 cpdef Tensor cos(x):
     """The cosine of x in radians.
-
-    Args:
-        x: Of any shape.
 
     >>> import minigrad as mg
     >>> mg.cos(mg.Tensor([0.0, 1.0], dtype="float64"))
@@ -633,10 +576,7 @@ cdef Tensor gradient_op(Tensor dy, Tensor t, int id, Rule rule, str name):
 # y = tanh x       dx = dy (1 - y^2)
 
 cpdef Tensor tanh(x):
-    """The hyperbolic tangent.
-
-    Args:
-        x: Of any shape.
+    """The hyperbolic tangent of x.
 
     >>> import minigrad as mg
     >>> mg.tanh(mg.Tensor([0.0, 1.0, 20.0], dtype="float64"))
@@ -661,10 +601,7 @@ cdef int tanh_grad_rule(Node node, Tensor g) except -1:
 # y = 1 / (1 + e^-x)       dx = dy y (1 - y)
 
 cpdef Tensor sigmoid(x):
-    """The logistic function 1 / (1 + e ** -x).
-
-    Args:
-        x: Of any shape.
+    """The logistic function of x: 1 / (1 + e ** -x).
 
     >>> import minigrad as mg
     >>> mg.sigmoid(mg.Tensor([0.0, 100.0]))
@@ -691,9 +628,6 @@ cdef int sigmoid_grad_rule(Node node, Tensor g) except -1:
 cpdef Tensor relu(x):
     """max(x, 0); the gradient at 0 is 0.
 
-    Args:
-        x: Of any shape.
-
     >>> import minigrad as mg
     >>> mg.relu(mg.Tensor([-1.0, 2.0]))
     Tensor([0., 2.])
@@ -709,9 +643,6 @@ cdef int relu_rule(Node node, Tensor dy) except -1:
 
 cpdef Tensor softplus(x):
     """log(1 + e ** x), without overflow.
-
-    Args:
-        x: Of any shape.
 
     >>> import minigrad as mg
     >>> mg.softplus(mg.Tensor([0.0, 1000.0], dtype="float64"))
