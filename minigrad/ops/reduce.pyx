@@ -439,13 +439,9 @@ def max(x, axis=None, bint keepdims=False):
     No elements are a ValueError.
 
     Args:
-        x: Of any shape.
         axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
             Default: None.
         keepdims: Whether the reduced axes stay, with length 1. Default: False.
-
-    Raises:
-        TypeError, ValueError: `axis` does not fit x, or there are no elements.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 3.0, 3.0], requires_grad=True)
@@ -472,13 +468,9 @@ def min(x, axis=None, bint keepdims=False):
     No elements are a ValueError.
 
     Args:
-        x: Of any shape.
         axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
             Default: None.
         keepdims: Whether the reduced axes stay, with length 1. Default: False.
-
-    Raises:
-        TypeError, ValueError: `axis` does not fit x, or there are no elements.
 
     >>> import minigrad as mg
     >>> mg.min(mg.Tensor([[1.0, 3.0], [4.0, 2.0]]), axis=1)
@@ -517,12 +509,8 @@ def argmax(x, axis=None, bint keepdims=False):
     Of several the first; the first NaN if there is one. No elements are a ValueError.
 
     Args:
-        x: Of any shape.
         axis: An int, or None to count through all dimensions. Default: None.
         keepdims: Whether the reduced axis stays, with length 1. Default: False.
-
-    Raises:
-        TypeError, ValueError: `axis` does not fit x, or there are no elements.
 
     >>> import minigrad as mg
     >>> mg.argmax(mg.Tensor([[1.0, 3.0], [4.0, 2.0]]), axis=1)

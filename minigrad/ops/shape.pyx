@@ -91,9 +91,6 @@ cpdef Tensor reshape(x, shape):
     """x with another shape, in C order; one dimension may be -1: what is left. A view where strides
     can express it, else a copy.
 
-    Args:
-        shape: An int or a tuple of ints with as many elements.
-
     >>> import minigrad as mg
     >>> mg.reshape(mg.Tensor([1.0, 2.0, 3.0, 4.0]), (2, -1))
     Tensor([[1., 2.],
@@ -161,10 +158,8 @@ cdef int reshape_rule(Node node, Tensor dy) except -1:
 # y = x without axes of length 1, or with a new one          dx = dy in x's shape
 
 def squeeze(x, axis=None) -> Tensor:
-    """x without its axes of length 1: all of them, or the one or several that are named. A view.
-
-    Args:
-        axis: An int, a tuple of ints, or None for all axes of length 1. Default: None.
+    """x without its axes of length 1: all of them, or those that `axis` names, an int or a tuple of
+    ints. A view.
 
     >>> import minigrad as mg
     >>> mg.squeeze(mg.ones((1, 3, 1)), 0).shape
@@ -215,9 +210,6 @@ def broadcast_to(x, shape) -> Tensor:
     take any length.
 
     A view in which several elements share one memory location; it cannot be assigned to.
-
-    Args:
-        shape: An int or a tuple of ints.
 
     >>> import minigrad as mg
     >>> mg.broadcast_to(mg.Tensor([1.0, 2.0]), (2, 2))
@@ -499,10 +491,6 @@ cdef int concatenate_rule(Node node, Tensor dy) except -1:
 def stack(tensors, axis=0) -> Tensor:
     """Tensors of one shape joined along a new axis, which is axis `axis` of the result.
 
-    Args:
-        tensors: A list of Tensors of one shape and dtype.
-        axis: An int. Default: 0.
-
     >>> import minigrad as mg
     >>> mg.stack([mg.zeros(2), mg.ones(2)])
     Tensor([[0., 0.],
@@ -587,10 +575,6 @@ cpdef list split(x, parts, axis=0):
 def pad(x, widths, value=0.0) -> Tensor:
     """x with before and after elements of `value` added along each axis d, where widths[d] =
     (before, after).
-
-    Args:
-        widths: A pair of ints (before, after), at least 0, for each axis.
-        value: The number to add. Default: 0.
 
     >>> import minigrad as mg
     >>> mg.pad(mg.Tensor([1.0, 2.0]), [(1, 2)])
