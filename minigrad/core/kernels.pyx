@@ -195,6 +195,12 @@ def get_num_threads() -> int:
 def set_num_threads(n: int) -> None:
     """Let large kernels use up to `n` threads (1 to 1024). No result changes by a bit.
 
+    Args:
+        n: The largest number of threads, from 1 to 1024.
+
+    Raises:
+        TypeError, ValueError: `n` is not such a number.
+
     >>> import minigrad
     >>> minigrad.set_num_threads(2)
     >>> minigrad.get_num_threads()

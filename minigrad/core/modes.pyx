@@ -108,6 +108,12 @@ class detect_anomaly(_Context):
     backward; the first non-finite value is a RuntimeError that names the op and the user's line.
     Buffers that were saved are checksummed too. Slow: for finding a fault.
 
+    Args:
+        function: What `@mg.detect_anomaly` decorates. Default: None.
+
+    Raises:
+        TypeError: `function` is a class or cannot be called.
+
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 0.0], requires_grad=True)
     >>> with mg.detect_anomaly():           # doctest: +ELLIPSIS
@@ -124,6 +130,12 @@ class no_grad(_Context):
     As a decorator it is written with or without brackets, ``@mg.no_grad()`` or ``@mg.no_grad``,
     before a function, a generator function or an async function; a class is a TypeError.
 
+    Args:
+        function: What `@mg.no_grad` decorates. Default: None.
+
+    Raises:
+        TypeError: `function` is a class or cannot be called.
+
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0], requires_grad=True)
     >>> with mg.no_grad():
@@ -135,6 +147,12 @@ class no_grad(_Context):
 
 class enable_grad(_Context):
     """The opposite of no_grad: records again inside of it.
+
+    Args:
+        function: What `@mg.enable_grad` decorates. Default: None.
+
+    Raises:
+        TypeError: `function` is a class or cannot be called.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0], requires_grad=True)

@@ -400,15 +400,22 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
            bint save_value=False):
     """Wrap the value of an op written in Python and put the op on the tape.
 
-    values: ndarray, or a tuple of them for an op with several outputs; not copied, as with
-    ``Tensor(copy=False)``. inputs: the Tensors it was made from, or None for one that has no
-    gradient.
-    backward: called as backward(dy, *saved), or backward(dy_0, dy_1, ..., *saved) for several
-    outputs (None for those that got no gradient); returns the gradient of each input as a Tensor,
-    or None. It must be made of ops, so that it can be differentiated again.
-    saved: Tensors that backward needs; they are checked for in-place changes. save_value: the op's
-    own values come last among them.
-    Return the output Tensor, or a tuple of them.
+    Args:
+        name: The name of the op, for messages and drawings.
+        values: An array, or a tuple of them for an op with several outputs. They are not copied, as
+            with ``Tensor(copy=False)``.
+        inputs: The Tensors that it was made from, or None for one that has no gradient.
+        backward: Called as backward(dy, *saved), or backward(dy_0, dy_1, ..., *saved) for several
+            outputs (None for those that got no gradient). It returns the gradient of each input as
+            a Tensor, or None. It must be made of ops, so that it can be differentiated again.
+        saved: The Tensors that backward needs. They are checked for in-place changes. Default: ().
+        save_value: Whether the op's own values come last among them. Default: False.
+
+    Returns:
+        The output Tensor, or a tuple of them.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> def twice(x):

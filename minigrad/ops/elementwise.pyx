@@ -374,6 +374,14 @@ cdef int minimum_rule(Node node, Tensor dz) except -1:
 cpdef Tensor where(condition, a, b):
     """a where `condition` (bool, a constant) is true, else b; all three broadcast.
 
+    Args:
+        condition: An array or Tensor of bools.
+        a, b: Tensors, arrays or numbers, of one dtype.
+
+    Raises:
+        TypeError, ValueError: `condition` is not of bools, the dtypes differ, or the shapes do not
+            broadcast.
+
     >>> import minigrad as mg
     >>> x = mg.Tensor([-1.0, 2.0])
     >>> mg.where(x > 0, x, x * 0.5)
@@ -417,6 +425,14 @@ def clip(x, low=None, high=None) -> Tensor:
     The gradient passes where low <= x <= high, the bounds belong to it. If low is above high the
     result is high everywhere and no gradient passes; a bound that is NaN makes everything NaN. A
     bound that float32 cannot hold is infinite for a float32 x.
+
+    Args:
+        x: Of any shape.
+        low: The lower bound, a number or None. Default: None.
+        high: The upper bound, a number or None. Default: None.
+
+    Raises:
+        TypeError: A bound is not a number.
 
     >>> import minigrad as mg
     >>> mg.clip(mg.Tensor([-2.0, 0.5, 3.0]), -1, 1)
@@ -492,7 +508,7 @@ cdef int exp_rule(Node node, Tensor dy) except -1:
 # y = log x        dx = dy / x
 
 cpdef Tensor log(x):
-    """The natural logarithm: -inf at 0, NaN below.
+    """The natural logarithm of x: -inf at 0, NaN below.
 
     >>> import minigrad as mg
     >>> mg.log(mg.Tensor([1.0, 0.0]))
@@ -507,7 +523,7 @@ cdef int log_rule(Node node, Tensor dy) except -1:
 # y = sqrt x       dx = dy / (2 y)
 
 cpdef Tensor sqrt(x):
-    """The square root, correctly rounded; NaN below 0.
+    """The square root of x, correctly rounded; NaN below 0.
 
     >>> import minigrad as mg
     >>> mg.sqrt(mg.Tensor([4.0, 2.25]))
@@ -567,7 +583,7 @@ cdef Tensor gradient_op(Tensor dy, Tensor t, int id, Rule rule, str name):
 # y = tanh x       dx = dy (1 - y^2)
 
 cpdef Tensor tanh(x):
-    """The hyperbolic tangent.
+    """The hyperbolic tangent of x.
 
     >>> import minigrad as mg
     >>> mg.tanh(mg.Tensor([0.0, 1.0, 20.0], dtype="float64"))
@@ -595,7 +611,7 @@ cdef int tanh_grad_rule(Node node, Tensor g) except -1:
 # y = 1 / (1 + e^-x)       dx = dy y (1 - y)
 
 cpdef Tensor sigmoid(x):
-    """The logistic function 1 / (1 + e ** -x).
+    """The logistic function of x: 1 / (1 + e ** -x).
 
     >>> import minigrad as mg
     >>> mg.sigmoid(mg.Tensor([0.0, 100.0]))

@@ -468,6 +468,14 @@ def embedding(weight, indices) -> Tensor:
 
     A number out of range, negative ones too, is an IndexError that names it and its position.
 
+    Args:
+        weight: (N, D).
+        indices: Ints from 0 to N - 1, of any shape.
+
+    Raises:
+        TypeError: `indices` are not ints.
+        IndexError: An index is out of range.
+
     >>> import minigrad as mg
     >>> mg.embedding(mg.Tensor([[1.0, 2.0], [3.0, 4.0]]), [1, 0, 1])
     Tensor([[3., 4.],

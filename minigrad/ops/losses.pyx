@@ -210,11 +210,19 @@ def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean
     """-log softmax(input)[target]: the loss of a classifier that gives unnormalised scores
     (logits).
 
-    input: (..., C) logits. target: (...) ints, the right classes; those equal to ignore_index have
-    loss and gradient 0. weight: (C,) factors for the loss of each class. reduction: "mean" =
-    sum(weight[t] loss) / sum(weight[t]) over the targets that are not ignored (NaN if there are
-    none), "sum", or "none" for losses of the target's shape. A target out of range is an
-    IndexError, one that is not of ints a TypeError.
+    Args:
+        input: (..., C) logits.
+        target: (...) ints, the right classes. Those equal to ignore_index have loss and gradient 0.
+        weight: (C,) factors for the loss of each class. Default: None, all 1.
+        ignore_index: The target to leave out. Default: -100.
+        reduction: "mean" (default) is sum(weight[t] loss) / sum(weight[t]) over the targets that
+            are not ignored, NaN if there are none; "sum"; or "none" for losses of the target's
+            shape.
+
+    Raises:
+        TypeError: A target is not of ints, or an argument has another wrong type.
+        ValueError: A shape does not fit.
+        IndexError: A target is out of range.
 
     >>> import minigrad as mg
     >>> mg.cross_entropy(mg.zeros((2, 4)), [0, 3])
@@ -266,7 +274,19 @@ def nll(input, target, weight=None, ignore_index=-100, reduction="mean"):
     """-input[target]: the loss of a classifier that gives log-probabilities; cross_entropy(x) =
     nll(log_softmax(x)).
 
-    Arguments and errors are those of cross_entropy, input being (..., C) log-probabilities.
+    Args:
+        input: (..., C) log-probabilities.
+        target: (...) ints, the right classes. Those equal to ignore_index have loss and gradient 0.
+        weight: (C,) factors for the loss of each class. Default: None, all 1.
+        ignore_index: The target to leave out. Default: -100.
+        reduction: "mean" (default) is sum(weight[t] loss) / sum(weight[t]) over the targets that
+            are not ignored, NaN if there are none; "sum"; or "none" for losses of the target's
+            shape.
+
+    Raises:
+        TypeError: A target is not of ints, or an argument has another wrong type.
+        ValueError: A shape does not fit.
+        IndexError: A target is out of range.
 
     >>> import minigrad as mg
     >>> mg.nll(mg.Tensor([[-0.5, -1.0], [-2.0, -0.25]]), [0, 0], reduction="none")
@@ -287,10 +307,18 @@ def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None
     """-pos_weight target log(sigmoid(input)) - (1 - target) log(1 - sigmoid(input)), without
     overflow or cancellation.
 
-    input: logits of any shape. target: probabilities of the same shape, mostly 0 and 1. weight,
-    pos_weight: constants that broadcast to that shape; the first multiplies every loss, the second
-    the part of the positive class. reduction: "mean" divides by the number of elements (NaN if
-    there are none), "sum", "none".
+    Args:
+        input: Logits of any shape.
+        target: Probabilities of the same shape, mostly 0 and 1.
+        weight: Constants that broadcast to that shape and multiply the loss of each element.
+            Default: None, all 1.
+        pos_weight: Constants that broadcast to that shape and multiply the part of the positive
+            class. Default: None, all 1.
+        reduction: "mean" (default) divides by the number of elements, NaN if there are none; "sum";
+            "none".
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> mg.binary_cross_entropy_with_logits(mg.Tensor([0.0, 100.0]), [1.0, 1.0])
@@ -327,8 +355,15 @@ cdef Tensor factors(object weight, Tensor x, str argument):
 # l = (x - t)^2
 
 def mse(input, target, reduction="mean"):
-    """(input - target) ** 2; both of one shape. reduction: "mean" (NaN for no elements), "sum",
-    "none".
+    """(input - target) ** 2.
+
+    Args:
+        input: Of any shape.
+        target: Of the same shape.
+        reduction: "mean" (default; NaN for no elements), "sum" or "none".
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> mg.mse(mg.Tensor([1.0, 2.0]), [1.0, 4.0])
@@ -344,12 +379,19 @@ def mse(input, target, reduction="mean"):
 #     d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2)         Huber 1964
 
 def huber(input, target, delta=1.0, reduction="mean"):
-    """Half the square of input - target as far as `delta`, beyond it straight on: an error counts,
-    an outlier does not dominate.
+    """Half the square of input - target up to `delta`, and a straight line beyond it, so that
+    outliers do not dominate.
 
     With d = input - target: d ** 2 / 2 where abs(d) <= delta, else delta * (abs(d) - delta / 2).
-    Both of one shape, delta above
-    0. reduction: "mean" (NaN for no elements), "sum", "none".
+
+    Args:
+        input: Of any shape.
+        target: Of the same shape.
+        delta: A number above 0. Default: 1.
+        reduction: "mean" (default; NaN for no elements), "sum" or "none".
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> mg.huber(mg.Tensor([0.5, 3.0]), [0.0, 0.0], reduction="none")

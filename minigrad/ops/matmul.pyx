@@ -178,6 +178,13 @@ cdef int give_product(Node node, Py_ssize_t i, Tensor input, cnp.ndarray a,
 cpdef Tensor matmul(a, b):
     """The product a @ b of vectors, matrices, or broadcast batches of matrices, as in NumPy.
 
+    Args:
+        a: (..., m, k), or a vector (k,).
+        b: (..., k, n), or a vector (k,). The leading axes broadcast.
+
+    Raises:
+        TypeError, ValueError: The dtypes differ, or the shapes do not fit.
+
     >>> import minigrad as mg
     >>> mg.matmul(mg.Tensor([[1.0, 2.0]]), mg.Tensor([[3.0], [4.0]]))
     Tensor([[11.]])
@@ -243,6 +250,14 @@ cpdef Tensor addmm(c, a, b):
     c broadcasts to the shape of the product: a bias, or a product that is to be continued. a is
     (..., m, k), b is (k, n). The gates of a recurrent cell are ``addmm(addmm(b, x, W), h, U)`` = b
     + x W + h U.
+
+    Args:
+        c: Broadcasts to the shape of the product: a bias, or a product that is to be continued.
+        a: (..., m, k).
+        b: (k, n).
+
+    Raises:
+        TypeError, ValueError: The dtypes differ, or the shapes do not fit.
 
     >>> import minigrad as mg
     >>> mg.addmm(mg.Tensor([0.5]), mg.Tensor([[1.0, 2.0]]), mg.Tensor([[3.0], [4.0]]))

@@ -183,6 +183,12 @@ cpdef Tensor sum(x, axis=None, bint keepdims=False):
     """The sum of the elements along `axis`; 0 for no elements. The order of the additions depends
     on their number alone.
 
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
     >>> import minigrad as mg
     >>> mg.sum(mg.Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
     Tensor([4., 6.])
@@ -216,6 +222,12 @@ cpdef Tensor mean(x, axis=None, bint keepdims=False):
     """The arithmetic mean of the elements along `axis`: their sum divided by their number; NaN for
     no elements.
 
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
     >>> import minigrad as mg
     >>> mg.mean(mg.Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
     Tensor([1.5, 3.5])
@@ -238,11 +250,19 @@ cdef int mean_rule(Node node, Tensor dy) except -1:
 
 def var(x, axis=None, ddof=0, bint keepdims=False):
     """The variance of the elements along `axis`: the mean square of their distances from their
-    mean.
+    mean. NaN for no elements, and for one element with ddof=1.
 
-    ddof: the sum of squares is divided by n - ddof (by 0 if that is negative): 0 gives the variance
-    of a whole population, the default as in NumPy; 1 the unbiased estimate from a sample. NaN for
-    no elements, and for one element with ddof=1.
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        ddof: The sum of the squares is divided by n - ddof, or by 0 if that is negative. 0, the
+            default as in NumPy, gives the variance of a whole population; 1 the unbiased estimate
+            from a sample.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> mg.var(mg.Tensor([1.0, 2.0, 3.0, 6.0]))
@@ -286,6 +306,12 @@ cdef Tensor centred(Tensor x, object axis):
 def prod(x, axis=None, bint keepdims=False):
     """The product of the elements along `axis`; 1 for no elements. The gradient is exact with any
     number of zeros among them.
+
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([2.0, 0.0, 4.0], requires_grad=True)
@@ -350,6 +376,11 @@ def max(x, axis=None, bint keepdims=False):
 
     No elements are a ValueError.
 
+    Args:
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 3.0, 3.0], requires_grad=True)
     >>> mg.max(x).backward()
@@ -373,6 +404,11 @@ def min(x, axis=None, bint keepdims=False):
     gradient equally.
 
     No elements are a ValueError.
+
+    Args:
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
 
     >>> import minigrad as mg
     >>> mg.min(mg.Tensor([[1.0, 3.0], [4.0, 2.0]]), axis=1)
@@ -410,6 +446,10 @@ def argmax(x, axis=None, bint keepdims=False):
     a NumPy array of int64.
 
     Of several the first; the first NaN if there is one. No elements are a ValueError.
+
+    Args:
+        axis: An int, or None to count through all dimensions. Default: None.
+        keepdims: Whether the reduced axis stays, with length 1. Default: False.
 
     >>> import minigrad as mg
     >>> mg.argmax(mg.Tensor([[1.0, 3.0], [4.0, 2.0]]), axis=1)
@@ -455,6 +495,12 @@ cpdef Tensor logsumexp(x, axis=None, bint keepdims=False):
     """log(sum(exp(x))) along `axis`, without overflow: the largest x is taken out first. -inf for
     no elements.
 
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
     >>> import minigrad as mg
     >>> mg.logsumexp(mg.Tensor([1000.0, 1000.0]))
     Tensor(1000.6932)
@@ -486,6 +532,11 @@ cdef int logsumexp_rule(Node node, Tensor dy) except -1:
 cpdef Tensor softmax(x, axis=-1):
     """exp(x) / sum(exp(x)) along `axis`: positive numbers that sum to 1. Along an axis of no
     elements the result is empty.
+
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: -1.
 
     >>> import minigrad as mg
     >>> mg.softmax(mg.Tensor([0.0, 0.0, -np.inf]))
@@ -550,6 +601,11 @@ cdef int softmax_grad_rule(Node node, Tensor g) except -1:
 
 cpdef Tensor log_softmax(x, axis=-1):
     """The logarithm of softmax, x - logsumexp(x), along `axis`.
+
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: -1.
 
     >>> import minigrad as mg
     >>> mg.log_softmax(mg.Tensor([1000.0, 0.0]))

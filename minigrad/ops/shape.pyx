@@ -128,7 +128,8 @@ cdef int reshape_rule(Node node, Tensor dy) except -1:
 # y = x without axes of length 1, or with a new one          dx = dy in x's shape
 
 def squeeze(x, axis=None) -> Tensor:
-    """x without its axes of length 1: all of them, or the one or several that are named. A view.
+    """x without its axes of length 1: all of them, or those that `axis` names, an int or a tuple of
+    ints. A view.
 
     >>> import minigrad as mg
     >>> mg.squeeze(mg.ones((1, 3, 1)), 0).shape
@@ -217,6 +218,9 @@ def transpose(x, axes=None) -> Tensor:
     """x with its axes in another order: axis d of the result is axis axes[d] of x. Reversed by
     default. A view.
 
+    Args:
+        axes: A tuple with each axis of x once. Default: None, the reverse order.
+
     >>> import minigrad as mg
     >>> mg.transpose(mg.ones((2, 3, 4)), (2, 0, 1)).shape
     (4, 2, 3)
@@ -257,7 +261,7 @@ cdef int transpose_rule(Node node, Tensor dy) except -1:
 # y[..., i, ..., j, ...] = x[..., j, ..., i, ...]            dx = dy with the axes exchanged again
 
 cpdef Tensor swapaxes(x, axis1, axis2):
-    """x with two axes exchanged. A view.
+    """x with the axes `axis1` and `axis2` exchanged. A view.
 
     >>> import minigrad as mg
     >>> mg.swapaxes(mg.ones((2, 3, 4)), 0, -1).shape
@@ -286,6 +290,9 @@ cdef int swapaxes_rule(Node node, Tensor dy) except -1:
 
 cpdef Tensor flip(x, axis=None):
     """x in reverse order along one axis, several, or all. A view.
+
+    Args:
+        axis: An int, a tuple of ints, or None for all axes. Default: None.
 
     >>> import minigrad as mg
     >>> mg.flip(mg.Tensor([1.0, 2.0, 3.0]))
@@ -393,6 +400,10 @@ cdef bint wanted(tuple parts):
 
 def concatenate(tensors, axis=0) -> Tensor:
     """Tensors joined along an axis that they have; their other dimensions must agree.
+
+    Args:
+        tensors: A list of Tensors of one dtype.
+        axis: An int. Default: 0.
 
     >>> import minigrad as mg
     >>> mg.concatenate([mg.zeros(1), mg.ones(2)])
@@ -512,6 +523,10 @@ cpdef list split(x, parts, axis=0):
     """x cut along an axis into a list of views: `parts` equal ones (an int), or ones of the given
     lengths.
 
+    Args:
+        parts: An int, the number of equal parts; or a list of lengths.
+        axis: An int. Default: 0.
+
     >>> import minigrad as mg
     >>> mg.split(mg.Tensor([1.0, 2.0, 3.0]), [1, 2])
     [Tensor([1.]), Tensor([2., 3.])]
@@ -594,6 +609,9 @@ cdef int pad_rule(Node node, Tensor dy) except -1:
 cpdef Tensor cumsum(x, axis):
     """The running sums along an axis.
 
+    Args:
+        axis: An int.
+
     >>> import minigrad as mg
     >>> mg.cumsum(mg.Tensor([1.0, 2.0, 3.0]), 0)
     Tensor([1., 3., 6.])
@@ -627,6 +645,13 @@ cdef int cumsum_rule(Node node, Tensor dy) except -1:
 
 cpdef Tensor astype(x, dtype):
     """x as float32 or float64, rounded to nearest; x itself if it is that already.
+
+    Args:
+        x: Of any shape.
+        dtype: float32 or float64, by name or as a NumPy dtype.
+
+    Raises:
+        TypeError: `dtype` is another one.
 
     >>> import minigrad as mg
     >>> mg.astype(mg.ones(2), "float64")
