@@ -41,8 +41,7 @@ UPWARD_IMPORTS = {
 }
 
 # File -> its present number of lines.
-LONG_FILES = {
-}
+LONG_FILES = {}
 
 # Function -> its present number of lines, wherever it is defined.
 LONG_FUNCTIONS = {
