@@ -18,14 +18,16 @@
 /* y[i] = f(x[i*sx]), i < n; y is contiguous; sx = 1 is the fast case; x == y with sx = 1 is
  * allowed. */
 #define MG_MAPS(X) \
-    X(neg) X(abs) X(exp) X(log) X(sqrt) X(sin) X(cos) X(tanh) X(sigmoid) X(relu) X(softplus)
+    X(neg) X(abs) X(exp) X(log) X(sqrt) X(sin) X(cos) \
+    X(tanh) X(sigmoid) X(relu) X(softplus)
 
 /* y[i] = f(a[i*sa], b[i*sb]), i < n; y is contiguous; strides 0 and 1 are the fast cases; y may be
  * a or b where that stride is 1. tanh_grad(dy, y) = dy (1 - y^2), sigmoid_grad(dy, y) = dy y (1 -
  * y), relu_grad(dy, y) = 0 where y <= 0 else dy, softplus_grad(dy, x) = dy sigmoid(x). maximum and
  * minimum propagate NaN. */
 #define MG_MAPS2(X) \
-    X(add) X(sub) X(mul) X(div) X(pow) X(maximum) X(minimum) X(tanh_grad) X(sigmoid_grad) X(relu_grad) X(softplus_grad)
+    X(add) X(sub) X(mul) X(div) X(pow) X(maximum) X(minimum) \
+    X(tanh_grad) X(sigmoid_grad) X(relu_grad) X(softplus_grad)
 
 #define MG_KERNELS(X) \
     /* y[i] += x[i*sx] */ \

@@ -17,7 +17,7 @@ As in every op module, the rule is under the op; dy is the gradient of the op's 
 cimport numpy as cnp
 from libc.stdint cimport int64_t
 from minigrad.ops.elementwise cimport div, exp, mul, neg, sub, where
-from minigrad.core.kernels cimport LONG, mg_kernels, mg_map2_div, new_array
+from minigrad.core.kernels cimport LONG, mg_kernels, new_array
 from minigrad.core.array cimport PyArray_CHKFLAGS, kernels_of
 from minigrad.core.tape cimport mark_view, record1, record2, save0, save1, save_output
 from minigrad.core.tensor cimport (
@@ -40,6 +40,9 @@ import numpy as np
 from minigrad.core.tensor import install
 
 cnp.import_array()
+
+cdef extern from "kernels.h" nogil:
+    enum: mg_map2_div
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
