@@ -16,10 +16,10 @@
 #include <stdint.h>
 
 /* y[i] = f(x[i*sx]), i < n; y is contiguous; sx = 1 is the fast case; x == y with sx = 1 is
- * allowed. */
+ * allowed. normal_cdf is the normal distribution function (1 + erf(x / sqrt 2)) / 2. */
 #define MG_MAPS(X) \
-    X(neg) X(abs) X(exp) X(log) X(sqrt) X(sin) X(cos) \
-    X(tanh) X(sigmoid) X(relu) X(softplus)
+    X(neg) X(abs) X(exp) X(expm1) X(log) X(log1p) X(sqrt) X(sin) X(cos) \
+    X(tanh) X(sigmoid) X(relu) X(softplus) X(normal_cdf)
 
 /* y[i] = f(a[i*sa], b[i*sb]), i < n; y is contiguous; strides 0 and 1 are the fast cases; y may be
  * a or b where that stride is 1. tanh_grad(dy, y) = dy (1 - y^2), sigmoid_grad(dy, y) = dy y (1 -

@@ -37,6 +37,7 @@ from minigrad.ops.elementwise import (
     tanh,
     where,
 )
+from minigrad.ops.special import expm1, log1p
 from minigrad.ops.matmul import addmm, matmul
 from minigrad.ops.index import embedding
 from minigrad.ops.shape import (
@@ -103,6 +104,7 @@ __all__ = [
     "embedding",
     "enable_grad",
     "exp",
+    "expm1",
     "flip",
     "get_num_threads",
     "grad",
@@ -113,6 +115,7 @@ __all__ = [
     "jacobian",
     "load",
     "log",
+    "log1p",
     "log_softmax",
     "logsumexp",
     "manual_seed",

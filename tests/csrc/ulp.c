@@ -47,7 +47,12 @@ static double exp_d(double x) { return x < -200 ? 0 : x > 200 ? INFINITY : exp(x
 static double sigmoid_d(double x) { double z = exp_d(-fabs(x)); return (x < 0 ? z : 1) / (1 + z); }
 static double softplus_d(double x) { return (x > 0 ? x : 0) + log1p(exp_d(-fabs(x))); }
 static double tanh_d(double x) { return fabs(x) < 0x1p-13 ? x - x * x * x / 3 : fabs(x) > 20 ? copysign(1, x) : tanh(x); }
+static double expm1_d(double x) { return x < -200 ? -1 : x > 200 ? INFINITY : expm1(x); }
+static double normal_cdf_d(double x) { return x < -40 ? 0 : x > 40 ? 1 : erfc(-x * 0x1.6a09e667f3bcdp-1) / 2; }
 static wide exp_w(wide x) { return WIDE(exp)(x); }
+static wide expm1_w(wide x) { return WIDE(expm1)(x); }
+static wide log1p_w(wide x) { return WIDE(log1p)(x); }
+static wide normal_cdf_w(wide x) { return WIDE(erfc)(-x / WIDE(sqrt)(2)) / 2; }
 static wide log_w(wide x) { return WIDE(log)(x); }
 static wide tanh_w(wide x) { return WIDE(tanh)(x); }
 static wide sin_w(wide x) { return WIDE(sin)(x); }
@@ -58,10 +63,13 @@ static wide softplus_w(wide x) { return (x > 0 ? x : 0) + WIDE(log1p)(WIDE(exp)(
 static const function FUNCTIONS[] = {
     {"tanh", mg_map_tanh, tanh_d, tanh_w, 1.37, 2, -25, 25, 1, 1, -1, 1, 9.0109134, 19.061547},
     {"exp", mg_map_exp, exp_d, exp_w, 1, 1, -745, 709.7, 1, 0, 0, INFINITY, 0, 0},
+    {"expm1", mg_map_expm1, expm1_d, expm1_w, 1, 1.1, -60, 709.7, 1, 0, -1, INFINITY, 0, 0},
     {"sigmoid", mg_map_sigmoid, sigmoid_d, sigmoid_w, 2, 2, -745, 40, 1, 0, 0, 1, 0, 0},
     {"log", mg_map_log, log, log_w, 1, 1, 0, 1e300, 0, 0, -INFINITY, INFINITY, 0, 0},
+    {"log1p", mg_map_log1p, log1p, log1p_w, 1, 1, -1, 1e300, 0, 0, -INFINITY, INFINITY, 0, 0},
     {"softplus", mg_map_softplus, softplus_d, softplus_w, 2, 2, -745, 100, 0, 0, 0, INFINITY, 0, 0},
     {"sin", mg_map_sin, sin, sin_w, 2, 2, -1e300, 1e300, 0, 1, -1, 1, 0, 0},
+    {"normal_cdf", mg_map_normal_cdf, normal_cdf_d, normal_cdf_w, 2, 2, -40, 10, 0, 0, 0, 1, 0, 0},
     {"cos", mg_map_cos, cos, cos_w, 2, 2, -1e300, 1e300, 0, 0, -1, 1, 0, 0},
 };
 
