@@ -38,6 +38,7 @@ from minigrad.ops.elementwise import (
     where,
 )
 from minigrad.ops.special import expm1, log1p
+from minigrad.ops.activations import elu, gelu, leaky_relu, silu
 from minigrad.ops.matmul import addmm, matmul
 from minigrad.ops.index import embedding
 from minigrad.ops.shape import (
@@ -101,11 +102,13 @@ __all__ = [
     "draw",
     "dropout",
     "dropout_mask",
+    "elu",
     "embedding",
     "enable_grad",
     "exp",
     "expm1",
     "flip",
+    "gelu",
     "get_num_threads",
     "grad",
     "gradcheck",
@@ -113,6 +116,7 @@ __all__ = [
     "huber",
     "is_grad_enabled",
     "jacobian",
+    "leaky_relu",
     "load",
     "log",
     "log1p",
@@ -141,6 +145,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "sigmoid",
+    "silu",
     "sin",
     "softmax",
     "softplus",
