@@ -39,6 +39,7 @@ from minigrad.ops.elementwise import (
 )
 from minigrad.ops.special import expm1, log1p
 from minigrad.ops.activations import elu, gelu, leaky_relu, silu
+from minigrad.ops.rounding import ceil, floor, round as round, sign
 from minigrad.ops.matmul import addmm, matmul
 from minigrad.ops.index import embedding
 from minigrad.ops.shape import (
@@ -76,7 +77,7 @@ from minigrad.study.draw import draw  # isort: skip
 from minigrad.training.checkpoint import CheckpointError, load, save  # isort: skip
 from minigrad import data, metrics, nn, optim, training  # isort: skip
 
-# `from minigrad import *` must not hide a builtin: abs, max, min, pow and sum are mg.abs and so on.
+# `from minigrad import *` must not hide a builtin: abs, max, min, pow, round and sum are mg.abs and so on.
 # Their `as` says to type checkers that they are public nevertheless.
 __all__ = [
     "CheckpointError",
@@ -90,6 +91,7 @@ __all__ = [
     "astype",
     "binary_cross_entropy_with_logits",
     "broadcast_to",
+    "ceil",
     "clip",
     "concatenate",
     "cos",
@@ -108,6 +110,7 @@ __all__ = [
     "exp",
     "expm1",
     "flip",
+    "floor",
     "gelu",
     "get_num_threads",
     "grad",
@@ -145,6 +148,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "sigmoid",
+    "sign",
     "silu",
     "sin",
     "softmax",
