@@ -12,7 +12,7 @@ help:
 	@echo "  make test            the fast tests"
 	@echo "  make slow            the slow tests: long fuzzing, killed trainings"
 	@echo "  make lint            ruff, cython-lint, mypy, stubtest, pyright, clang-format"
-	@echo "  make format          ruff format, and the fixes that ruff makes by itself"
+	@echo "  make format          ruff format, the fixes that ruff makes by itself, clang-format"
 	@echo "Longer checks:"
 	@echo "  make ulp             errors of exp, tanh, sigmoid, ... over all float32 values; 5 minutes"
 	@echo "  make isa             every instruction set against the scalar one, to the bit"
@@ -49,11 +49,12 @@ lint:
 	stubtest minigrad --ignore-unused-allowlist --mypy-config-file pyproject.toml --concise \
 	    --allowlist tests/typing/stubtest_allowlist.txt
 	pyright
-	$(if $(wildcard .clang-format),clang-format --dry-run --Werror $(C_SOURCES))
+	clang-format --dry-run --Werror $(C_SOURCES)
 
 format:
 	ruff check --fix .
 	ruff format .
+	clang-format -i $(C_SOURCES)
 
 .PHONY: ulp
 ulp: build/ulp
