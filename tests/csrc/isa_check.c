@@ -105,6 +105,23 @@ static int differ_in_scatter(const char *isa, int len, const mg_kernels *kernels
     return differ("scatter_add", isa, len, x, y, 3 * len);
 }
 
+/* The strided loops without dimensions: one element, and neither shape nor strides; and with a
+ * dimension of length 0: no memory. Returns whether they left something else than zeros. */
+static int wrong_when_strided(const mg_kernels *kernels) {
+    static const ptrdiff_t none[3] = {2, 0, 3}, stride[3] = {3, 3, 1};
+    double x[1] = {0}, copy[1] = {1};
+    mg_map_strided(kernels, mg_map_neg, 0, NULL, x, NULL, copy);
+    mg_map2_strided(kernels, mg_map2_add, 0, NULL, x, NULL, copy, NULL, x);
+    mg_accumulate_strided(kernels, 0, NULL, x, NULL, copy, NULL);
+    mg_copy_strided(itemsize, 0, NULL, x, NULL, copy, NULL);
+    mg_map_strided(kernels, mg_map_neg, 3, none, NULL, stride, NULL);
+    mg_map2_strided(kernels, mg_map2_add, 3, none, NULL, stride, NULL, stride, NULL);
+    mg_accumulate_strided(kernels, 3, none, NULL, stride, NULL, stride);
+    mg_copy_strided(itemsize, 3, none, NULL, stride, NULL, stride);
+    static const double zero = 0; /* the first itemsize bytes count */
+    return memcmp(x, &zero, itemsize) || memcmp(copy, &zero, itemsize);
+}
+
 /* All kernels with sizes of 0, one after the other; what has no elements is NULL. Returns how many
  * wrote where they should not. */
 static int wrong_when_empty(const char *isa, const mg_kernels *kernels) {
@@ -173,22 +190,9 @@ static int wrong_when_empty(const char *isa, const mg_kernels *kernels) {
     kernels->sum_squares(0, 0.3, NULL);
     kernels->scale(0, 0.3, NULL);
     kernels->clamp(0, 0.3, NULL);
-    /* Without dimensions: one element, and neither shape nor strides. With a dimension of length 0:
-     * no memory. */
-    static const ptrdiff_t none[3] = {2, 0, 3}, stride[3] = {3, 3, 1};
-    double x[1] = {0}, copy[1] = {1};
-    mg_map_strided(kernels, mg_map_neg, 0, NULL, x, NULL, copy);
-    mg_map2_strided(kernels, mg_map2_add, 0, NULL, x, NULL, copy, NULL, x);
-    mg_accumulate_strided(kernels, 0, NULL, x, NULL, copy, NULL);
-    mg_copy_strided(itemsize, 0, NULL, x, NULL, copy, NULL);
-    mg_map_strided(kernels, mg_map_neg, 3, none, NULL, stride, NULL);
-    mg_map2_strided(kernels, mg_map2_add, 3, none, NULL, stride, NULL, stride, NULL);
-    mg_accumulate_strided(kernels, 3, none, NULL, stride, NULL, stride);
-    mg_copy_strided(itemsize, 3, none, NULL, stride, NULL, stride);
     int bad = 0;
     for (int i = 0; i < 2; i++) bad += single[i] != 7 || y[i] != 7;
-    static const double zero = 0; /* the first itemsize bytes count */
-    bad += memcmp(x, &zero, itemsize) || memcmp(copy, &zero, itemsize);
+    bad += wrong_when_strided(kernels);
     if (bad)
         printf("%s float%d: a kernel wrote something where there are no elements\n", isa,
                (int)itemsize * 8);
