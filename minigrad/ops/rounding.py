@@ -26,7 +26,8 @@ def no_gradient(dy: Tensor) -> Tensor:
 
 def constant_in_pieces(name: str, x: Tensor, values: Any) -> Tensor:
     """The array `values`, computed from x, as an op whose gradient is 0."""
-    return record(name, np.asarray(values), (x,), no_gradient)
+    y: Tensor = record(name, np.asarray(values), (x,), no_gradient)
+    return y
 
 
 def sign(x: Operand) -> Tensor:
