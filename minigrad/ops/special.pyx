@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 """Functions of one variable whose plain formula loses digits: expm1, log1p, and the normal
 distribution that gelu is made of.
