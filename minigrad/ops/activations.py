@@ -17,13 +17,15 @@ from minigrad.ops.special import expm1, normal_cdf
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand
 
+__all__ = ["elu", "gelu", "leaky_relu", "silu"]
+
 
 def gelu(x: Operand, approximate: str = "none") -> Tensor:
     """x times the probability that a standard normal number is below x (Hendrycks and Gimpel 2016).
 
-    x: a Tensor of any shape, or what makes one. approximate: "none" for x (1 + erf(x / sqrt 2)) / 2;
-    "tanh" for x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, which is within 5e-4 of it.
-    ValueError for another word.
+    x: a Tensor of any shape, or what makes one. approximate: "none" (the default) for
+    x (1 + erf(x / sqrt 2)) / 2; "tanh" for x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, which
+    is within 5e-4 of it. ValueError for another word.
 
     >>> import minigrad as mg
     >>> mg.gelu(mg.Tensor([-1.0, 0.0, 1.0]))

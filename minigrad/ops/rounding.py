@@ -18,6 +18,8 @@ from minigrad.ops.elementwise import where
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand
 
+__all__ = ["ceil", "floor", "round", "sign"]
+
 
 def no_gradient(dy: Tensor) -> Tensor:
     """Zeros, which are also the derivative of themselves."""

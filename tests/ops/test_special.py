@@ -52,7 +52,7 @@ def test_what_is_exact(name, dtype, on_isa):  # noqa: F811
     "name, low, high", [("expm1", -50, 88), ("log1p", -0.999999, 1e6)], ids=["expm1", "log1p"]
 )
 def test_errors_of_a_few_ulp_everywhere(name, low, high, dtype, on_isa):  # noqa: F811
-    """Against the C library's function, in double: within 1 ulp of it for float32, 2 for float64."""
+    """Against the C library in double: within 1 ulp of it for float32, 2 for float64."""
     rng = np.random.default_rng(0)
     spread = np.exp(rng.uniform(-60, math.log(min(high, -low) if low < -1 else 0.9), 4000))
     x = np.concatenate([rng.uniform(low, high, 4000), spread, -spread]).astype(dtype)
