@@ -83,8 +83,8 @@ from minigrad.study.draw import draw
 from minigrad.training.checkpoint import CheckpointError, load, save
 from minigrad import data, metrics, nn, optim, training
 
-# `from minigrad import *` must not hide a builtin: abs, max, min, pow, round and sum are mg.abs and so on.
-# Their `as` says to type checkers that they are public nevertheless.
+# `from minigrad import *` must not hide a builtin: abs, max, min, pow, round and sum are mg.abs and
+# so on. Their `as` says to type checkers that they are public nevertheless.
 __all__ = [
     "CheckpointError",
     "Function",
