@@ -12,7 +12,7 @@ help:
 	@echo "  make test            the fast tests; a minute"
 	@echo "  make test_all        all tests that CI runs, the slow ones too; some five minutes"
 	@echo "  make lint            ruff, cython-lint, mypy, stubtest, pyright, clang-format"
-	@echo "  make format          ruff format, and the fixes that ruff makes by itself"
+	@echo "  make format          ruff format, the fixes that ruff makes by itself, clang-format"
 	@echo "Longer checks:"
 	@echo "  make test_long       long fuzzing, killed trainings; hours"
 	@echo "  make ulp             errors of exp, tanh, sigmoid, ... over all float32 values; 5 minutes"
@@ -54,11 +54,12 @@ lint:
 	$(PYTHON) -m mypy.stubtest minigrad --ignore-unused-allowlist --mypy-config-file pyproject.toml --concise \
 	    --allowlist tests/typing/stubtest_allowlist.txt
 	pyright
-	$(if $(wildcard .clang-format),clang-format --dry-run --Werror $(C_SOURCES))
+	clang-format --dry-run --Werror $(C_SOURCES)
 
 format:
 	ruff check --fix .
 	ruff format .
+	clang-format -i $(C_SOURCES)
 
 .PHONY: ulp
 ulp: build/ulp

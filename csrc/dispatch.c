@@ -10,7 +10,8 @@
 #define MG_ISAS(X) X(scalar)
 #endif
 
-#define MG_DECLARE(isa) MG_HIDDEN extern const mg_kernels mg_kernels_##isa##_f32, mg_kernels_##isa##_f64;
+#define MG_DECLARE(isa) \
+    MG_HIDDEN extern const mg_kernels mg_kernels_##isa##_f32, mg_kernels_##isa##_f64;
 MG_ISAS(MG_DECLARE)
 
 const char *const *mg_isas_built(void) {
@@ -21,7 +22,8 @@ const char *const *mg_isas_built(void) {
 
 const mg_kernels *mg_table(const char *isa, size_t itemsize) {
 #define MG_FIND(name) \
-    if (!strcmp(isa, #name)) return itemsize == 4 ? &mg_kernels_##name##_f32 : itemsize == 8 ? &mg_kernels_##name##_f64 : NULL;
+    if (!strcmp(isa, #name) && itemsize == 4) return &mg_kernels_##name##_f32; \
+    if (!strcmp(isa, #name) && itemsize == 8) return &mg_kernels_##name##_f64;
     MG_ISAS(MG_FIND)
     return NULL;
 }

@@ -39,6 +39,9 @@ from minigrad.ops.elementwise import (
     tanh,
     where,
 )
+from minigrad.ops.special import expm1, log1p
+from minigrad.ops.activations import elu, gelu, leaky_relu, silu
+from minigrad.ops.rounding import ceil, floor, round as round, sign
 from minigrad.ops.matmul import addmm, matmul
 from minigrad.ops.index import embedding
 import minigrad.ops.assign  # noqa: F401 - gives Tensor x[i] = v and x += y
@@ -83,8 +86,8 @@ from minigrad.study.draw import draw
 from minigrad.training.checkpoint import CheckpointError, load, save
 from minigrad import data, metrics, nn, optim, training
 
-# `from minigrad import *` must not hide a builtin: abs, max, min, pow and sum are mg.abs and so on.
-# Their `as` says to type checkers that they are public nevertheless.
+# `from minigrad import *` must not hide a builtin: abs, max, min, pow, round and sum are mg.abs and
+# so on. Their `as` says to type checkers that they are public nevertheless.
 __all__ = [
     "CheckpointError",
     "Function",
@@ -97,6 +100,7 @@ __all__ = [
     "astype",
     "binary_cross_entropy_with_logits",
     "broadcast_to",
+    "ceil",
     "clip",
     "concatenate",
     "cos",
@@ -109,10 +113,14 @@ __all__ = [
     "draw",
     "dropout",
     "dropout_mask",
+    "elu",
     "embedding",
     "enable_grad",
     "exp",
+    "expm1",
     "flip",
+    "floor",
+    "gelu",
     "get_num_threads",
     "grad",
     "gradcheck",
@@ -120,8 +128,10 @@ __all__ = [
     "huber",
     "is_grad_enabled",
     "jacobian",
+    "leaky_relu",
     "load",
     "log",
+    "log1p",
     "log_softmax",
     "logsumexp",
     "manual_seed",
@@ -147,6 +157,8 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "sigmoid",
+    "sign",
+    "silu",
     "sin",
     "softmax",
     "softplus",

@@ -57,11 +57,11 @@ LONG_FUNCTIONS = {
 # that nobody has wrapped yet.
 LONG_LINES = {
     ("minigrad", ".pyx"): 74,
-    ("csrc", ".c"): 50,
-    ("csrc", ".h"): 27,
-    ("csrc", ".inc"): 130,
-    ("docs", ".md"): 52,
-    ("tests", ".c"): 98,
+    ("csrc", ".c"): 25,
+    ("csrc", ".h"): 7,
+    ("csrc", ".inc"): 47,
+    ("docs", ".md"): 53,
+    ("tests", ".c"): 40,
     ("tests", ".h"): 24,
 }
 

@@ -1,3 +1,4 @@
+/* The kernels of float32 for AVX-512. */
 #if defined(__x86_64__)
 #define MG_REAL 32
 #define MG_ISA_AVX512

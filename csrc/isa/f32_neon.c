@@ -1,3 +1,4 @@
+/* The kernels of float32 for NEON. */
 #if defined(__aarch64__)
 #define MG_REAL 32
 #define MG_ISA_NEON

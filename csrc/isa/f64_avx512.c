@@ -1,3 +1,4 @@
+/* The kernels of float64 for AVX-512. */
 #if defined(__x86_64__)
 #define MG_REAL 64
 #define MG_ISA_AVX512

@@ -1,3 +1,4 @@
+/* The kernels of float64 for NEON. */
 #if defined(__aarch64__)
 #define MG_REAL 64
 #define MG_ISA_NEON

@@ -5,13 +5,15 @@
  * MG_ISA_AVX512, MG_ISA_NEON, and includes "kernels.inc", which includes this header first. From
  * here on the code speaks only of
  *
- *   real        float or double                      W           lanes in a vector (1 for scalar)
- *   vreal       vector of W reals                    vint        vector of W integers of the same
- *   width vload(p)    unaligned load                       vstore(p,v) unaligned store
- *   vset(x)     x in every lane                      vfma(a,b,c) a*b + c with ONE rounding, on
- *   every ISA vdouble     vector of DOUBLES doubles, vload_double(p) and vstore_double(p,v) convert
- *   from and to reals vmask, vless(a,b), vequal(a,b), vselect(m, a, b): comparisons and choice,
- *   lane by lane
+ *   real                 float or double
+ *   W                    lanes in a vector (1 for scalar)
+ *   vreal, vint          vectors of W reals, and of W integers of the same width
+ *   vload(p), vstore(p, v)   unaligned load and store
+ *   vset(x)              x in every lane
+ *   vfma(a, b, c)        a*b + c with ONE rounding, on every ISA
+ *   vmask, vless(a, b), vequal(a, b), vselect(m, a, b)   comparisons and choice, lane by lane
+ *   vdouble              a vector of DOUBLES doubles; vload_double(p) and vstore_double(p, v)
+ *                        convert from and to reals
  *
  * and the operators + - * / & | ^ ~ << >> of GCC and Clang vectors. Each of these rounds as IEEE
  * 754 says, so a formula written once gives the same bits on every ISA. Multi-lane sums never
@@ -55,7 +57,8 @@
 #define MG_TARGET_BEGIN
 #define MG_TARGET_END
 #elif defined(__clang__)
-#define MG_TARGET_BEGIN MG_PRAGMA(clang attribute push(__attribute__((target(MG_TARGET))), apply_to = function))
+#define MG_TARGET_BEGIN \
+    MG_PRAGMA(clang attribute push(__attribute__((target(MG_TARGET))), apply_to = function))
 #define MG_TARGET_END MG_PRAGMA(clang attribute pop)
 #else
 #define MG_TARGET_BEGIN MG_PRAGMA(GCC push_options) MG_PRAGMA(GCC target(MG_TARGET))
@@ -77,6 +80,7 @@ typedef real vreal_unaligned __attribute__((vector_size(VBYTES), aligned(MG_REAL
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL16 _Pragma("GCC unroll 16")
 
 MG_TARGET_BEGIN
 
@@ -127,13 +131,25 @@ INLINE int vany(vmask m) {
 /* The first n lanes, 1 <= n <= W; the others load as zero and are not stored. Nothing outside
  * p[0..n) is touched. */
 #if defined(MG_ISA_AVX512) && MG_REAL == 32
-INLINE vreal vload_part(const real *p, size_t n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
-INLINE void vstore_part(real *p, vreal v, size_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v); }
+INLINE vreal vload_part(const real *p, size_t n) {
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+INLINE void vstore_part(real *p, vreal v, size_t n) {
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v);
+}
 #elif defined(MG_ISA_AVX512)
-INLINE vreal vload_part(const real *p, size_t n) { return _mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p); }
-INLINE void vstore_part(real *p, vreal v, size_t n) { _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), v); }
+INLINE vreal vload_part(const real *p, size_t n) {
+    return _mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
+}
+INLINE void vstore_part(real *p, vreal v, size_t n) {
+    _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), v);
+}
 #else
-INLINE vreal vload_part(const real *p, size_t n) { vreal v = {0}; memcpy(&v, p, n * sizeof(real)); return v; }
+INLINE vreal vload_part(const real *p, size_t n) {
+    vreal v = {0};
+    memcpy(&v, p, n * sizeof(real));
+    return v;
+}
 INLINE void vstore_part(real *p, vreal v, size_t n) { memcpy(p, &v, n * sizeof(real)); }
 #endif
 
@@ -168,7 +184,8 @@ INLINE vreal vfma(vreal a, vreal b, vreal c) {
  * half vectors in two parts. */
 #define DOUBLES (VBYTES > 8 ? VBYTES / 8 : 1)
 typedef double vdouble __attribute__((vector_size(DOUBLES * 8)));
-typedef real vdouble_reals __attribute__((vector_size(DOUBLES * MG_REAL / 8), aligned(MG_REAL / 8), may_alias));
+typedef real vdouble_reals
+    __attribute__((vector_size(DOUBLES * MG_REAL / 8), aligned(MG_REAL / 8), may_alias));
 #if defined(MG_ISA_AVX512) && MG_REAL == 32
 INLINE vdouble vload_double(const real *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 INLINE void vstore_double(real *p, vdouble v) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(v)); }
@@ -176,8 +193,12 @@ INLINE void vstore_double(real *p, vdouble v) { _mm256_storeu_ps(p, _mm512_cvtpd
 INLINE vdouble vload_double(const real *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 INLINE void vstore_double(real *p, vdouble v) { _mm_storeu_ps(p, _mm256_cvtpd_ps(v)); }
 #else
-INLINE vdouble vload_double(const real *p) { return __builtin_convertvector(*(const vdouble_reals *)p, vdouble); }
-INLINE void vstore_double(real *p, vdouble v) { *(vdouble_reals *)p = __builtin_convertvector(v, vdouble_reals); }
+INLINE vdouble vload_double(const real *p) {
+    return __builtin_convertvector(*(const vdouble_reals *)p, vdouble);
+}
+INLINE void vstore_double(real *p, vdouble v) {
+    *(vdouble_reals *)p = __builtin_convertvector(v, vdouble_reals);
+}
 #endif
 
 /* The first n <= DOUBLES reals as doubles; the other lanes are zero. Nothing outside p[0..n) is
@@ -209,19 +230,26 @@ INLINE vdouble vload_double_part(const real *p, size_t n) {
 #define VLANES8(f, d, l) VLANES4(f, d, l), VLANES4(f, d, l + 4)
 #define VLANES16(f, d, l) VLANES8(f, d, l), VLANES8(f, d, l + 8)
 #define VTRANSPOSE_STAGE(d, lanes) \
-    _Pragma("GCC unroll 16") for (int i = 0; i < (int)W; i++) \
-        if (!(i & (d))) { \
-            vreal a = x[i], b = x[i + (d)]; \
-            x[i] = VSHUFFLE(a, b, lanes(VLANE_LOW, d, 0)); \
-            x[i + (d)] = VSHUFFLE(a, b, lanes(VLANE_HIGH, d, 0)); \
-        }
+    UNROLL16 \
+    for (int i = 0; i < (int)W; i++) { \
+        if (i & (d)) continue; \
+        vreal a = x[i], b = x[i + (d)]; \
+        x[i] = VSHUFFLE(a, b, lanes(VLANE_LOW, d, 0)); \
+        x[i + (d)] = VSHUFFLE(a, b, lanes(VLANE_HIGH, d, 0)); \
+    }
 INLINE void vtranspose(vreal *x) {
 #if VBYTES * 8 == MG_REAL * 16
-    VTRANSPOSE_STAGE(1, VLANES16) VTRANSPOSE_STAGE(2, VLANES16) VTRANSPOSE_STAGE(4, VLANES16) VTRANSPOSE_STAGE(8, VLANES16)
+    VTRANSPOSE_STAGE(1, VLANES16)
+    VTRANSPOSE_STAGE(2, VLANES16)
+    VTRANSPOSE_STAGE(4, VLANES16)
+    VTRANSPOSE_STAGE(8, VLANES16)
 #elif VBYTES * 8 == MG_REAL * 8
-    VTRANSPOSE_STAGE(1, VLANES8) VTRANSPOSE_STAGE(2, VLANES8) VTRANSPOSE_STAGE(4, VLANES8)
+    VTRANSPOSE_STAGE(1, VLANES8)
+    VTRANSPOSE_STAGE(2, VLANES8)
+    VTRANSPOSE_STAGE(4, VLANES8)
 #elif VBYTES * 8 == MG_REAL * 4
-    VTRANSPOSE_STAGE(1, VLANES4) VTRANSPOSE_STAGE(2, VLANES4)
+    VTRANSPOSE_STAGE(1, VLANES4)
+    VTRANSPOSE_STAGE(2, VLANES4)
 #elif VBYTES * 8 == MG_REAL * 2
     VTRANSPOSE_STAGE(1, VLANES2)
 #else

@@ -1,5 +1,5 @@
-/* See blocks.h. Blocks are mapped, not malloced: one that is given up leaves no hole in the heap.
- * */
+/* See blocks.h. Blocks are mapped, not malloced: one that is given up leaves no hole in the
+ * heap. */
 #define _GNU_SOURCE
 #include "runtime/blocks.h"
 #include <pthread.h>
@@ -14,7 +14,7 @@ typedef struct {
     size_t size;
 } block;
 
-static block kept[KEPT_MOST];       /* the one that waits longest first */
+static block kept[KEPT_MOST]; /* the one that waits longest first */
 static int count;
 static size_t kept_bytes, used_bytes, used_most;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -43,7 +43,8 @@ static void drop(int i) {
  * than it ever uses at once. */
 static int fits(size_t more) {
     size_t most = used_most > used_bytes ? used_most : used_bytes;
-    return used_bytes + kept_bytes + more <= most + most / 4 && kept_bytes + more <= KEPT_BYTES_MOST && (!more || count < KEPT_MOST);
+    if (used_bytes + kept_bytes + more > most + most / 4) return 0;
+    return kept_bytes + more <= KEPT_BYTES_MOST && (!more || count < KEPT_MOST);
 }
 
 /* Gives up the blocks that wait longest until there is room for `more` bytes. */

@@ -17,7 +17,8 @@ typedef struct {
 
 static void step_piece(void *arg, size_t piece) {
     const step_job *job = arg;
-    size_t low = 0, high = job->count;      /* the last update that starts at this piece or before, by bisection */
+    /* The last update that starts at this piece or before, by bisection. */
+    size_t low = 0, high = job->count;
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
         if (job->updates[middle].pieces_before <= piece) low = middle;
@@ -36,14 +37,15 @@ void mg_step_all(size_t count, mg_update *updates) {
         elements += updates[i].n;
     }
     step_job job = {updates, count};
-    if (elements > MG_PIECE)
+    if (elements > MG_PIECE) {
         mg_parallel(total, step_piece, &job);
-    else
-        for (size_t i = 0; i < count; i++) updates[i].step(&updates[i], 0, updates[i].n);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) updates[i].step(&updates[i], 0, updates[i].n);
 }
 
 typedef struct {
-    const mg_kernels *K;
+    const mg_kernels *kernels;
     size_t n;
     double scale;
     const char *x;
@@ -52,11 +54,13 @@ typedef struct {
 
 static void square_piece(void *arg, size_t piece) {
     const sum_job *job = arg;
-    job->parts[piece] = job->K->sum_squares(piece_size(job->n, piece), job->scale, job->x + piece * MG_PIECE * job->K->itemsize);
+    const char *x = job->x + piece * MG_PIECE * job->kernels->itemsize;
+    job->parts[piece] = job->kernels->sum_squares(piece_size(job->n, piece), job->scale, x);
 }
 
-void mg_sum_squares(const mg_kernels *K, size_t n, double scale, const void *x, double *parts) {
-    sum_job job = {K, n, scale, x, parts};
+void mg_sum_squares(const mg_kernels *kernels, size_t n, double scale, const void *x,
+                    double *parts) {
+    sum_job job = {kernels, n, scale, x, parts};
     mg_parallel(pieces(n), square_piece, &job);
 }
 
@@ -72,12 +76,12 @@ static void change_piece(void *arg, size_t piece) {
     job->change(piece_size(job->n, piece), job->number, job->x + piece * MG_PIECE * job->itemsize);
 }
 
-void mg_scale(const mg_kernels *K, size_t n, double scale, void *x) {
-    change_job job = {K->scale, n, K->itemsize, scale, x};
+void mg_scale(const mg_kernels *kernels, size_t n, double scale, void *x) {
+    change_job job = {kernels->scale, n, kernels->itemsize, scale, x};
     mg_parallel(pieces(n), change_piece, &job);
 }
 
-void mg_clamp(const mg_kernels *K, size_t n, double bound, void *x) {
-    change_job job = {K->clamp, n, K->itemsize, bound, x};
+void mg_clamp(const mg_kernels *kernels, size_t n, double bound, void *x) {
+    change_job job = {kernels->clamp, n, kernels->itemsize, bound, x};
     mg_parallel(pieces(n), change_piece, &job);
 }

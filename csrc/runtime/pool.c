@@ -8,16 +8,20 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-enum { MAX_THREADS = 1024, SPINS = 2000 /* polls, with a yield each, before a thread sleeps: some 100 microseconds, what a wake-up costs */ };
+enum { MAX_THREADS = 1024 };
+/* Polls, with a yield each, before a thread sleeps: some 100 microseconds, what a wake-up costs. */
+enum { SPINS = 2000 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;   /* guards what follows, and the sleeping */
+/* Guards what follows, and the sleeping. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
-static pthread_mutex_t owner = PTHREAD_MUTEX_INITIALIZER;  /* held by the caller whose job it is */
-static int threads_wanted;                                  /* 0: not asked for yet, then the number of CPUs we may use */
-static int workers;                                         /* threads started */
-static atomic_ulong generation;                             /* counts jobs: a worker waits for it to move */
-static int openings;                                        /* workers that may still join the present job */
-static atomic_int inside;                                   /* workers in it */
+/* Held by the caller whose job it is. */
+static pthread_mutex_t owner = PTHREAD_MUTEX_INITIALIZER;
+static int threads_wanted;      /* 0: not asked for yet, then the number of CPUs we may use */
+static int workers;             /* threads started */
+static atomic_ulong generation; /* counts jobs: a worker waits for it to move */
+static int openings;            /* workers that may still join the present job */
+static atomic_int inside;       /* workers in it */
 static _Thread_local int nested;
 
 static struct {
@@ -32,7 +36,7 @@ static struct {
  * claims a CPU, and who finds its own taken moves to a free one of those it may use, if there is
  * any. */
 #ifdef __linux__
-static cpu_set_t claimed;                                   /* guarded by the lock */
+static cpu_set_t claimed; /* guarded by the lock */
 
 /* Called with the lock held. Returns the CPU to move to, or -1 to stay. */
 static int claim_cpu(void) {
@@ -59,7 +63,8 @@ static void move_to(int cpu) {
     if (cpu < 0 || sched_getaffinity(0, sizeof own, &own)) return;
     CPU_ZERO(&one);
     CPU_SET(cpu, &one);
-    if (!sched_setaffinity(0, sizeof one, &one)) sched_setaffinity(0, sizeof own, &own);    /* there, and free to go again */
+    /* There, and free to go again. */
+    if (!sched_setaffinity(0, sizeof one, &one)) sched_setaffinity(0, sizeof own, &own);
 }
 #else
 static int claim_cpu(void) { return -1; }
@@ -69,14 +74,18 @@ static void move_to(int cpu) { (void)cpu; }
 
 static void take_part(void) {
     size_t i;
-    while ((i = atomic_fetch_add_explicit(&job.next, 1, memory_order_relaxed)) < job.n) job.task(job.arg, i);
+    while ((i = atomic_fetch_add_explicit(&job.next, 1, memory_order_relaxed)) < job.n)
+        job.task(job.arg, i);
 }
 
 static void *work(void *seen_) {
     unsigned long seen = (unsigned long)(size_t)seen_;
     nested = 1;
     for (;;) {
-        for (int i = 0; i < SPINS && atomic_load_explicit(&generation, memory_order_relaxed) == seen; i++) sched_yield();
+        for (int i = 0; i < SPINS; i++) {
+            if (atomic_load_explicit(&generation, memory_order_relaxed) != seen) break;
+            sched_yield();
+        }
         pthread_mutex_lock(&lock);
         while (atomic_load(&generation) == seen) pthread_cond_wait(&wake, &lock);
         seen = atomic_load(&generation);
@@ -113,7 +122,9 @@ static void after_fork_child(void) {
     pthread_mutex_init(&owner, NULL);
     pthread_cond_init(&wake, NULL);
     pthread_cond_init(&done, NULL);
-    workers = 0, openings = 0, inside = 0;
+    workers = 0;
+    openings = 0;
+    inside = 0;
 }
 
 /* Start workers until there are `count`; fewer if the system refuses. Called with the lock held. */
@@ -128,7 +139,8 @@ static void start(int count) {
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_t thread;
     while (workers < count && registered &&
-           !pthread_create(&thread, &attributes, work, (void *)(size_t)atomic_load(&generation))) workers++;
+           !pthread_create(&thread, &attributes, work, (void *)(size_t)atomic_load(&generation)))
+        workers++;
     pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }

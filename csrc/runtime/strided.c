@@ -15,12 +15,14 @@ typedef struct {
     ptrdiff_t stride[OPERANDS][MG_MAX_DIMS];
 } walk;
 
+/* Leaves out dimensions of length 1 and merges those that are one run in each operand. */
 static void simplify(walk *w, int operands) {
     int nd = 0;
     for (int d = 0; d < w->nd; d++) {
         if (w->shape[d] == 1) continue;
         int merge = nd > 0;
-        for (int o = 0; o < operands && merge; o++) merge = w->stride[o][nd - 1] == w->stride[o][d] * w->shape[d];
+        for (int o = 0; o < operands && merge; o++)
+            merge = w->stride[o][nd - 1] == w->stride[o][d] * w->shape[d];
         if (merge) {
             w->shape[nd - 1] *= w->shape[d];
         } else {
@@ -64,9 +66,8 @@ static void set_operand(walk *w, int o, const ptrdiff_t *stride) {
     if (w->nd > 0) memcpy(w->stride[o], stride, (size_t)w->nd * sizeof *stride);
 }
 
-
 typedef struct {
-    const mg_kernels *K;
+    const mg_kernels *kernels;
     int id;
     size_t n;
     const char *a, *b;
@@ -76,20 +77,22 @@ typedef struct {
 
 static void map_piece(void *arg, size_t index) {
     const run *r = arg;
-    size_t start = index * PIECE, n = r->n - start < PIECE ? r->n - start : PIECE, size = r->K->itemsize;
-    ptrdiff_t from = (ptrdiff_t)(start * size);
-    if (r->b)
-        r->K->map2[r->id](n, r->a + from * r->sa, r->sa, r->b + from * r->sb, r->sb, r->y + from);
-    else
-        r->K->map[r->id](n, r->a + from * r->sa, r->sa, r->y + from);
+    size_t start = index * PIECE;
+    size_t n = r->n - start < PIECE ? r->n - start : PIECE;
+    ptrdiff_t from = (ptrdiff_t)(start * r->kernels->itemsize);
+    const char *a = r->a + from * r->sa;
+    if (r->b) r->kernels->map2[r->id](n, a, r->sa, r->b + from * r->sb, r->sb, r->y + from);
+    else r->kernels->map[r->id](n, a, r->sa, r->y + from);
 }
 
-static void map_run(const mg_kernels *K, int id, size_t n, const char *a, ptrdiff_t sa, const char *b, ptrdiff_t sb, char *y) {
-    run r = {K, id, n, a, b, sa, sb, y};
+/* One run of n elements: y is contiguous, b may be NULL. */
+static void map_run(const mg_kernels *kernels, int id, size_t n, const char *a, ptrdiff_t sa,
+                    const char *b, ptrdiff_t sb, char *y) {
+    run r = {kernels, id, n, a, b, sa, sb, y};
     mg_parallel((n + PIECE - 1) / PIECE, map_piece, &r);
 }
 
-void mg_map_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape,
+void mg_map_strided(const mg_kernels *kernels, int id, int nd, const ptrdiff_t *shape,
                     const void *x, const ptrdiff_t *sx, void *y) {
     if (is_empty(nd, shape)) return;
     walk w = {.nd = nd};
@@ -98,16 +101,18 @@ void mg_map_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape,
     simplify(&w, 1);
     int outer = w.nd - 1;
     size_t n = (size_t)w.shape[outer];
-    ptrdiff_t counter[MG_MAX_DIMS] = {0}, offset[1] = {0}, size = (ptrdiff_t)K->itemsize;
+    ptrdiff_t counter[MG_MAX_DIMS] = {0}, offset[1] = {0}, size = (ptrdiff_t)kernels->itemsize;
     char *to = y;
     do {
-        map_run(K, id, n, (const char *)x + offset[0] * size, w.stride[0][outer], NULL, 0, to);
-        to += n * K->itemsize;
+        map_run(kernels, id, n, (const char *)x + offset[0] * size, w.stride[0][outer], NULL, 0,
+                to);
+        to += n * kernels->itemsize;
     } while (next(&w, outer, counter, offset, 1));
 }
 
-void mg_map2_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape,
-                     const void *a, const ptrdiff_t *sa, const void *b, const ptrdiff_t *sb, void *y) {
+void mg_map2_strided(const mg_kernels *kernels, int id, int nd, const ptrdiff_t *shape,
+                     const void *a, const ptrdiff_t *sa, const void *b, const ptrdiff_t *sb,
+                     void *y) {
     if (is_empty(nd, shape)) return;
     walk w = {.nd = nd};
     set_shape(&w, shape);
@@ -116,20 +121,21 @@ void mg_map2_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape
     simplify(&w, 2);
     int outer = w.nd - 1;
     size_t n = (size_t)w.shape[outer];
-    ptrdiff_t counter[MG_MAX_DIMS] = {0}, offset[2] = {0, 0}, size = (ptrdiff_t)K->itemsize;
+    ptrdiff_t counter[MG_MAX_DIMS] = {0}, offset[2] = {0, 0}, size = (ptrdiff_t)kernels->itemsize;
     char *to = y;
     do {
-        map_run(K, id, n, (const char *)a + offset[0] * size, w.stride[0][outer],
+        map_run(kernels, id, n, (const char *)a + offset[0] * size, w.stride[0][outer],
                 (const char *)b + offset[1] * size, w.stride[1][outer], to);
-        to += n * K->itemsize;
+        to += n * kernels->itemsize;
     } while (next(&w, outer, counter, offset, 2));
 }
 
-#define STRIDED_LOOP(real, operator) \
-    for (size_t i = 0; i < n; i++) ((real *)to)[(ptrdiff_t)i * sy] operator ((const real *)from)[(ptrdiff_t)i * sx];
+#define ADD(real) \
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)n; i++) \
+        ((real *)to)[i * sy] += ((const real *)from)[i * sx];
 
-void mg_accumulate_strided(const mg_kernels *K, int nd, const ptrdiff_t *shape,
-                           const void *x, const ptrdiff_t *sx_, void *y, const ptrdiff_t *sy_) {
+void mg_accumulate_strided(const mg_kernels *kernels, int nd, const ptrdiff_t *shape, const void *x,
+                           const ptrdiff_t *sx_, void *y, const ptrdiff_t *sy_) {
     if (is_empty(nd, shape)) return;
     walk w = {.nd = nd};
     set_shape(&w, shape);
@@ -138,17 +144,17 @@ void mg_accumulate_strided(const mg_kernels *K, int nd, const ptrdiff_t *shape,
     simplify(&w, 2);
     int outer = w.nd - 1;
     size_t n = (size_t)w.shape[outer];
-    ptrdiff_t counter[MG_MAX_DIMS] = {0}, offset[2] = {0, 0}, size = (ptrdiff_t)K->itemsize;
+    ptrdiff_t counter[MG_MAX_DIMS] = {0}, offset[2] = {0, 0}, size = (ptrdiff_t)kernels->itemsize;
     ptrdiff_t sx = w.stride[0][outer], sy = w.stride[1][outer];
     do {
         const char *from = (const char *)x + offset[0] * size;
         char *to = (char *)y + offset[1] * size;
         if (sy == 1) {
-            K->accumulate(n, from, sx, to);
+            kernels->accumulate(n, from, sx, to);
         } else if (size == 4) {
-            STRIDED_LOOP(float, +=)
+            ADD(float)
         } else {
-            STRIDED_LOOP(double, +=)
+            ADD(double)
         }
     } while (next(&w, outer, counter, offset, 2));
 }
@@ -162,8 +168,8 @@ enum { BLOCK = 16 };
                 for (ptrdiff_t j = j0; j < cols && j < j0 + BLOCK; j++) \
                     ((real *)to)[i * ry + j * cy] = ((const real *)from)[i * rx + j * cx];
 
-void mg_copy_strided(size_t itemsize, int nd, const ptrdiff_t *shape,
-                     const void *x, const ptrdiff_t *sx_, void *y, const ptrdiff_t *sy_) {
+void mg_copy_strided(size_t itemsize, int nd, const ptrdiff_t *shape, const void *x,
+                     const ptrdiff_t *sx_, void *y, const ptrdiff_t *sy_) {
     if (is_empty(nd, shape)) return;
     walk w = {.nd = nd};
     set_shape(&w, shape);

@@ -1,5 +1,8 @@
 # The elementwise ops that other compiled modules call directly.
-from minigrad.core.tensor cimport Tensor
+from minigrad.core.tensor cimport Rule, Tensor
+
+# y = f(x) for a kernel of kernels.h, by its number there, and a rule that needs x.
+cdef Tensor of_input(object x, int id, Rule rule, str name)
 
 cpdef Tensor add(a, b)
 cpdef Tensor sub(a, b)

@@ -33,6 +33,14 @@ from minigrad.core.tensor import install
 
 cnp.import_array()
 
+cdef extern from "kernels.h" nogil:
+    enum:
+        mg_map_neg, mg_map_abs, mg_map_exp, mg_map_log, mg_map_sqrt, mg_map_sin, mg_map_cos
+        mg_map_tanh, mg_map_sigmoid, mg_map_relu, mg_map_softplus
+        mg_map2_add, mg_map2_sub, mg_map2_mul, mg_map2_div, mg_map2_pow
+        mg_map2_maximum, mg_map2_minimum
+        mg_map2_tanh_grad, mg_map2_sigmoid_grad, mg_map2_relu_grad, mg_map2_softplus_grad
+
 
 # ---------------------------------------------------------------- how a map is run
 

@@ -21,7 +21,6 @@ from minigrad.core.kernels cimport (
     MAX_DIMS,
     array_like,
     mg_kernels,
-    mg_map2_div,
     new_array,
 )
 from minigrad.core.operands cimport as_input
@@ -46,6 +45,9 @@ from minigrad import checks
 from minigrad.core.tensor import install
 
 cnp.import_array()
+
+cdef extern from "kernels.h" nogil:
+    enum: mg_map2_div
 
 
 ctypedef void (*Reduction)(size_t outer, size_t n, size_t inner, const void *x,

@@ -1,5 +1,5 @@
-/* Measures the elementwise functions. For ALL float32 values: the error in ulp; exp, tanh and
- * sigmoid monotone; bounds; tanh odd, itself where subnormal, and 1 from where it should be;
+/* Measures the elementwise functions. For ALL float32 values: the error in ulp; exp, expm1, tanh
+ * and sigmoid monotone; bounds; tanh odd, itself where subnormal, and 1 from where it should be;
  * sigmoid(-x) = 1 - sigmoid(x); every vector instruction set of this CPU to the bit (the scalar one
  * for every 61st block of values). For many float64 values: the error; neighbours in order; all
  * instruction sets to the bit.
@@ -8,9 +8,9 @@
  *     build/ulp tanh exp              only these
  *     build/ulp --points 10000000     so many values of float64 (1000000)
  *
- * Exit status 1 if a bar is missed. The reference is the C library in the next larger type (double;
- * __float128 by libquadmath where there is one). ulp is |y - f(x)| over the spacing of floats at
- * f(x), at least the smallest subnormal.
+ * Exit status 1 if a bound is missed. The reference is the C library in the next larger type
+ * (double; __float128 by libquadmath where there is one). ulp is |y - f(x)| over the spacing of
+ * floats at f(x), at least the smallest subnormal.
  */
 #include "kernels.h"
 #include <math.h>
@@ -34,36 +34,66 @@ enum { THREADS = 2, BLOCK = 1 << 14, SCALAR_EVERY = 61 };
 typedef struct {
     const char *name;
     int id;
-    double (*f)(double);        /* in double, for float32 */
-    wide (*g)(wide);            /* for float64 */
-    double bar32, bar64, low, high;     /* ulp; float64 is sampled between low and high */
+    double (*f)(double);     /* in double, for float32 */
+    wide (*g)(wide);         /* for float64 */
+    double bound32, bound64; /* ulp */
+    double low, high;        /* between which float64 is sampled */
     int monotone, odd;
-    double least, most;                 /* no value is beyond */
-    double one32, one64;                /* the first x with f(x) = 1, or 0 */
+    double least, most;  /* no value is beyond */
+    double one32, one64; /* the first x with f(x) = 1, or 0 */
 } function;
 
 /* For float32, e^200 is infinite and e^-200 is 0; the C library would take its time. */
-static double exp_d(double x) { return x < -200 ? 0 : x > 200 ? INFINITY : exp(x); }
-static double sigmoid_d(double x) { double z = exp_d(-fabs(x)); return (x < 0 ? z : 1) / (1 + z); }
+static double exp_d(double x) {
+    if (x < -200) return 0;
+    return x > 200 ? INFINITY : exp(x);
+}
+static double sigmoid_d(double x) {
+    double z = exp_d(-fabs(x));
+    return (x < 0 ? z : 1) / (1 + z);
+}
 static double softplus_d(double x) { return (x > 0 ? x : 0) + log1p(exp_d(-fabs(x))); }
-static double tanh_d(double x) { return fabs(x) < 0x1p-13 ? x - x * x * x / 3 : fabs(x) > 20 ? copysign(1, x) : tanh(x); }
+static double tanh_d(double x) {
+    if (fabs(x) < 0x1p-13) return x - x * x * x / 3;
+    return fabs(x) > 20 ? copysign(1, x) : tanh(x);
+}
+static double expm1_d(double x) {
+    if (x < -200) return -1;
+    return x > 200 ? INFINITY : expm1(x);
+}
+static double normal_cdf_d(double x) {
+    const double root_half = 0x1.6a09e667f3bcdp-1;
+    if (fabs(x) > 40) return x > 0;
+    return erfc(-x * root_half) / 2;
+}
 static wide exp_w(wide x) { return WIDE(exp)(x); }
+static wide expm1_w(wide x) { return WIDE(expm1)(x); }
+static wide log1p_w(wide x) { return WIDE(log1p)(x); }
+static wide normal_cdf_w(wide x) { return WIDE(erfc)(-x / WIDE(sqrt)(2)) / 2; }
 static wide log_w(wide x) { return WIDE(log)(x); }
 static wide tanh_w(wide x) { return WIDE(tanh)(x); }
 static wide sin_w(wide x) { return WIDE(sin)(x); }
 static wide cos_w(wide x) { return WIDE(cos)(x); }
-static wide sigmoid_w(wide x) { wide z = WIDE(exp)(-WIDE(fabs)(x)); return (x < 0 ? z : 1) / (1 + z); }
+static wide sigmoid_w(wide x) {
+    wide z = WIDE(exp)(-WIDE(fabs)(x));
+    return (x < 0 ? z : 1) / (1 + z);
+}
 static wide softplus_w(wide x) { return (x > 0 ? x : 0) + WIDE(log1p)(WIDE(exp)(-WIDE(fabs)(x))); }
 
+/* clang-format off: one line each */
 static const function FUNCTIONS[] = {
     {"tanh", mg_map_tanh, tanh_d, tanh_w, 1.37, 2, -25, 25, 1, 1, -1, 1, 9.0109134, 19.061547},
     {"exp", mg_map_exp, exp_d, exp_w, 1, 1, -745, 709.7, 1, 0, 0, INFINITY, 0, 0},
+    {"expm1", mg_map_expm1, expm1_d, expm1_w, 1, 1.1, -60, 709.7, 1, 0, -1, INFINITY, 0, 0},
     {"sigmoid", mg_map_sigmoid, sigmoid_d, sigmoid_w, 2, 2, -745, 40, 1, 0, 0, 1, 0, 0},
     {"log", mg_map_log, log, log_w, 1, 1, 0, 1e300, 0, 0, -INFINITY, INFINITY, 0, 0},
+    {"log1p", mg_map_log1p, log1p, log1p_w, 1, 1, -1, 1e300, 0, 0, -INFINITY, INFINITY, 0, 0},
     {"softplus", mg_map_softplus, softplus_d, softplus_w, 2, 2, -745, 100, 0, 0, 0, INFINITY, 0, 0},
     {"sin", mg_map_sin, sin, sin_w, 2, 2, -1e300, 1e300, 0, 1, -1, 1, 0, 0},
     {"cos", mg_map_cos, cos, cos_w, 2, 2, -1e300, 1e300, 0, 0, -1, 1, 0, 0},
+    {"normal_cdf", mg_map_normal_cdf, normal_cdf_d, normal_cdf_w, 2, 2, -40, 10, 0, 0, 0, 1, 0, 0},
 };
+/* clang-format on */
 
 /* float32 values in ascending order: number 0 is -inf, MIDDLE is -0, MIDDLE + 1 is +0, LAST is
  * +inf. */
@@ -95,18 +125,24 @@ static double per_ulp32(double y) {
 
 static double error32(float y, double exact) {
     if (isnan(exact)) return isnan(y) ? 0 : INFINITY;
-    if (fabs(exact) >= 0x1.fffffep127) return fabsf(y) >= 0x1.fffffep127f && (y > 0) == (exact > 0) ? 0 : INFINITY;
+    if (fabs(exact) >= 0x1.fffffep127)
+        return fabsf(y) >= 0x1.fffffep127f && (y > 0) == (exact > 0) ? 0 : INFINITY;
     return fabs((double)y - exact) * per_ulp32(exact);
 }
 
 enum { NOT_MONOTONE, NOT_ODD, OUT_OF_BOUNDS, TINY_CHANGED, NOT_MIRRORED, ISAS_DIFFER, FAULTS };
 static const char *const FAULT_NAMES[FAULTS] = {
-    "NOT MONOTONE", "NOT ODD", "OUT OF BOUNDS", "SUBNORMALS CHANGED", "sigmoid(-x) IS NOT 1 - sigmoid(x)",
-    "INSTRUCTION SETS DISAGREE"};
+    "NOT MONOTONE",
+    "NOT ODD",
+    "OUT OF BOUNDS",
+    "SUBNORMALS CHANGED",
+    "sigmoid(-x) IS NOT 1 - sigmoid(x)",
+    "INSTRUCTION SETS DISAGREE",
+};
 
 typedef struct {
     const function *f;
-    const mg_kernels *K;
+    const mg_kernels *kernels;
     uint32_t first, last;
     double worst;
     float worst_x, fault_x[FAULTS];
@@ -122,10 +158,12 @@ static void fault(walk *w, int kind, float x) {
 static void compare_isas(walk *w, uint32_t n, const float *x, const float *y, int scalar_too) {
     static _Thread_local float other[BLOCK + 1];
     for (const char *const *isa = mg_isas_built(); *isa; isa++) {
-        if (!mg_isa_usable(*isa) || mg_table(*isa, 4) == w->K || (!strcmp(*isa, "scalar") && !scalar_too)) continue;
+        if (!mg_isa_usable(*isa) || mg_table(*isa, 4) == w->kernels) continue;
+        if (!strcmp(*isa, "scalar") && !scalar_too) continue;
         mg_table(*isa, 4)->map[w->f->id](n, x, 1, other);
         for (uint32_t i = 0; i < n; i++)
-            if (bits_of(y[i]) != bits_of(other[i]) && !(isnan(y[i]) && isnan(other[i]))) fault(w, ISAS_DIFFER, x[i]);
+            if (bits_of(y[i]) != bits_of(other[i]) && !(isnan(y[i]) && isnan(other[i])))
+                fault(w, ISAS_DIFFER, x[i]);
     }
 }
 
@@ -137,22 +175,26 @@ static void *walk_values(void *arg) {
     int block = 0;
     for (uint64_t at = w->first; at <= w->last; at += BLOCK) {
         uint32_t n = (uint32_t)(w->last - at + 1 < BLOCK ? w->last - at + 1 : BLOCK);
-        uint32_t extra = at > 0;        /* the value before the block, to see a fall across the seam */
+        /* The value before the block, to see a fall across the seam. */
+        uint32_t extra = at > 0;
         n += extra;
         for (uint32_t i = 0; i < n; i++) x[i] = value((uint32_t)at - extra + i);
-        w->K->map[f->id](n, x, 1, y);
+        w->kernels->map[f->id](n, x, 1, y);
         compare_isas(w, n, x, y, block++ % SCALAR_EVERY == 0);
         if (f->odd || is_sigmoid) {
             for (uint32_t i = 0; i < n; i++) minus[i] = -x[i];
-            w->K->map[f->id](n, minus, 1, mirrored);
+            w->kernels->map[f->id](n, minus, 1, mirrored);
         }
         for (uint32_t i = 0; i < n; i++) {
             w->hash = (w->hash ^ bits_of(y[i])) * 0x100000001b3u;
             if (f->monotone && i > 0 && !(y[i] >= y[i - 1])) fault(w, NOT_MONOTONE, x[i]);
-            if (f->odd && y[i] == y[i] && bits_of(y[i]) != bits_of(-mirrored[i])) fault(w, NOT_ODD, x[i]);
+            if (f->odd && y[i] == y[i] && bits_of(y[i]) != bits_of(-mirrored[i]))
+                fault(w, NOT_ODD, x[i]);
             if (y[i] < f->least || y[i] > f->most) fault(w, OUT_OF_BOUNDS, x[i]);
-            if (is_tanh && fabsf(x[i]) < 0x1p-126f && bits_of(y[i]) != bits_of(x[i])) fault(w, TINY_CHANGED, x[i]);
-            if (is_sigmoid && fabsf(mirrored[i] - (1 - y[i])) > 0x1p-23f) fault(w, NOT_MIRRORED, x[i]);
+            if (is_tanh && fabsf(x[i]) < 0x1p-126f && bits_of(y[i]) != bits_of(x[i]))
+                fault(w, TINY_CHANGED, x[i]);
+            if (is_sigmoid && fabsf(mirrored[i] - (1 - y[i])) > 0x1p-23f)
+                fault(w, NOT_MIRRORED, x[i]);
             double error = error32(y[i], f->f((double)x[i]));
             if (!(error <= w->worst)) {
                 w->worst = error;
@@ -173,8 +215,12 @@ static int check32(const function *f) {
     walk parts[THREADS];
     pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++) {
-        parts[i] = (walk){.f = f, .K = best(4), .first = (uint32_t)((uint64_t)LAST * i / THREADS + (i > 0)),
-                          .last = (uint32_t)((uint64_t)LAST * (i + 1) / THREADS)};
+        parts[i] = (walk){
+            .f = f,
+            .kernels = best(4),
+            .first = (uint32_t)((uint64_t)LAST * i / THREADS + (i > 0)),
+            .last = (uint32_t)((uint64_t)LAST * (i + 1) / THREADS),
+        };
         pthread_create(&threads[i], NULL, walk_values, &parts[i]);
     }
     walk all = {0};
@@ -190,15 +236,17 @@ static int check32(const function *f) {
         }
         all.hash = all.hash * 0x100000001b3u ^ parts[i].hash;
     }
-    int ok = all.worst <= f->bar32;
-    printf("%-9s float32  all values      max error %.3f ulp at %a (bar %.2f)%s%s  hash %016llx\n", f->name, all.worst,
-           (double)all.worst_x, f->bar32, f->monotone && !all.faults[NOT_MONOTONE] ? "  monotone" : "",
-           f->odd && !all.faults[NOT_ODD] ? "  odd" : "", (unsigned long long)all.hash);
+    int ok = all.worst <= f->bound32;
+    printf("%-10s float32  all values      max error %.3f ulp at %a (bound %.2f)", f->name,
+           all.worst, (double)all.worst_x, f->bound32);
+    if (f->monotone && !all.faults[NOT_MONOTONE]) printf("  monotone");
+    if (f->odd && !all.faults[NOT_ODD]) printf("  odd");
+    printf("  hash %016llx\n", (unsigned long long)all.hash);
     for (int k = 0; k < FAULTS; k++)
         if (all.faults[k]) {
             ok = 0;
-            printf("%-9s float32  %s: %llu times, e.g. at %a\n", f->name, FAULT_NAMES[k], (unsigned long long)all.faults[k],
-                   (double)all.fault_x[k]);
+            printf("%-10s float32  %s: %llu times, e.g. at %a\n", f->name, FAULT_NAMES[k],
+                   (unsigned long long)all.faults[k], (double)all.fault_x[k]);
         }
     return ok;
 }
@@ -212,7 +260,8 @@ static double point(const function *f, int i) {
     state ^= state << 17;
     double u = (double)(state >> 11) * 0x1p-53;
     if (i % 2) return f->low + (f->high - f->low) * u;
-    double top = fmax(fabs(f->low), f->high), x = ldexp(1 + u, i % 4 ? (int)(state % 1075) - 1040 : (int)(state % 39) - 4);
+    double top = fmax(fabs(f->low), f->high);
+    double x = ldexp(1 + u, i % 4 ? (int)(state % 1075) - 1040 : (int)(state % 39) - 4);
     if (x > top) x = top * u;
     return f->low < 0 && state & 1024 && x <= -f->low ? -x : x <= f->high ? x : -x;
 }
@@ -233,7 +282,8 @@ static int check64(const function *f, int points) {
             wide exact = f->g((wide)x[i]), off = (wide)y[i] - exact;
             int e;
             frexp((double)exact, &e);
-            double error = (double)((off < 0 ? -off : off) / (wide)ldexp(1, (e < -1021 ? -1021 : e) - 53));
+            wide ulp = (wide)ldexp(1, (e < -1021 ? -1021 : e) - 53);
+            double error = (double)((off < 0 ? -off : off) / ulp);
             if (!(error <= worst)) {
                 worst = error;
                 worst_x = x[i];
@@ -243,7 +293,8 @@ static int check64(const function *f, int points) {
         if (f->odd) {
             for (int i = 0; i < BLOCK; i++) z[i] = -x[i];
             best(8)->map[f->id](BLOCK, z, 1, z);
-            for (int i = 0; i < BLOCK; i++) odd &= z[i] == -y[i] && !signbit(z[i]) == !!signbit(y[i]);
+            for (int i = 0; i < BLOCK; i++)
+                odd &= z[i] == -y[i] && !signbit(z[i]) == !!signbit(y[i]);
         }
         if (f->monotone) {
             for (int i = 0; i < BLOCK; i++) z[i] = nextafter(x[i], INFINITY);
@@ -251,10 +302,13 @@ static int check64(const function *f, int points) {
             for (int i = 0; i < BLOCK; i++) monotone &= z[i] >= y[i];
         }
     }
-    printf("%-9s float64  %d points  max error %.3f ulp at %a (bar %.2f)  instruction sets %s%s%s%s\n", f->name, points, worst,
-           worst_x, f->bar64, same ? "agree" : "DISAGREE", !f->monotone ? "" : monotone ? "  monotone" : "  NOT MONOTONE",
-           !f->odd ? "" : odd ? "  odd" : "  NOT ODD", bounded ? "" : "  OUT OF BOUNDS");
-    return worst <= f->bar64 && same && monotone && odd && bounded;
+    printf("%-10s float64  %d points  max error %.3f ulp at %a (bound %.2f)", f->name, points,
+           worst, worst_x, f->bound64);
+    printf("  instruction sets %s", same ? "agree" : "DISAGREE");
+    if (f->monotone) printf("  %s", monotone ? "monotone" : "NOT MONOTONE");
+    if (f->odd) printf("  %s", odd ? "odd" : "NOT ODD");
+    printf("%s\n", bounded ? "" : "  OUT OF BOUNDS");
+    return worst <= f->bound64 && same && monotone && odd && bounded;
 }
 
 /* The first x > 0 with f(x) = 1, by halving the range of a monotone f; `expected` is known to 8
@@ -271,7 +325,8 @@ static int check_saturation(const function *f, size_t itemsize, double expected)
     }
     if (itemsize == 4) high = (float)high;
     int ok = fabs(high - expected) < 1e-6;
-    printf("%-9s float%d  is 1 from %.9g on (%.8g)%s\n", f->name, (int)itemsize * 8, high, expected, ok ? "" : "  WRONG");
+    printf("%-10s float%d  is 1 from %.9g on (%.8g)%s\n", f->name, (int)itemsize * 8, high,
+           expected, ok ? "" : "  WRONG");
     return ok;
 }
 
@@ -290,9 +345,9 @@ int main(int argc, char **argv) {
         if (f->one32 > 0) ok &= check_saturation(f, 4, f->one32) & check_saturation(f, 8, f->one64);
         ok &= check64(f, points);
         ok &= check32(f);
-        printf("%-9s %.0f s\n", f->name, difftime(time(NULL), start));
+        printf("%-10s %.0f s\n", f->name, difftime(time(NULL), start));
         fflush(stdout);
     }
-    printf(ok ? "all bars met\n" : "A BAR IS MISSED\n");
+    printf(ok ? "all bounds met\n" : "A BOUND IS MISSED\n");
     return !ok;
 }

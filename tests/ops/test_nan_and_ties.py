@@ -56,6 +56,14 @@ ONE = {
     "clip high NaN": (lambda x: mg.clip(x, -1, nan), [nan] * 10, [0] * 10),
     "clip infinite": (lambda x: mg.clip(x, -inf, inf), POINTS, [0] + [1] * 9),
     "clip to one": (lambda x: mg.clip(x, 0.5, 0.5), [nan] + [0.5] * 9, [0] * 6 + [1] + [0] * 3),
+    "leaky_relu": (
+        lambda x: mg.leaky_relu(x, 0.25),
+        [nan, -inf, -0.5, -0.25, 0, 0, 0.5, 1, 2, inf],
+        [0.25] * 6 + [1] * 4,
+    ),
+    "floor": (mg.floor, [nan, -inf, -2, -1, 0, 0, 0, 1, 2, inf], [0] * 10),
+    "ceil": (mg.ceil, [nan, -inf, -2, -1, 0, 0, 1, 1, 2, inf], [0] * 10),
+    "round": (mg.round, [nan, -inf, -2, -1, 0, 0, 0, 1, 2, inf], [0] * 10),
 }
 each_isa = pytest.mark.parametrize("isa", kernels.isas_built())
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -209,6 +217,10 @@ def test_pytorch_agrees():
         "clip high NaN": lambda x: torch.clamp(x, -1, nan),
         "clip infinite": lambda x: torch.clamp(x, -inf, inf),
         "clip to one": lambda x: torch.clamp(x, 0.5, 0.5),
+        "leaky_relu": lambda x: torch.nn.functional.leaky_relu(x, 0.25),
+        "floor": torch.floor,
+        "ceil": torch.ceil,
+        "round": torch.round,
     }
     assert set(singles) == set(ONE)
     for name, theirs in singles.items():

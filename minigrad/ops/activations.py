@@ -1,0 +1,95 @@
+"""Activations that are made of other ops: gelu, silu, elu and leaky_relu.
+
+Each is its formula. Its gradient, of first and of higher order, is that of its parts. Activations
+with a kernel of their own (tanh, sigmoid, relu, softplus) are in elementwise.pyx.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from minigrad import checks
+from minigrad.core.operands import as_tensor
+from minigrad.core.tensor import Tensor, install
+from minigrad.ops.elementwise import clip, sigmoid, where
+from minigrad.ops.special import expm1, normal_cdf
+
+if TYPE_CHECKING:
+    from minigrad.core.tensor import Operand
+
+__all__ = ["elu", "gelu", "leaky_relu", "silu"]
+
+
+def gelu(x: Operand, approximate: str = "none") -> Tensor:
+    """x times the probability that a standard normal number is below x (Hendrycks and Gimpel 2016).
+
+    x: a Tensor of any shape, or what makes one. approximate: "none" (the default) for
+    x (1 + erf(x / sqrt 2)) / 2; "tanh" for x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, which
+    is within 5e-4 of it. ValueError for another word.
+
+    >>> import minigrad as mg
+    >>> mg.gelu(mg.Tensor([-1.0, 0.0, 1.0]))
+    Tensor([-0.15865526,  0.        ,  0.8413447 ])
+    """
+    if not isinstance(approximate, str):
+        raise TypeError(
+            f"gelu: approximate must be 'none' or 'tanh', got {type(approximate).__name__}"
+        )
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    x = as_tensor(x, "gelu")
+    if approximate == "none":
+        return x * normal_cdf(x)
+    # (1 + tanh u) / 2 = sigmoid(2 u) keeps its digits where it is small. It is exactly 0 or 1 long
+    # before |x| = 32; from there on x^3 would only overflow.
+    near = clip(x, -32, 32)
+    return x * sigmoid(near * (near * near * 0.044715 + 1) * math.sqrt(8 / math.pi))
+
+
+def silu(x: Operand) -> Tensor:
+    """x sigmoid(x), also called swish.
+
+    x: a Tensor of any shape, or what makes one.
+
+    >>> import minigrad as mg
+    >>> mg.silu(mg.Tensor([-1.0, 0.0, 1.0]))
+    Tensor([-0.26894143,  0.        ,  0.7310586 ])
+    """
+    x = as_tensor(x, "silu")
+    return x * sigmoid(x)
+
+
+def elu(x: Operand, alpha: float = 1.0) -> Tensor:
+    """x above 0, alpha (e ** x - 1) elsewhere (Clevert, Unterthiner and Hochreiter 2015).
+
+    x: a Tensor of any shape, or what makes one. alpha: a finite number; minus the value far to the
+    left. The gradient at 0 is alpha. TypeError and ValueError for another alpha.
+
+    >>> import minigrad as mg
+    >>> mg.elu(mg.Tensor([-1.0, 0.0, 1.0]))
+    Tensor([-0.63212055,  0.        ,  1.        ])
+    """
+    x = as_tensor(x, "elu")
+    alpha = checks.number("elu", "alpha", alpha, -math.inf, ends="()")
+    above = x > 0
+    return where(above, x, expm1(where(above, 0.0, x)) * alpha)
+
+
+def leaky_relu(x: Operand, negative_slope: float = 0.01) -> Tensor:
+    """x above 0, negative_slope times x elsewhere (Maas, Hannun and Ng 2013).
+
+    x: a Tensor of any shape, or what makes one. negative_slope: a finite number, which is also the
+    gradient at 0. TypeError and ValueError for another one.
+
+    >>> import minigrad as mg
+    >>> mg.leaky_relu(mg.Tensor([-1.0, 0.0, 1.0]), 0.1)
+    Tensor([-0.1,  0. ,  1. ])
+    """
+    x = as_tensor(x, "leaky_relu")
+    slope = checks.number("leaky_relu", "negative_slope", negative_slope, -math.inf, ends="()")
+    return where(x > 0, x, x * slope)
+
+
+for _function in (gelu, silu, elu, leaky_relu):
+    install(_function.__name__, _function)
