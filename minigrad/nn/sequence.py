@@ -11,8 +11,8 @@ from minigrad.checks import flag
 from minigrad.core.modes import is_grad_enabled
 from minigrad.core.tape import record
 from minigrad.core.tensor import Tensor, zeros
+from minigrad.nn.arguments import checked_clip, checked_lengths, checked_reset, no_second_order
 from minigrad.nn.cell import Cell, Weights
-from minigrad.nn.fused import checked_clip, checked_lengths, checked_reset, no_second_order
 from minigrad.ops.elementwise import clip, where
 from minigrad.ops.shape import concatenate, stack
 

@@ -11,17 +11,12 @@ import numpy as np
 
 from minigrad.checks import check_memory, flag, integer, probability, size
 from minigrad.core.tensor import Tensor, zeros
+from minigrad.nn.arguments import checked_clip, checked_lengths, checked_reset
 from minigrad.nn.cell import Cell, HiddenState, Weights
-from minigrad.nn.fused import (
-    Telemetry,
-    checked_clip,
-    checked_lengths,
-    checked_reset,
-    room_for_directions,
-    sequence,
-)
+from minigrad.nn.fused import room_for_directions, sequence
 from minigrad.nn.module import Module, tensor_of
 from minigrad.nn.sequence import Merge, checked_merge, merge_directions, unroll
+from minigrad.nn.telemetry import Telemetry
 from minigrad.ops.shape import adjoin, stack
 from minigrad.random import dropout, dropout_mask
 

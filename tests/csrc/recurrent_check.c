@@ -78,34 +78,34 @@ static void set(problem *p, int array, size_t i, double value) {
 static void connect(problem *p) {
     void **a = p->array;
     mg_recurrent *r = &p->r;
-    r->x = a[X], r->wx = a[WX], r->wh = a[WH], r->bias = a[BIAS], r->peephole = a[PEEPHOLE], r->h0 = a[H0], r->c0 = a[C0];
+    r->x = a[X], r->w = a[WX], r->u = a[WH], r->b = a[BIAS], r->p = a[PEEPHOLE], r->h0 = a[H0], r->c0 = a[C0];
     r->mask = a[MASK], r->h = a[H_], r->h_row = r->H, r->h_T = a[H_T], r->c_T = a[C_T], r->gates = a[GATES], r->cells = a[CELLS];
     r->lengths = p->lengths, r->reset = p->reset;
     p->g = (mg_recurrent_grads){.dh = a[DH], .dh_row = p->r.H, .dc = a[DC], .dh_T = a[DH_T], .dc_T = a[DC_T],
-                                .dx = a[DX], .dh0 = a[DH0], .dc0 = a[DC0], .dwx = a[DWX], .dwh = a[DWH],
-                                .dbias = a[DBIAS], .dpeephole = a[DPEEPHOLE],
-                                .dbias_low = a[DBIAS_LOW], .dpeephole_low = a[DPEEPHOLE_LOW]};
+                                .dx = a[DX], .dh0 = a[DH0], .dc0 = a[DC0], .dw = a[DWX], .du = a[DWH],
+                                .db = a[DBIAS], .dp = a[DPEEPHOLE],
+                                .db_low = a[DBIAS_LOW], .dp_low = a[DPEEPHOLE_LOW]};
 }
 
 typedef struct sizes { size_t T, B, I, H; } sizes;
 enum { LENGTHS = 1, RESET = 2, MASKED = 4, PEEPHOLES = 8, NO_BIAS = 16, NO_STATE = 32, NAN_PADDING = 64 };
 
 static void make(problem *p, size_t itemsize, mg_cell cell, int reverse, sizes s, int options, uint64_t seed) {
-    size_t G = mg_cell_gates(cell), TB = s.T * s.B, BH = s.B * s.H;
-    int lstm = cell == MG_LSTM, saved = lstm || cell == MG_GRU || cell == MG_GRU_AFTER;
+    size_t G = mg_table("scalar", 8)->cells[cell]->gates, TB = s.T * s.B, BH = s.B * s.H;
+    int lstm = cell == mg_cell_lstm, saved = lstm || cell == mg_cell_gru || cell == mg_cell_gru_after;
     memset(p, 0, sizeof *p);
     p->itemsize = itemsize;
     p->r = (mg_recurrent){.cell = cell, .reverse = reverse, .T = s.T, .B = s.B, .I = s.I, .H = s.H};
-    size_t count[ARRAYS] = {TB * s.I, s.I * G * s.H, s.H * G * s.H, mg_cell_biases(cell) * s.H, 3 * s.H, BH, BH, BH,
+    size_t count[ARRAYS] = {TB * s.I, s.I * G * s.H, s.H * G * s.H, mg_table("scalar", 8)->cells[cell]->biases * s.H, 3 * s.H, BH, BH, BH,
                             TB * s.H, BH, BH, TB * G * s.H, TB * s.H, TB * s.H, TB * s.H, BH, BH,
-                            TB * s.I, BH, BH, s.I * G * s.H, s.H * G * s.H, mg_cell_biases(cell) * s.H, 3 * s.H,
-                            mg_cell_biases(cell) * s.H, 3 * s.H};
+                            TB * s.I, BH, BH, s.I * G * s.H, s.H * G * s.H, mg_table("scalar", 8)->cells[cell]->biases * s.H, 3 * s.H,
+                            mg_table("scalar", 8)->cells[cell]->biases * s.H, 3 * s.H};
     state = seed;
     for (int a = 0; a < ARRAYS; a++) {
         int absent = ((a == BIAS || a == DBIAS || a == DBIAS_LOW) && options & NO_BIAS) || (a == MASK && !(options & MASKED)) ||
                      ((a == PEEPHOLE || a == DPEEPHOLE || a == DPEEPHOLE_LOW) && !(options & PEEPHOLES)) ||
                      ((a == H0 || a == C0) && options & NO_STATE) || ((a == C0 || a == DC) && !lstm) ||
-                     (a == GATES && !saved) || (a == CELLS && !lstm && cell != MG_GRU_AFTER);
+                     (a == GATES && !saved) || (a == CELLS && !lstm && cell != mg_cell_gru_after);
         if (absent) continue;
         p->count[a] = count[a];
         p->array[a] = malloc(count[a] * item_of(p, a) + 1);
@@ -161,7 +161,7 @@ static void run(const mg_kernels *k, problem *p) {
 
 static void compare(const problem *a, const problem *b, int from, int to) {
     for (int i = from; i < to; i++)
-        if (a->array[i] && !((i == C_T || i == DC0) && a->r.cell != MG_LSTM)) {
+        if (a->array[i] && !((i == C_T || i == DC0) && a->r.cell != mg_cell_lstm)) {
             int same = !memcmp(a->array[i], b->array[i], a->count[i] * item_of(a, i));
             check(same, names[i]);
         }
@@ -174,7 +174,7 @@ static double objective(const mg_kernels *k, problem *p) {
     double sum = 0;
     reference64_forward(k, &p->r);
     for (int q = 0; q < 4; q++) {
-        if (p->r.cell != MG_LSTM && (q == 1 || q == 3)) continue;
+        if (p->r.cell != mg_cell_lstm && (q == 1 || q == 3)) continue;
         for (size_t i = 0; i < p->count[pairs[q][0]]; i++) sum += get(p, pairs[q][0], i) * get(p, pairs[q][1], i);
     }
     return sum;
@@ -185,7 +185,7 @@ static void check_differences(const mg_kernels *k) {
         for (int reverse = 0; reverse < 2; reverse++)
             for (int options = 0; options < 16; options++) {
                 problem p;
-                if (options & PEEPHOLES && cell != MG_LSTM) continue;
+                if (options & PEEPHOLES && cell != mg_cell_lstm) continue;
                 make(&p, 8, (mg_cell)cell, reverse, (sizes){4, 3, 2, 3}, options, 7 + (uint64_t)options);
                 snprintf(what, sizeof what, "finite differences, cell %d reverse %d options %d", cell, reverse, options);
                 for (int a = DWX; a < ARRAYS; a++)
@@ -223,7 +223,7 @@ static void check_bits(const mg_kernels *k) {
             for (size_t o = 0; o < sizeof options / sizeof *options; o++)
                 for (int reverse = 0; reverse < 2; reverse++) {
                     problem p, expected, got;
-                    if ((options[o] & PEEPHOLES && cell != MG_LSTM) || (s >= 8 && o != 0 && o != 3)) continue;
+                    if ((options[o] & PEEPHOLES && cell != mg_cell_lstm) || (s >= 8 && o != 0 && o != 3)) continue;
                     make(&p, k->itemsize, (mg_cell)cell, reverse, shapes[s], options[o], 1 + o);
                     copy(&expected, &p);
                     run_reference(k, &expected);
@@ -302,7 +302,7 @@ static void check_parts(const mg_kernels *k) {
                 snprintf(what, sizeof what, "%s f%d, in chunks, cell %d options %d", k->isa, (int)k->itemsize * 8, cell, options);
                 for (int c = 0; c < 2; c++) part_of(&chunk[c], &p, c ? 3 : 0, c ? 7 : 3, 0, 5);
                 problem *first = &chunk[reverse], *second = &chunk[!reverse];
-                int lstm = cell == MG_LSTM;
+                int lstm = cell == mg_cell_lstm;
                 check(mg_recurrent_forward(k, &first->r) == MG_OK, "status");
                 memcpy(second->array[H0], first->array[H_T], first->count[H_T] * p.itemsize);
                 if (lstm) memcpy(second->array[C0], first->array[C_T], first->count[C_T] * p.itemsize);
@@ -336,16 +336,16 @@ static void check_rest(const mg_kernels *k) {
     mg_nonfinite where;
     for (int cell = 0; cell < mg_cell_count; cell++) {
         snprintf(what, sizeof what, "%s f%d, some gradients, cell %d", k->isa, (int)k->itemsize * 8, cell);
-        make(&p, k->itemsize, (mg_cell)cell, 0, (sizes){6, 5, 3, 18}, cell == MG_LSTM ? PEEPHOLES : 0, 5);
+        make(&p, k->itemsize, (mg_cell)cell, 0, (sizes){6, 5, 3, 18}, cell == mg_cell_lstm ? PEEPHOLES : 0, 5);
         copy(&all, &p);
         all.g.dh_norm2 = norm[0];
-        if (cell == MG_LSTM) all.g.dc_norm2 = norm[1];
+        if (cell == mg_cell_lstm) all.g.dc_norm2 = norm[1];
         all.g.nonfinite = &where;
         run(k, &all);
         check(where.step == 6, "no value is infinite");
         for (int left_out = DX; left_out <= DPEEPHOLE; left_out++) {
             copy(&got, &p);
-            void **fields[] = {&got.g.dx, &got.g.dh0, &got.g.dc0, &got.g.dwx, &got.g.dwh, &got.g.dbias, &got.g.dpeephole};
+            void **fields[] = {&got.g.dx, &got.g.dh0, &got.g.dc0, &got.g.dw, &got.g.du, &got.g.db, &got.g.dp};
             *fields[left_out - DX] = NULL;
             run(k, &got);
             for (int a = DX; a < ARRAYS; a++)
@@ -359,7 +359,7 @@ static void check_rest(const mg_kernels *k) {
             expected[5] += d * d;
         }
         check(fabs(norm[0][5] - expected[5]) < 1e-12, "norm of dh");
-        check(norm[0][0] > 0 && (cell != MG_LSTM || norm[1][0] > 0), "norms of all steps");
+        check(norm[0][0] > 0 && (cell != mg_cell_lstm || norm[1][0] > 0), "norms of all steps");
         expected[5] = 0;
         copy(&got, &p);
         set(&got, DH, (3 * 5 + 2) * 18 + 7, INFINITY);

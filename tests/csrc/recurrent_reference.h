@@ -27,19 +27,19 @@ static real REFERENCE(before)(const mg_recurrent *r, const void *states, const v
 }
 
 static void REFERENCE(forward)(const mg_kernels *k, const mg_recurrent *r) {
-    size_t T = r->T, B = r->B, I = r->I, H = r->H, G = mg_cell_gates(r->cell);
+    size_t T = r->T, B = r->B, I = r->I, H = r->H, G = k->cells[r->cell]->gates;
     real hm[300], gated[300], a[4];
-    int is_gru = r->cell == MG_GRU || r->cell == MG_GRU_AFTER;
+    int is_gru = r->cell == mg_cell_gru || r->cell == mg_cell_gru_after;
     for (size_t i = 0; i < B * H; i++) {
         OUT(r->h_T, i) = r->h0 ? AT(r->h0, i) : 0;
-        if (r->cell == MG_LSTM) OUT(r->c_T, i) = r->c0 ? AT(r->c0, i) : 0;
+        if (r->cell == mg_cell_lstm) OUT(r->c_T, i) = r->c0 ? AT(r->c0, i) : 0;
     }
     for (size_t step = 0; step < T; step++)
         for (size_t b = 0; b < B; b++) {
             size_t t = r->reverse ? T - 1 - step : step, now = t * B + b;
             real *h = (real *)r->h + now * H;
             real *gates = r->gates ? (real *)r->gates + now * G * H : NULL, *cells = r->cells ? (real *)r->cells + now * H : NULL;
-            const real *p = r->peephole;
+            const real *p = r->p;
             if (!REFERENCE(active)(r, t, b)) {
                 memset(h, 0, H * sizeof(real));
                 if (gates) memset(gates, 0, G * H * sizeof(real));
@@ -52,17 +52,17 @@ static void REFERENCE(forward)(const mg_kernels *k, const mg_recurrent *r) {
                 for (size_t j = 0; j < H; j++) {
                     for (size_t q = 0; q < G; q++) {
                         int of_n = is_gru && q == 2;
-                        a[q] = r->bias ? AT(r->bias, q * H + j) : 0;
-                        for (size_t i = 0; i < I; i++) a[q] = FMA(AT(r->x, now * I + i), AT(r->wx, i * G * H + q * H + j), a[q]);
-                        if (of_n && (half == 0 || r->cell == MG_GRU_AFTER)) continue;
+                        a[q] = r->b ? AT(r->b, q * H + j) : 0;
+                        for (size_t i = 0; i < I; i++) a[q] = FMA(AT(r->x, now * I + i), AT(r->w, i * G * H + q * H + j), a[q]);
+                        if (of_n && (half == 0 || r->cell == mg_cell_gru_after)) continue;
                         for (size_t i = 0; i < H; i++)
-                            a[q] = FMA(of_n ? gated[i] : hm[i], AT(r->wh, i * G * H + q * H + j), a[q]);
+                            a[q] = FMA(of_n ? gated[i] : hm[i], AT(r->u, i * G * H + q * H + j), a[q]);
                     }
-                    if (r->cell == MG_RNN_TANH) {
+                    if (r->cell == mg_cell_rnn_tanh) {
                         h[j] = TANH(a[0]);
-                    } else if (r->cell == MG_RNN_RELU) {
+                    } else if (r->cell == mg_cell_rnn_relu) {
                         h[j] = a[0] > 0 ? a[0] : 0;
-                    } else if (r->cell == MG_LSTM) {
+                    } else if (r->cell == mg_cell_lstm) {
                         real c = REFERENCE(before)(r, r->cells, r->c0, t, b, j);
                         if (p) a[0] = a[0] + p[j] * c, a[1] = a[1] + p[H + j] * c;
                         real i = SIGMOID(a[0]), f = SIGMOID(a[1]), g = TANH(a[2]);
@@ -79,9 +79,9 @@ static void REFERENCE(forward)(const mg_kernels *k, const mg_recurrent *r) {
                             gated[j] = reset * hm[j];
                             continue;
                         }
-                        if (r->cell == MG_GRU_AFTER) {
-                            real u = r->bias ? AT(r->bias, 3 * H + j) : 0;
-                            for (size_t i = 0; i < H; i++) u = FMA(hm[i], AT(r->wh, i * G * H + 2 * H + j), u);
+                        if (r->cell == mg_cell_gru_after) {
+                            real u = r->b ? AT(r->b, 3 * H + j) : 0;
+                            for (size_t i = 0; i < H; i++) u = FMA(hm[i], AT(r->u, i * G * H + 2 * H + j), u);
                             n = TANH(a[2] + reset * u);
                             cells[j] = u;
                         } else {
@@ -111,9 +111,9 @@ static real REFERENCE(tanh_grad)(real d, real y) { return d * (1 - y * y); }
 static real REFERENCE(sigmoid_grad)(real d, real y) { return d * (y * (1 - y)); }
 
 static void REFERENCE(backward)(const mg_kernels *k, const mg_recurrent *r, const mg_recurrent_grads *g) {
-    size_t T = r->T, B = r->B, I = r->I, H = r->H, columns = mg_cell_gates(r->cell) * H, D = mg_cell_biases(r->cell) * H;
+    size_t T = r->T, B = r->B, I = r->I, H = r->H, columns = k->cells[r->cell]->gates * H, D = k->cells[r->cell]->biases * H;
     real *S = g->dh0, *U = g->dc0, da[4 * 300], hm[300], gated[300], v[300], through[300];
-    int is_gru = r->cell == MG_GRU || r->cell == MG_GRU_AFTER;
+    int is_gru = r->cell == mg_cell_gru || r->cell == mg_cell_gru_after;
     for (size_t i = 0; i < B * H; i++) {
         S[i] = g->dh_T ? AT(g->dh_T, i) : 0;
         U[i] = g->dc_T ? AT(g->dc_T, i) : 0;
@@ -123,16 +123,16 @@ static void REFERENCE(backward)(const mg_kernels *k, const mg_recurrent *r, cons
         for (size_t b = 0; b < B; b++) {
             size_t t = r->reverse ? T - 1 - step : step, now = t * B + b;
             if (!REFERENCE(active)(r, t, b)) continue;
-            const real *gates = (const real *)r->gates + (r->gates ? now * columns : 0), *p = r->peephole;
+            const real *gates = (const real *)r->gates + (r->gates ? now * columns : 0), *p = r->p;
             for (size_t j = 0; j < H; j++)
                 hm[j] = REFERENCE(before)(r, r->h, r->h0, t, b, j) * (r->mask ? AT(r->mask, b * H + j) : 1);
             for (size_t j = 0; j < H; j++) {
                 real d = (g->dh ? AT(g->dh, now * H + j) : 0) + S[b * H + j], h = AT(r->h, now * H + j);
-                if (r->cell == MG_RNN_TANH) {
+                if (r->cell == mg_cell_rnn_tanh) {
                     da[j] = REFERENCE(tanh_grad)(d, h);
-                } else if (r->cell == MG_RNN_RELU) {
+                } else if (r->cell == mg_cell_rnn_relu) {
                     da[j] = h > 0 ? d : 0;
-                } else if (r->cell == MG_LSTM) {
+                } else if (r->cell == mg_cell_lstm) {
                     real i = gates[j], f = gates[H + j], G = gates[2 * H + j], o = gates[3 * H + j];
                     real c = AT(r->cells, now * H + j);
                     real c_before = REFERENCE(before)(r, r->cells, r->c0, t, b, j), tanh_c = TANH(c);
@@ -144,10 +144,10 @@ static void REFERENCE(backward)(const mg_kernels *k, const mg_recurrent *r, cons
                     da[2 * H + j] = REFERENCE(tanh_grad)(e * i, G);
                     U[b * H + j] = e * f;
                     if (p) U[b * H + j] = (U[b * H + j] + da[H + j] * p[H + j]) + da[j] * p[j];
-                    if (g->dpeephole) {
+                    if (g->dp) {
                         const real dp[3] = {da[j] * c_before, da[H + j] * c_before, da[3 * H + j] * c};
                         for (size_t q = 0; q < 3; q++)
-                            REFERENCE(add_to_sum)(&OUT(g->dpeephole, q * H + j), g->dpeephole_low + q * H + j, dp[q]);
+                            REFERENCE(add_to_sum)(&OUT(g->dp, q * H + j), g->dp_low + q * H + j, dp[q]);
                     }
                 } else {
                     real reset = gates[j], z = gates[H + j], n = gates[2 * H + j], s = REFERENCE(before)(r, r->h, r->h0, t, b, j);
@@ -155,25 +155,25 @@ static void REFERENCE(backward)(const mg_kernels *k, const mg_recurrent *r, cons
                     da[H + j] = REFERENCE(sigmoid_grad)(d * s - d * n, z);
                     through[j] = d * z;
                     gated[j] = reset * hm[j];
-                    if (r->cell == MG_GRU_AFTER) {
+                    if (r->cell == mg_cell_gru_after) {
                         da[3 * H + j] = da[2 * H + j] * reset;
                         da[j] = REFERENCE(sigmoid_grad)(da[2 * H + j] * AT(r->cells, now * H + j), reset);
                     }
                 }
             }
-            if (r->cell == MG_GRU)
+            if (r->cell == mg_cell_gru)
                 for (size_t j = 0; j < H; j++) {
                     v[j] = 0;
-                    for (size_t c = 0; c < H; c++) v[j] = FMA(da[2 * H + c], AT(r->wh, j * columns + 2 * H + c), v[j]);
+                    for (size_t c = 0; c < H; c++) v[j] = FMA(da[2 * H + c], AT(r->u, j * columns + 2 * H + c), v[j]);
                     da[j] = REFERENCE(sigmoid_grad)(v[j] * hm[j], gates[j]);
                 }
             int cut = r->reset && r->reset[now];
             for (size_t j = 0; j < H; j++) {
-                real sum = r->cell == MG_GRU ? v[j] * gates[j] : 0;
-                if (is_gru && !r->mask) sum = r->cell == MG_GRU ? through[j] + sum : through[j];
-                for (size_t c = 0; c < (r->cell == MG_GRU ? 2 * H : columns); c++) {
-                    size_t of = r->cell == MG_GRU_AFTER && c >= 2 * H ? c + H : c;
-                    sum = FMA(da[of], AT(r->wh, j * columns + c), sum);
+                real sum = r->cell == mg_cell_gru ? v[j] * gates[j] : 0;
+                if (is_gru && !r->mask) sum = r->cell == mg_cell_gru ? through[j] + sum : through[j];
+                for (size_t c = 0; c < (r->cell == mg_cell_gru ? 2 * H : columns); c++) {
+                    size_t of = r->cell == mg_cell_gru_after && c >= 2 * H ? c + H : c;
+                    sum = FMA(da[of], AT(r->u, j * columns + c), sum);
                 }
                 if (r->mask) sum = sum * AT(r->mask, b * H + j);
                 if (r->mask && is_gru) sum = through[j] + sum;
@@ -182,19 +182,19 @@ static void REFERENCE(backward)(const mg_kernels *k, const mg_recurrent *r, cons
             }
             for (size_t i = 0; i < I; i++) {
                 real sum = 0;
-                for (size_t c = 0; c < columns; c++) sum = FMA(da[c], AT(r->wx, i * columns + c), sum);
+                for (size_t c = 0; c < columns; c++) sum = FMA(da[c], AT(r->w, i * columns + c), sum);
                 OUT(g->dx, now * I + i) = sum;
                 for (size_t c = 0; c < columns; c++)
-                    OUT(g->dwx, i * columns + c) = FMA(AT(r->x, now * I + i), da[c], OUT(g->dwx, i * columns + c));
+                    OUT(g->dw, i * columns + c) = FMA(AT(r->x, now * I + i), da[c], OUT(g->dw, i * columns + c));
             }
             for (size_t i = 0; i < H; i++)
                 for (size_t c = 0; c < columns; c++) {
-                    size_t of = r->cell == MG_GRU_AFTER && c >= 2 * H ? c + H : c;
-                    real operand = r->cell == MG_GRU && c >= 2 * H ? gated[i] : hm[i];
-                    OUT(g->dwh, i * columns + c) = FMA(operand, da[of], OUT(g->dwh, i * columns + c));
+                    size_t of = r->cell == mg_cell_gru_after && c >= 2 * H ? c + H : c;
+                    real operand = r->cell == mg_cell_gru && c >= 2 * H ? gated[i] : hm[i];
+                    OUT(g->du, i * columns + c) = FMA(operand, da[of], OUT(g->du, i * columns + c));
                 }
-            for (size_t c = 0; c < D && g->dbias; c++)
-                REFERENCE(add_to_sum)(&OUT(g->dbias, c), g->dbias_low + c, da[c]);
+            for (size_t c = 0; c < D && g->db; c++)
+                REFERENCE(add_to_sum)(&OUT(g->db, c), g->db_low + c, da[c]);
         }
 }
 
