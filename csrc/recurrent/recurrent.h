@@ -75,7 +75,6 @@ enum { MG_MOST_GATES = 4 };
 
 struct mg_forward_step;
 struct mg_backward_step;
-struct mg_backward_row;
 
 /* What differs from cell to cell. Each ISA and float type has a table of these, k->cells[mg_cell];
  * only the functions differ between the tables. */
@@ -94,10 +93,9 @@ typedef struct mg_cell_kind {
     int gated;
     int passes_h;              /* h' depends on h also past hm: dh_next is a term plus the chain */
     size_t order[MG_MOST_GATES];         /* the gate of each vector of sums, see cell.inc */
-    /* The three parts of a step, see cell.inc. */
+    /* One step of some rows, see cell.inc. */
     void (*forward)(const struct mg_forward_step *step);
-    void (*backward_row)(struct mg_backward_row row);
-    void (*backward_state)(const struct mg_backward_step *step);
+    void (*backward)(const struct mg_backward_step *step);
 } mg_cell_kind;
 
 /* What a call to forward reads and writes, and what backward reads again. */

@@ -70,15 +70,6 @@ cdef int raise_pending() except -1:
     return -1
 
 
-cdef int check_status(int status, str what, object shape) except -1:
-    if status == MG_NO_MEMORY:
-        raise MemoryError(
-            f"{what}: cannot allocate the working memory for (T, B, H) = {shape}")
-    if status == MG_INTERRUPTED:
-        raise_pending()
-    return 0
-
-
 cdef class Sequence:
     """The arrays of one call: kept by the node for backward. All arrays are C-contiguous and of one
     dtype."""
@@ -95,15 +86,14 @@ cdef class Sequence:
     cdef list versions          # of the seven tensors that it was called with and of h, or None,
     cdef long counts[8]         # and how often the memory of each had been changed
 
-    cdef int fill(self, Py_ssize_t first, Py_ssize_t last) except -1:
-        """Point the C struct at the steps first to last - 1."""
+    cdef int fill(self) except -1:
+        """Point the C struct at the arrays."""
         cdef mg_recurrent *r = &self.call
-        cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(self.x)
-        r.T = last - first
+        r.T = self.x.shape[0]
         r.B = self.x.shape[1]
         r.I = self.x.shape[2]
         r.H = self.U.shape[0]
-        r.x = <const char *>cnp.PyArray_DATA(self.x) + first * r.B * r.I * item
+        r.x = data(self.x)
         r.w = data(self.W)
         r.u = data(self.U)
         r.b = data(self.b)
@@ -112,11 +102,9 @@ cdef class Sequence:
         r.h0 = data(self.h0)
         r.c0 = data(self.c0)
         r.lengths = <int64_t *>data(self.lengths)
-        r.reset = NULL
-        if self.reset is not None:
-            r.reset = <uint8_t *>cnp.PyArray_DATA(self.reset) + first * r.B
+        r.reset = <uint8_t *>data(self.reset)
         r.h_row = row_length(self.h)
-        r.h = <char *>cnp.PyArray_DATA(self.h) + first * r.B * r.h_row * item
+        r.h = data(self.h)
         r.h_T = data(self.h_T)
         r.c_T = data(self.c_T)
         r.gates = data(self.gates)
@@ -183,10 +171,6 @@ cdef class Sequence:
                     f"Hint: assign after backward, or give the layer a copy")
         return 0
 
-    cdef tuple sizes(self):
-        """(T, B, H)."""
-        return self.x.shape[0], self.x.shape[1], self.U.shape[0]
-
     cdef cnp.ndarray new(self, tuple shape):
         return array_of_shape(shape, cnp.PyArray_TYPE(self.U), False)
 
@@ -199,13 +183,23 @@ cdef class Sequence:
             self.cells = self.new((T, B, H))
         return 0
 
-    cdef int run(self, Py_ssize_t first, Py_ssize_t last) except -1:
+    cdef int run(self) except -1:
         cdef int status
         cdef const mg_kernels *K = kernels_of(self.U)
-        self.fill(first, last)
+        self.fill()
         with nogil:
             status = recurrent_forward(K, &self.call)
-        return check_status(status, self.cell, (last - first, *self.sizes()[1:]))
+        return self.check(status)
+
+    cdef int check(self, int status) except -1:
+        """Raise what a call into C reports."""
+        if status == MG_NO_MEMORY:
+            sizes = (self.x.shape[0], self.x.shape[1], self.U.shape[0])
+            raise MemoryError(
+                f"{self.cell}: cannot allocate the working memory for (T, B, H) = {sizes}")
+        if status == MG_INTERRUPTED:
+            raise_pending()
+        return 0
 
     cdef list chunks(self, Py_ssize_t size):
         """(first, last) of the chunks of `size` steps in the order of processing."""
@@ -241,7 +235,7 @@ cdef class Sequence:
         s.c_T = None if self.c_T is None else np.empty_like(self.c_T)
         if saving:
             s.allocate(last - first)
-        s.run(0, last - first)
+        s.run()
         return s
 
     cdef int forward(self, bint saving, bint checkpoint) except -1:
@@ -251,7 +245,7 @@ cdef class Sequence:
         else:
             if saving:
                 self.allocate(T)
-            self.run(0, T)
+            self.run()
         self.telemetry.nonfinite = None
         self.found_forward = False
         if not self.finite():
@@ -422,7 +416,7 @@ cdef class Sequence:
         cdef Py_ssize_t T = self.x.shape[0]
         cdef int status
         cdef double *norm2 = <double *>cnp.PyArray_DATA(norms) + first
-        self.fill(0, T)
+        self.fill()
         dh0 = np.empty_like(self.h_T) if wants_state else None
         dc0 = np.empty_like(self.h_T) if wants_state and self.kind.has_c else None
         g.dh = data(dh)
@@ -446,7 +440,7 @@ cdef class Sequence:
         where.step = T
         with nogil:
             status = recurrent_backward(K, &self.call, &g)
-        check_status(status, self.cell, self.sizes())
+        self.check(status)
         if <Py_ssize_t>where.step < T and not self.found_forward:
             self.note_nonfinite(where, first)
         return dh0, dc0
@@ -489,8 +483,7 @@ cdef cnp.ndarray rows_of(Tensor dy):
     _, B, H = dy.shape
     over_t, over_b, over_h = (<object>dy._array).strides
     item = (<object>dy._array).itemsize
-    if (over_h == item and over_b >= H * item and over_b % item == 0
-            and over_t == B * over_b):
+    if over_h == item and over_b >= H * item and over_b % item == 0 and over_t == B * over_b:
         return dy._array
     return contiguous(dy)
 
@@ -602,9 +595,9 @@ cdef int check_out(str op, Tensor out, cnp.ndarray x, Py_ssize_t H) except -1:
 
 def sequence(
     str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor W not None,
-    Tensor U not None, Tensor b, Tensor p, *, mask=None, lengths=None, reset=None, bint reverse=False,
-    bint checkpoint=False, clip=None, telemetry=None, composed=None, bint trace=False,
-    Tensor out=None
+    Tensor U not None, Tensor b, Tensor p, *, mask=None, lengths=None, reset=None,
+    bint reverse=False, bint checkpoint=False, clip=None, telemetry=None, composed=None,
+    bint trace=False, Tensor out=None
 ):
     """Run x (T, B, I) through one layer in one direction; return h (T, B, H), h_T (B, H), and for
     the LSTM c_T (B, H).
