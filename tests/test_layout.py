@@ -44,9 +44,9 @@ UPWARD_IMPORTS = {
 
 # File -> its present number of lines.
 LONG_FILES = {
-    "minigrad/core/tensor.pyx": 955,
+    "minigrad/core/tensor.pyx": 956,
     "minigrad/ops/index.pyx": 836,
-    "tests/core/fuzzing.py": 2826,
+    "tests/core/fuzzing.py": 2831,
     "tests/core/test_autograd.py": 2229,
     "tests/data/test_data.py": 1013,
     "tests/examples/test_example_music.py": 715,
@@ -65,18 +65,16 @@ LONG_FUNCTIONS = {
     "accumulate_product": 63,
     "apply": 77,
     "fit": 152,
-    "k_recurrent_backward": 83,  # forward and backward of a step are read side by side
     "unroll": 70,
     # Scripts.
     "main": 109,
     "midi_notes": 66,
     # Tests: tables of cases, and one kernel written out as its formulas.
-    "REFERENCE": 87,
     "array": 68,
     "bad_classes": 86,
     "call_member": 64,
     "hook": 69,
-    "templates": 177,
+    "templates": 180,
     "test_every_exception_leaves_a_whole_file_and_the_modes": 65,
     "test_onnx_fixtures": 84,
     "test_sequence_refuses_what_does_not_fit": 68,
@@ -88,7 +86,7 @@ LONG_FUNCTIONS = {
 # that nobody has wrapped yet.
 LONG_LINES = {
     ("minigrad", ".py"): 70,
-    ("minigrad", ".pyx"): 284,
+    ("minigrad", ".pyx"): 287,
     ("minigrad", ".pxd"): 29,
     ("csrc", ".c"): 50,
     ("csrc", ".h"): 27,

@@ -16,6 +16,7 @@ from minigrad.core.tape cimport mark_view, record_outputs, recordn, savable
 from minigrad.core.tensor cimport Node, Tensor, Version, contiguous, version_of, wrap
 
 import math
+import reprlib
 
 import numpy as np
 
@@ -621,7 +622,8 @@ def sequence(
     cdef int number
     cdef str op = OPS.get(cell)
     if op is None:
-        raise ValueError(f"sequence: cell must be one of {', '.join(CELLS)}, got {cell!r}")
+        raise ValueError(
+            f"sequence: cell must be one of {', '.join(CELLS)}, got {reprlib.repr(cell)}")
     number = CELLS[cell]
     s.cell = cell
     s.call.cell = <mg_cell>number
@@ -641,8 +643,10 @@ def sequence(
         for t in inputs:
             saving = saving or (t is not None and t.requires_grad)
     if saving:
-        inputs = (savable(x), savable_or_none(h0), savable_or_none(c0), savable(W), savable(U),
-                  savable_or_none(b), savable_or_none(p))
+        kept = []
+        for t in inputs:
+            kept.append(None if t is None else savable(t))
+        inputs = tuple(kept)
     s.take(inputs)
     s.call.reverse = reverse
     s.clip = checked_clip(op, "clip", clip)
@@ -663,10 +667,6 @@ def sequence(
     if saving:
         s.record(inputs, outputs)
     return (*outputs, s.trace()) if trace else outputs
-
-
-cdef Tensor savable_or_none(Tensor t):
-    return None if t is None else savable(t)
 
 
 cdef int sequence_rule(Node node, Tensor _) except -1:
