@@ -142,6 +142,7 @@ def extensions():
 
     c_files = sorted(str(path) for path in Path("csrc").rglob("*.c"))
     c_parts = sorted(str(path) for path in Path("csrc").rglob("*.*"))
+    headers = sorted(str(path) for path in Path("csrc").rglob("*.h"))
 
     def module(path: Path) -> Extension:
         name = ".".join(path.with_suffix("").parts)
@@ -150,7 +151,7 @@ def extensions():
             name,
             [str(path), *(c_files if holds_kernels else [])],
             include_dirs=["csrc", numpy.get_include()],
-            depends=c_parts if holds_kernels else ["csrc/kernels.h"],
+            depends=c_parts if holds_kernels else headers,
             extra_compile_args=[*(C_FLAGS if holds_kernels else CYTHON_FLAGS), *ALWAYS, *WARN],
             extra_link_args=["-Wl,-s"] if sys.platform == "linux" and not DEBUG else [],
             define_macros=[

@@ -95,7 +95,7 @@
     X(double, sum_squares, (size_t n, double scale, const void *x)) \
     X(void, scale, (size_t n, double scale, void *x)) \
     X(void, clamp, (size_t n, double bound, void *x)) \
-    /* The parts of a recurrent layer, for recurrent.c: see recurrent.h. Packs those of the weights
+    /* The parts of a recurrent layer, for plan.c: see recurrent.h. Packs those of the weights
      * that have a place; takes a thread's rows through the steps [first, end) in the order of
      * processing; takes them back through a block; dx = da W^T for n rows of da and dx. */ \
     X(void, recurrent_pack, \
@@ -111,6 +111,7 @@
     X(size_t, fma_rounds, (size_t n, void *y))
 
 struct mg_update;
+struct mg_cell_kind;
 struct mg_recurrent;
 struct mg_recurrent_packed;
 struct mg_recurrent_rows;
@@ -142,6 +143,7 @@ typedef struct mg_kernels {
     mg_map *map[mg_map_count];
     mg_map2 *map2[mg_map2_count];
     const mg_named_step *steps; /* the last one has no name */
+    const struct mg_cell_kind *const *cells; /* by mg_cell: see recurrent.h */
 #define MG_FIELD(type, name, arguments) type(*name) arguments;
     MG_KERNELS(MG_FIELD)
 #undef MG_FIELD

@@ -7,9 +7,10 @@
  * without the GIL; they split the work over mg_parallel, and results are the same to the bit for
  * any number of threads and every ISA.
  *
- * Sizes: T steps, B rows (sequences), I inputs, H hidden units, G gates (mg_cell_gates).
- * Time-major: x (T, B, I), h (T, B, H). Weights are stored (in, out): W_x (I, G H), W_h (H, G H).
- * Gate q of unit j is column q H + j. T = 0 and B = 0 are fine.
+ * Sizes: T steps, B rows (sequences), I inputs, H hidden units, G gates. Time-major: x (T, B, I),
+ * h (T, B, H). Weights are stored (in, out): the input weights W (I, G H), the recurrent weights
+ * U (H, G H), the bias b. Gate q of unit j is column q H + j. T = 0 and B = 0 are fine. Fields are
+ * in lower case, since W is the width of a vector in the kernels.
  *
  * Order of time. Forward processes t = 0, 1, ...; with `reverse` t = T-1, T-2, ..., and a row with
  * a length starts at its own end. "Before" and "previous" below mean the order of processing. Row b
@@ -17,64 +18,40 @@
  * its state stands still, and nothing of x is read (it may be NaN). The final state of a row of
  * length 0 is its initial state.
  *
- * Forward, with h, c the state after the previous step (zeros where reset[t, b]), hm = h * mask (hm
- * = h without a mask):
+ * Forward. With h, c the state after the previous step (zeros where reset[t, b]) and hm = h * mask
+ * (hm = h without a mask) each gate starts from
  *
- *   every cell   a = bias + x_t W_x + hm W_h         each element ONE chain of fused multiply-adds:
- *   from the bias (0 without
- *                                                    one), then the inputs ascending, then the
- *                                                    units ascending
- *   RNN          h' = tanh(a) or relu(a)
- *   LSTM         i, f, o = sigmoid, g = tanh         gates in the order i, f, g, o
- *                c' = (f * c) + (i * g)              each product and sum is rounded by itself: no
- *                FMA outside the chains h' = o * tanh(c')
- *     peephole   a_i = a_i + p_i * c and a_f = a_f + p_f * c before their sigmoid, a_o = a_o + p_o
- *     * c'
- *   GRU          r, z = sigmoid                      gates in the order r, z, n
- *                a_n = b_n + x_t W_xn + (r * hm) W_hn, one chain
- *                n = tanh(a_n)
- *                h' = ((1 - z) * n) + (z * h)        (z * h takes h without the mask)
- *   GRU_AFTER    u = b_u + hm W_hn                   a chain of its own; b_u is the fourth vector
- *   of the bias (0 without one)
- *                n = tanh((b_n + x_t W_xn) + r * u)
- *                h' = ((1 - z) * n) + (z * h)
+ *   a = b + x_t W + hm U         each element ONE chain of fused multiply-adds: from b (0 without
+ *                                one), then the inputs ascending, then the units ascending
  *
- * Backward, one line for each forward line, every product, sum and difference rounded by itself. S
- * and U are the gradients of the state after this step (h' and c') that the step after it has left,
- * or dh_T, dc_T at a row's end; dh_t and dc_t are the gradients of the outputs over time (0 where
- * NULL). tanh_grad(d, y) = d * (1 - y * y), sigmoid_grad(d, y) = d * (y * (1 - y)):
+ * What a cell makes of a, and where it departs from this, is the formula at the head of rnn.inc,
+ * lstm.inc and gru.inc. There every product, sum and difference is rounded by itself: no FMA
+ * outside the chains. h' and c' are the state after the step.
  *
- *   every cell   d = dh_t + S
- *   RNN          da = tanh_grad(d, h') or relu_grad(d, h')
- *                S = da W_h^T                        from 0, one chain, k over the columns of W_h
- *                ascending
- *   LSTM         e = (dc_t + U) + tanh_grad(d * o, tanh(c'))
- *                da_o = sigmoid_grad(d * tanh(c'), o)               peephole: e = e + da_o * p_o
- *                da_i = sigmoid_grad(e * g, i), da_f = sigmoid_grad(e * c, f), da_g = tanh_grad(e *
- *                i, g) U = e * f                                          peephole: U = (U + da_f *
- *                p_f) + da_i * p_i S = da W_h^T                        from 0, one chain over i, f,
- *                g, o
- *   GRU          da_n = tanh_grad(d * (1 - z), n)
- *                da_z = sigmoid_grad((d * h) - (d * n), z)
- *                v = da_n W_hn^T                     from 0
- *                da_r = sigmoid_grad(v * hm, r)
- *                S = (d * z) + (v * r), then the chain goes on: + [da_r, da_z] W_h[:, :2H]^T
- *   GRU_AFTER    da_n, da_z as GRU
- *                da_u = da_n * r, da_r = sigmoid_grad(da_n * u, r)
- *                S = d * z, then the chain goes on: + [da_r, da_z, da_u] W_h^T
- *   with a mask  the chains begin at 0 (in GRU at v * r), and S = chain * mask, in both GRUs S = (d
- *   * z) + (chain * mask) reset[t, b]  S = U = 0 for the previous step (and for the initial state)
- *   with clip    S = max(min(S, clip), -clip), U likewise: what the step hands to the one before it
- *   (slide: gradient clipping) dx_t         = da W_x^T                          from 0, one chain
- *   over the columns of W_x ascending dW_x, dW_h, db, dp   continue from their present values: the
- *   last processed step first, b ascending within a step, rows past
- *                their length left out; one FMA chain for each weight; db and dp are sums over rows
- *                as add_rows makes them (kernels.h), in twice the precision and not rounded; dp
- *                that of da * c (c' for p_o), rounded first.
+ * Backward, one line for each forward line. dh_next and dc_next are the gradients of the state
+ * after this step (h' and c') that the step after it has left, or dh_T, dc_T at a row's end; dh_t
+ * and dc_t are the gradients of the outputs over time (0 where NULL). Every cell begins with
  *
- * So S is a value by itself, and a sequence in chunks with the state carried on (h_T to h0, dh0 to
- * dh_T; for weight gradients the later chunk first) has the bits of the whole sequence. Recomputing
- * from saved states is such a run in chunks.
+ *   d = dh_t + dh_next
+ *
+ * then come its own formulas for da, the gradient of a, and for the dh_next and dc_next of the
+ * previous step, with tanh_grad(d, y) = d * (1 - y * y) and sigmoid_grad(d, y) = d * (y * (1 - y)).
+ * After them, in this order:
+ *
+ *   with a mask    dh_next = chain * mask for the chain that ends the cell's formula, which then
+ *                  begins at 0; the terms of h that do not come through hm are added after that
+ *   reset[t, b]    dh_next = dc_next = 0 for the previous step (and for the initial state)
+ *   with clip      dh_next = max(min(dh_next, clip), -clip), dc_next likewise: what the step hands
+ *                  to the one before it (slide: gradient clipping)
+ *   dx_t           = da W^T, from 0, one chain over the columns of W ascending
+ *   dW, dU, db, dp continue from their present values: the last processed step first, b ascending
+ *                  within a step, rows past their length left out; one FMA chain for each weight;
+ *                  db and dp are sums over rows as add_rows makes them (kernels.h), in twice the
+ *                  precision and not rounded; dp that of da * c (c' for p_o), rounded first
+ *
+ * So dh_next is a value by itself, and a sequence in chunks with the state carried on (h_T to h0,
+ * dh0 to dh_T; for weight gradients the later chunk first) has the bits of the whole sequence.
+ * Recomputing from saved states is such a run in chunks.
  */
 #ifndef MG_RECURRENT_H
 #define MG_RECURRENT_H
@@ -86,12 +63,40 @@
 #include <complex.h>
 #undef I
 
-typedef enum { MG_RNN_TANH, MG_RNN_RELU, MG_LSTM, MG_GRU, MG_GRU_AFTER, mg_cell_count } mg_cell;
+/* Every cell, by the name that Python knows it by. An entry makes the number mg_cell_<name> here
+ * and asks for the kind cell_<name> in recurrent.inc. */
+#define MG_CELLS(X) X(rnn_tanh) X(rnn_relu) X(lstm) X(gru) X(gru_after)
 
-/* G: 1, 1, 4, 3, 3. */
-size_t mg_cell_gates(mg_cell cell);
-/* Vectors of H in the bias: G, but 4 for MG_GRU_AFTER: r, z, n and the one inside the reset. */
-size_t mg_cell_biases(mg_cell cell);
+#define MG_CELL_NUMBER(name) mg_cell_##name,
+typedef enum { MG_CELLS(MG_CELL_NUMBER) mg_cell_count } mg_cell;
+#undef MG_CELL_NUMBER
+
+enum { MG_MOST_GATES = 4 };
+
+struct mg_forward_step;
+struct mg_backward_step;
+
+/* What differs from cell to cell. Each ISA and float type has a table of these, k->cells[mg_cell];
+ * only the functions differ between the tables. */
+typedef struct mg_cell_kind {
+    const char *name;          /* as in MG_CELLS */
+    size_t gates;              /* G */
+    size_t biases;             /* vectors of H in b and da: G, or more where a gate has two sums */
+    const char *names[MG_MOST_GATES];    /* of these vectors, the G gates first */
+    int has_c;                 /* the state is (h, c), not h alone */
+    int saves_gates;           /* backward reads mg_recurrent.gates, */
+    int saves_cells;           /* and mg_recurrent.cells */
+    /* The columns of U for the first `split` gates are multiplied by hm, and their da is that of
+     * their bias. The other gates have a second sum with a da of its own, the last one, where
+     * biases > gates; or their operand is r * hm, in a product of its own, where `gated`. */
+    size_t split;
+    int gated;
+    int passes_h;              /* h' depends on h also past hm: dh_next is a term plus the chain */
+    size_t order[MG_MOST_GATES];         /* the gate of each vector of sums, see cell.inc */
+    /* One step of some rows, see cell.inc. */
+    void (*forward)(const struct mg_forward_step *step);
+    void (*backward)(const struct mg_backward_step *step);
+} mg_cell_kind;
 
 /* What a call to forward reads and writes, and what backward reads again. */
 typedef struct mg_recurrent {
@@ -99,19 +104,19 @@ typedef struct mg_recurrent {
     int reverse;
     size_t T, B, I, H;
     const void *x;             /* (T, B, I) */
-    const void *wx, *wh;       /* (I, G H), (H, G H) */
-    const void *bias;          /* (biases H) or NULL */
-    const void *peephole;      /* (3, H): p_i, p_f, p_o, or NULL; LSTM only */
-    const void *h0, *c0;       /* (B, H), or NULL for zeros; c0 for the LSTM only */
+    const void *w, *u;         /* W (I, G H), U (H, G H) */
+    const void *b;             /* (biases H) or NULL */
+    const void *p;             /* (3, H): the peepholes p_i, p_f, p_o, or NULL; LSTM only */
+    const void *h0, *c0;       /* (B, H), or NULL for zeros; c0 only where the cell has c */
     const void *mask;          /* (B, H): recurrent dropout, the same at every step, or NULL */
     const int64_t *lengths;    /* (B), 0 <= length <= T, any order, or NULL for T everywhere */
     const uint8_t *reset;      /* (T, B), or NULL */
     void *h;                   /* (T, B, H): always written */
-    size_t h_row;              /* elements from a row of h to the next: H, or more in a part of wider rows */
-    void *h_T, *c_T;           /* (B, H): always written; c_T for the LSTM only */
-    /* For backward, NULL otherwise (both or neither; where a cell needs none it may be NULL):
-     * gates (T, B, G H): the values after their sigmoid or tanh; RNNs need none.
-     * cells (T, B, H): LSTM: c'. GRU_AFTER: u. Not used by the others. */
+    size_t h_row;              /* elements from a row of h to the next: H, or more in wider rows */
+    void *h_T, *c_T;           /* (B, H): always written; c_T only where the cell has c */
+    /* For backward, NULL otherwise (both or neither; where a cell saves none it may be NULL):
+     * gates (T, B, G H): the values after their sigmoid or tanh.
+     * cells (T, B, H): c', or in gru_after u. */
     void *gates, *cells;
     /* Called by the calling thread about every 20 ms of work, or NULL; where it returns non-zero
      * the call stops and returns MG_INTERRUPTED. It may take the GIL. */
@@ -125,22 +130,22 @@ typedef struct mg_nonfinite {
 } mg_nonfinite;
 
 typedef struct mg_recurrent_grads {
-    const void *dh;            /* (T, B, H) or NULL for zeros; values past a row's length are not read */
+    const void *dh;            /* (T, B, H) or NULL for zeros; not read past a row's length */
     size_t dh_row;             /* as h_row */
-    const void *dc;            /* (T, B, H) or NULL for zeros; LSTM only */
+    const void *dc;            /* (T, B, H) or NULL for zeros; only where the cell has c */
     const void *dh_T, *dc_T;   /* (B, H) or NULL for zeros */
     void *dx;                  /* (T, B, I), or NULL if not wanted; overwritten */
     void *dh0, *dc0;           /* (B, H), or NULL; overwritten */
-    void *dwx, *dwh, *dbias, *dpeephole;   /* as the weights, or NULL; added to */
-    /* The low parts of dbias and dpeephole, see add_rows in kernels.h, where those are not NULL.
-     * The caller rounds the sums. */
-    double *dbias_low, *dpeephole_low;
-    double clip;               /* the largest element of S and U that a step hands on; 0: as they are */
-    /* Telemetry, or NULL; squares of the norms over rows and units of the total gradients d and e
-     * of each step. */
-    double *dh_norm2, *dc_norm2;           /* (T); dc_norm2 for the LSTM only */
+    void *dw, *du, *db, *dp;   /* as the weights, or NULL; added to */
+    /* The low parts of db and dp, see add_rows in kernels.h, where those are not NULL. The caller
+     * rounds the sums. */
+    double *db_low, *dp_low;
+    double clip;               /* the largest element of dh_next and dc_next; 0: no clipping */
+    /* Telemetry, or NULL; squares of the norms over rows and units of the total gradients of h'
+     * and c' of each step. */
+    double *dh_norm2, *dc_norm2;         /* (T); dc_norm2 only where the cell has c */
     /* Or NULL: receives the first gate gradient in the order of the sweep that is not finite; step
-     * is T if there is none. For GRU_AFTER gate 3 is u. */
+     * is T if there is none. Gates are numbered as mg_cell_kind.names. */
     mg_nonfinite *nonfinite;
 } mg_recurrent_grads;
 
@@ -155,57 +160,58 @@ int mg_recurrent_backward(const mg_kernels *k, const mg_recurrent *r, const mg_r
  * finite, rows and gates ascending within a step. Returns 1 and fills `where`, or returns 0. */
 int mg_recurrent_scan(const mg_kernels *k, const mg_recurrent *r, mg_nonfinite *where);
 
-/* ---- Between recurrent.c, which splits the work and owns the memory, and the kernels of
- * recurrent.inc ---- */
+/* ---- Between plan.c, which splits the work and owns the memory, and the kernels ---- */
 
 /* H rounded up to whole vectors of any ISA: the row length of all scratch arrays below. */
 #define MG_PADDED(H) (((H) + 15) / 16 * 16)
 
-/* The weights in the order in which the kernels read them; see recurrent.inc. */
+/* The weights in the order in which the kernels read them; see k_recurrent_pack in steps.inc. */
 typedef struct mg_recurrent_packed {
-    void *x, *h, *bias;        /* forward: the vectors of all gates of one block of units side by side */
-    void *xt, *ht;             /* backward: the transposes; xt is NULL where dx is not wanted */
+    void *w, *u, *b;           /* forward: for each block of units the vectors of all its gates */
+    void *wt, *ut;             /* backward: the transposes; wt is NULL where dx is not wanted */
     const void *zeros;         /* of the longest row */
 } mg_recurrent_packed;
 
 /* The part of one thread: some rows of the batch, on their way through the steps. Its arrays belong
- * to it alone; the arrays of pointers have room for n entries, entry i for row[i]. Rows are sorted
- * by length, longest first: those that take part in a step are the first ones. */
+ * to it alone; the arrays of pointers hold n entries, entry i for row[i]. Rows are sorted by
+ * length, longest first: those that take part in a step are the first ones. */
 typedef struct mg_recurrent_rows {
     const mg_recurrent *r;
+    const mg_cell_kind *kind;  /* of r->cell */
     const mg_recurrent_packed *packed;
     size_t n;
     const size_t *row;
-    size_t column_parts;       /* threads among which each product is split by its columns: 1 where the rows are split */
-    const void **h_before, **c_before, **in;   /* the state before the step; `in` is hm, the operand of the recurrent product */
-    void **h, **c, **gates;
+    size_t column_parts;       /* threads that share each product's columns; 1: rows are split */
+    const void **h_before, **c_before;   /* the state before the step */
+    const void **in;           /* the operand of the recurrent product: hm, later r * hm if gated */
+    void **h, **c, **gates;    /* where the values of the step are kept */
     void *masked;              /* (n, H): hm where there is a mask */
-    void *gated;               /* (n, H): GRU: r * hm */
-    /* Forward: x W_x + bias of several steps, room for as many rows of the padded gates, and
-     * pointers to as many rows of x. */
+    void *gated;               /* (n, H): r * hm where the cell is gated */
+    /* Forward: b + x W of several steps, the sums of `capacity` rows, and pointers to as many rows
+     * of x. */
     void *a;
     const void **x;
-    size_t room;
+    size_t capacity;
     /* Backward. */
     const mg_recurrent_grads *g;
-    void *S, *U, *V;           /* (n, padded H): S and U of recurrent.h; V: a chain apart from S */
+    void *dh_next, *dc_next;   /* (n, padded H): left by one step for the step before it */
+    void *scratch;             /* (n, padded H): a chain that is not yet part of dh_next */
     void **da;                 /* this step's rows of mg_recurrent_block.da */
 } mg_recurrent_rows;
 
 /* Some steps of the backward pass, with the rows of all threads in the order of the weights'
- * chains: entry p is row b[p] of step t[p]. D is the row length of da: G H, for GRU_AFTER 4 H (r,
- * z, n, u). */
+ * chains: entry e is row b[e] of step t[e]. D is the row length of da: biases H. */
 typedef struct mg_recurrent_block {
     size_t first, end;         /* the steps: the first one is the last in the order of processing */
     size_t entries;
     const size_t *t, *b;
-    const size_t *entry;       /* (end - first, B): p for a row and a step */
+    const size_t *entry;       /* (end - first, B): e for a row and a step */
     size_t D;
     void *da;                  /* (entries, D) */
-    void *x;                   /* (entries, I) or NULL if dwx is not wanted */
-    void *hm, *gated;          /* (entries, H): operands of the recurrent products; NULL if dwh is not wanted; gated: GRU */
+    void *x;                   /* (entries, I) or NULL if dW is not wanted */
+    void *hm, *gated;          /* (entries, H): operands of dU; NULL if that is not wanted */
     void *dp;                  /* (entries, 3 H): da * c for each peephole, or NULL */
-    double *dh_norm2, *dc_norm2;   /* (entries) or NULL */
+    double *dh_norm2, *dc_norm2;         /* (entries) or NULL */
 } mg_recurrent_block;
 
 #endif

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+__all__ = ["HookHandle"]
+
 
 class HookHandle:
     """What register_hook returns; `remove()` takes the hook off."""

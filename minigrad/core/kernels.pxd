@@ -27,6 +27,7 @@ cdef extern from "kernels.h" nogil:
         mg_map **map
         mg_map2 **map2
         const mg_named_step *steps
+        const mg_cell_kind **cells
         void (*accumulate)(size_t n, const void *x, ptrdiff_t sx, void *y) noexcept nogil
         void (*add_rows)(size_t rows, size_t cols, const void *x, ptrdiff_t row_stride, void *y,
                          double *low) noexcept nogil
@@ -77,18 +78,23 @@ cdef extern from "optim.h" nogil:
 
 cdef extern from "recurrent/recurrent.h" nogil:
     ctypedef enum mg_cell:
-        MG_RNN_TANH, MG_RNN_RELU, MG_LSTM, MG_GRU, MG_GRU_AFTER
+        mg_cell_count
     enum:
         MG_OK, MG_NO_MEMORY, MG_INTERRUPTED
+    ctypedef struct mg_cell_kind:
+        const char *name
+        size_t gates, biases
+        const char **names
+        int has_c, saves_gates, saves_cells
     ctypedef struct mg_recurrent:
         mg_cell cell
         int reverse
         size_t T, B, I, H
         const void *x
-        const void *wx
-        const void *wh
-        const void *bias
-        const void *peephole
+        const void *w
+        const void *u
+        const void *b
+        const void *p
         const void *h0
         const void *c0
         const void *mask
@@ -112,12 +118,12 @@ cdef extern from "recurrent/recurrent.h" nogil:
         void *dx
         void *dh0
         void *dc0
-        void *dwx
-        void *dwh
-        void *dbias
-        void *dpeephole
-        double *dbias_low
-        double *dpeephole_low
+        void *dw
+        void *du
+        void *db
+        void *dp
+        double *db_low
+        double *dp_low
         double clip
         double *dh_norm2
         double *dc_norm2

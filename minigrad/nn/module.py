@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 from minigrad.checks import flag
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
-from minigrad.nn.fused import Telemetry
+from minigrad.nn.telemetry import Telemetry
 from minigrad.random import Generator
 
 if TYPE_CHECKING:

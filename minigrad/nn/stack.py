@@ -20,18 +20,13 @@ from minigrad.checks import check_memory, flag, integer, probability, size
 from minigrad.core.array import checked_dtype
 from minigrad.core.operands import zeros
 from minigrad.core.tensor import Tensor
+from minigrad.nn.arguments import checked_clip, checked_lengths, checked_reset
 from minigrad.nn.cell import Cell, CellState, HiddenState, Weights, check_tensor
-from minigrad.nn.fused import (
-    Telemetry,
-    checked_clip,
-    checked_lengths,
-    checked_reset,
-    room_for_directions,
-    sequence,
-)
+from minigrad.nn.fused import room_for_directions, sequence
 from minigrad.nn.init import check_rng
 from minigrad.nn.module import Module
 from minigrad.nn.sequence import Joining, Merge, check_merge, merge_directions, unroll
+from minigrad.nn.telemetry import Telemetry
 from minigrad.ops.shape import adjoin, stack
 from minigrad.random import dropout, dropout_mask
 

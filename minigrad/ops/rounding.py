@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minigrad import checks
-from minigrad.core.tape import record
 from minigrad.core.operands import as_tensor
+from minigrad.core.tape import record
 from minigrad.core.tensor import Tensor, install
 from minigrad.ops.elementwise import where
 

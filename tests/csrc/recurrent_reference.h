@@ -1,99 +1,175 @@
-/* The formulas at the head of csrc/recurrent.h, one number at a time: the specification of the
- * kernels, to the bit.
+/* The formulas at the heads of the files of csrc/recurrent/ (recurrent.h, rnn.inc, ...), one number
+ * at a time: the specification of the kernels, to the bit.
  *
  * Included once for float and once for double by recurrent_check.c, which defines real, FMA and
  * REFERENCE(name). tanh and sigmoid are the kernels' own maps; everything else is written out in
- * the order in which recurrent.h says it is rounded. H <= 300.
+ * the order in which the formulas are rounded. H <= 300.
  */
+
+#define TANH(x) REFERENCE(map)(s->k, mg_map_tanh, x)
+#define SIGMOID(x) REFERENCE(map)(s->k, mg_map_sigmoid, x)
+#define AT(array, index) (((const real *)(array))[index])
+#define OUT(array, index) (((real *)(array))[index])
 
 static real REFERENCE(map)(const mg_kernels *k, int map, real x) {
     real y;
     k->map[map](1, &x, 1, &y);
     return y;
 }
-#define TANH(x) REFERENCE(map)(k, mg_map_tanh, x)
-#define SIGMOID(x) REFERENCE(map)(k, mg_map_sigmoid, x)
-#define AT(array, index) (((const real *)(array))[index])
-#define OUT(array, index) (((real *)(array))[index])
 
-static int REFERENCE(active)(const mg_recurrent *r, size_t t, size_t b) { return !r->lengths || t < (size_t)r->lengths[b]; }
+/* One row of one step. */
+typedef struct REFERENCE(place) {
+    const mg_kernels *k;
+    const mg_recurrent *r;
+    size_t t, b, now;              /* now: the row of (T B, ...) */
+    size_t H, columns;             /* columns of W and U */
+    real hm[300];
+    real *h, *cells, *gates;       /* of this row; cells and gates may be NULL */
+    /* Backward: the gradients of h' and c' from the step after, then those for the step before; da;
+     * and for GRU r * hm. */
+    real *dh_next, *dc_next;
+    real da[4 * 300], gated[300];
+} REFERENCE(place);
 
-/* The state of unit j before step t: from `states` over time, or the initial one, or 0. */
-static real REFERENCE(before)(const mg_recurrent *r, const void *states, const void *initial, size_t t, size_t b, size_t j) {
-    size_t B = r->B, H = r->H, last = (r->lengths ? (size_t)r->lengths[b] : r->T) - 1;
-    if (r->reset && r->reset[t * B + b]) return 0;
-    if (t == (r->reverse ? last : 0)) return initial ? AT(initial, b * H + j) : 0;
-    return AT(states, ((r->reverse ? t + 1 : t - 1) * B + b) * H + j);
+static int REFERENCE(active)(const mg_recurrent *r, size_t t, size_t b) {
+    return !r->lengths || t < (size_t)r->lengths[b];
+}
+
+/* The state of unit j before the step: from `states` over time, or the initial one, or 0. */
+static real REFERENCE(before)(const REFERENCE(place) *s, const void *states, const void *initial,
+                              size_t j) {
+    const mg_recurrent *r = s->r;
+    size_t last = (r->lengths ? (size_t)r->lengths[s->b] : r->T) - 1;
+    if (r->reset && r->reset[s->now]) return 0;
+    if (s->t == (r->reverse ? last : 0)) return initial ? AT(initial, s->b * s->H + j) : 0;
+    return AT(states, (r->reverse ? s->now + r->B : s->now - r->B) * s->H + j);
+}
+
+static real REFERENCE(h_before)(const REFERENCE(place) *s, size_t j) {
+    return REFERENCE(before)(s, s->r->h, s->r->h0, j);
+}
+
+static REFERENCE(place) REFERENCE(place_of)(const mg_kernels *k, const mg_recurrent *r, size_t step,
+                                            size_t b) {
+    REFERENCE(place) s = {.k = k, .r = r, .b = b, .H = r->H};
+    s.t = r->reverse ? r->T - 1 - step : step;
+    s.now = s.t * r->B + b;
+    s.columns = k->cells[r->cell]->gates * r->H;
+    s.h = (real *)r->h + s.now * s.H;
+    s.cells = r->cells ? (real *)r->cells + s.now * s.H : NULL;
+    s.gates = r->gates ? (real *)r->gates + s.now * s.columns : NULL;
+    for (size_t j = 0; j < s.H && REFERENCE(active)(r, s.t, b); j++)
+        s.hm[j] = REFERENCE(h_before)(&s, j) * (r->mask ? AT(r->mask, b * s.H + j) : 1);
+    return s;
+}
+
+/* ---- Forward ---- */
+
+/* b + x W for unit j of gate q. */
+static real REFERENCE(from_x)(const REFERENCE(place) *s, size_t q, size_t j) {
+    const mg_recurrent *r = s->r;
+    size_t column = q * s->H + j;
+    real a = r->b ? AT(r->b, column) : 0;
+    for (size_t i = 0; i < r->I; i++)
+        a = FMA(AT(r->x, s->now * r->I + i), AT(r->w, i * s->columns + column), a);
+    return a;
+}
+
+/* a + operand U for the same. */
+static real REFERENCE(plus_u)(const REFERENCE(place) *s, real a, const real *operand, size_t q,
+                              size_t j) {
+    for (size_t i = 0; i < s->H; i++)
+        a = FMA(operand[i], AT(s->r->u, i * s->columns + q * s->H + j), a);
+    return a;
+}
+
+static real REFERENCE(sum)(const REFERENCE(place) *s, size_t q, size_t j) {
+    return REFERENCE(plus_u)(s, REFERENCE(from_x)(s, q, j), s->hm, q, j);
+}
+
+static void REFERENCE(rnn)(const REFERENCE(place) *s, int is_relu) {
+    for (size_t j = 0; j < s->H; j++) {
+        real a = REFERENCE(sum)(s, 0, j);
+        if (is_relu) s->h[j] = a > 0 ? a : 0;
+        else s->h[j] = TANH(a);
+    }
+}
+
+static void REFERENCE(lstm)(const REFERENCE(place) *s) {
+    size_t H = s->H;
+    const real *p = s->r->p;
+    for (size_t j = 0; j < H; j++) {
+        real a_i = REFERENCE(sum)(s, 0, j), a_f = REFERENCE(sum)(s, 1, j);
+        real a_g = REFERENCE(sum)(s, 2, j), a_o = REFERENCE(sum)(s, 3, j);
+        real c = REFERENCE(before)(s, s->r->cells, s->r->c0, j);
+        if (p) a_i = a_i + p[j] * c;
+        if (p) a_f = a_f + p[H + j] * c;
+        real i = SIGMOID(a_i), f = SIGMOID(a_f), g = TANH(a_g);
+        c = f * c + i * g;
+        if (p) a_o = a_o + p[2 * H + j] * c;
+        real o = SIGMOID(a_o);
+        s->h[j] = o * TANH(c);
+        s->cells[j] = c;
+        s->gates[j] = i;
+        s->gates[H + j] = f;
+        s->gates[2 * H + j] = g;
+        s->gates[3 * H + j] = o;
+        OUT(s->r->c_T, s->b * H + j) = c;
+    }
+}
+
+static void REFERENCE(gru)(const REFERENCE(place) *s, int after) {
+    size_t H = s->H;
+    real gated[300];
+    for (size_t j = 0; j < H; j++) {
+        s->gates[j] = SIGMOID(REFERENCE(sum)(s, 0, j));
+        s->gates[H + j] = SIGMOID(REFERENCE(sum)(s, 1, j));
+        gated[j] = s->gates[j] * s->hm[j];
+    }
+    for (size_t j = 0; j < H; j++) {
+        real reset = s->gates[j], z = s->gates[H + j], a_n = REFERENCE(from_x)(s, 2, j);
+        if (after) {
+            real u = REFERENCE(plus_u)(s, s->r->b ? AT(s->r->b, 3 * H + j) : 0, s->hm, 2, j);
+            a_n = a_n + reset * u;
+            s->cells[j] = u;
+        } else {
+            a_n = REFERENCE(plus_u)(s, a_n, gated, 2, j);
+        }
+        real n = TANH(a_n);
+        s->h[j] = (1 - z) * n + z * REFERENCE(h_before)(s, j);
+        s->gates[2 * H + j] = n;
+    }
 }
 
 static void REFERENCE(forward)(const mg_kernels *k, const mg_recurrent *r) {
-    size_t T = r->T, B = r->B, I = r->I, H = r->H, G = mg_cell_gates(r->cell);
-    real hm[300], gated[300], a[4];
-    int is_gru = r->cell == MG_GRU || r->cell == MG_GRU_AFTER;
+    size_t B = r->B, H = r->H;
+    int has_c = k->cells[r->cell]->has_c;
     for (size_t i = 0; i < B * H; i++) {
         OUT(r->h_T, i) = r->h0 ? AT(r->h0, i) : 0;
-        if (r->cell == MG_LSTM) OUT(r->c_T, i) = r->c0 ? AT(r->c0, i) : 0;
+        if (has_c) OUT(r->c_T, i) = r->c0 ? AT(r->c0, i) : 0;
     }
-    for (size_t step = 0; step < T; step++)
+    for (size_t step = 0; step < r->T; step++)
         for (size_t b = 0; b < B; b++) {
-            size_t t = r->reverse ? T - 1 - step : step, now = t * B + b;
-            real *h = (real *)r->h + now * H;
-            real *gates = r->gates ? (real *)r->gates + now * G * H : NULL, *cells = r->cells ? (real *)r->cells + now * H : NULL;
-            const real *p = r->peephole;
-            if (!REFERENCE(active)(r, t, b)) {
-                memset(h, 0, H * sizeof(real));
-                if (gates) memset(gates, 0, G * H * sizeof(real));
-                if (cells) memset(cells, 0, H * sizeof(real));
+            REFERENCE(place) s = REFERENCE(place_of)(k, r, step, b);
+            if (!REFERENCE(active)(r, s.t, b)) {
+                memset(s.h, 0, H * sizeof(real));
+                if (s.gates) memset(s.gates, 0, s.columns * sizeof(real));
+                if (s.cells) memset(s.cells, 0, H * sizeof(real));
                 continue;
             }
-            for (size_t j = 0; j < H; j++)
-                hm[j] = REFERENCE(before)(r, r->h, r->h0, t, b, j) * (r->mask ? AT(r->mask, b * H + j) : 1);
-            for (int half = is_gru ? 0 : 1; half < 2; half++)   /* a GRU's n needs the r of all units */
-                for (size_t j = 0; j < H; j++) {
-                    for (size_t q = 0; q < G; q++) {
-                        int of_n = is_gru && q == 2;
-                        a[q] = r->bias ? AT(r->bias, q * H + j) : 0;
-                        for (size_t i = 0; i < I; i++) a[q] = FMA(AT(r->x, now * I + i), AT(r->wx, i * G * H + q * H + j), a[q]);
-                        if (of_n && (half == 0 || r->cell == MG_GRU_AFTER)) continue;
-                        for (size_t i = 0; i < H; i++)
-                            a[q] = FMA(of_n ? gated[i] : hm[i], AT(r->wh, i * G * H + q * H + j), a[q]);
-                    }
-                    if (r->cell == MG_RNN_TANH) {
-                        h[j] = TANH(a[0]);
-                    } else if (r->cell == MG_RNN_RELU) {
-                        h[j] = a[0] > 0 ? a[0] : 0;
-                    } else if (r->cell == MG_LSTM) {
-                        real c = REFERENCE(before)(r, r->cells, r->c0, t, b, j);
-                        if (p) a[0] = a[0] + p[j] * c, a[1] = a[1] + p[H + j] * c;
-                        real i = SIGMOID(a[0]), f = SIGMOID(a[1]), g = TANH(a[2]);
-                        c = f * c + i * g;
-                        if (p) a[3] = a[3] + p[2 * H + j] * c;
-                        real o = SIGMOID(a[3]);
-                        h[j] = o * TANH(c);
-                        cells[j] = c;
-                        gates[j] = i, gates[H + j] = f, gates[2 * H + j] = g, gates[3 * H + j] = o;
-                        OUT(r->c_T, b * H + j) = c;
-                    } else {
-                        real s = REFERENCE(before)(r, r->h, r->h0, t, b, j), reset = SIGMOID(a[0]), z = SIGMOID(a[1]), n;
-                        if (half == 0) {
-                            gated[j] = reset * hm[j];
-                            continue;
-                        }
-                        if (r->cell == MG_GRU_AFTER) {
-                            real u = r->bias ? AT(r->bias, 3 * H + j) : 0;
-                            for (size_t i = 0; i < H; i++) u = FMA(hm[i], AT(r->wh, i * G * H + 2 * H + j), u);
-                            n = TANH(a[2] + reset * u);
-                            cells[j] = u;
-                        } else {
-                            n = TANH(a[2]);
-                        }
-                        h[j] = (1 - z) * n + z * s;
-                        gates[j] = reset, gates[H + j] = z, gates[2 * H + j] = n;
-                    }
-                    OUT(r->h_T, b * H + j) = h[j];
-                }
+            switch (r->cell) {
+            case mg_cell_rnn_tanh: REFERENCE(rnn)(&s, 0); break;
+            case mg_cell_rnn_relu: REFERENCE(rnn)(&s, 1); break;
+            case mg_cell_lstm: REFERENCE(lstm)(&s); break;
+            case mg_cell_gru: REFERENCE(gru)(&s, 0); break;
+            case mg_cell_gru_after: REFERENCE(gru)(&s, 1); break;
+            default: abort();
+            }
+            for (size_t j = 0; j < H; j++) OUT(r->h_T, b * H + j) = s.h[j];
         }
 }
+
+/* ---- Backward ---- */
 
 /* y + low + x in twice the precision: add_rows of kernels.h for one element. A float's sum is a
  * double, and stands in low. */
@@ -110,91 +186,142 @@ static void REFERENCE(add_to_sum)(real *y, double *low, real x) {
 static real REFERENCE(tanh_grad)(real d, real y) { return d * (1 - y * y); }
 static real REFERENCE(sigmoid_grad)(real d, real y) { return d * (y * (1 - y)); }
 
-static void REFERENCE(backward)(const mg_kernels *k, const mg_recurrent *r, const mg_recurrent_grads *g) {
-    size_t T = r->T, B = r->B, I = r->I, H = r->H, columns = mg_cell_gates(r->cell) * H, D = mg_cell_biases(r->cell) * H;
-    real *S = g->dh0, *U = g->dc0, da[4 * 300], hm[300], gated[300], v[300], through[300];
-    int is_gru = r->cell == MG_GRU || r->cell == MG_GRU_AFTER;
-    for (size_t i = 0; i < B * H; i++) {
-        S[i] = g->dh_T ? AT(g->dh_T, i) : 0;
-        U[i] = g->dc_T ? AT(g->dc_T, i) : 0;
+/* d = dh_t + dh_next */
+static real REFERENCE(d)(const REFERENCE(place) *s, const mg_recurrent_grads *g, size_t j) {
+    return (g->dh ? AT(g->dh, s->now * s->H + j) : 0) + s->dh_next[j];
+}
+
+/* sum + da U^T for unit j, over the gates [first, end), whose da starts at vector `of`. */
+static real REFERENCE(plus_ut)(const REFERENCE(place) *s, real sum, size_t first, size_t end,
+                               size_t of, size_t j) {
+    for (size_t c = 0; c < (end - first) * s->H; c++)
+        sum = FMA(s->da[of * s->H + c], AT(s->r->u, j * s->columns + first * s->H + c), sum);
+    return sum;
+}
+
+static real REFERENCE(masked)(const REFERENCE(place) *s, real sum, size_t j) {
+    return s->r->mask ? sum * AT(s->r->mask, s->b * s->H + j) : sum;
+}
+
+static void REFERENCE(rnn_backward)(REFERENCE(place) *s, const mg_recurrent_grads *g, int is_relu) {
+    for (size_t j = 0; j < s->H; j++) {
+        real d = REFERENCE(d)(s, g, j), h = s->h[j];
+        if (is_relu) s->da[j] = h > 0 ? d : 0;
+        else s->da[j] = REFERENCE(tanh_grad)(d, h);
     }
-    memset(g->dx, 0, T * B * I * sizeof(real));
-    for (size_t step = T; step-- > 0;)
+    for (size_t j = 0; j < s->H; j++)
+        s->dh_next[j] = REFERENCE(masked)(s, REFERENCE(plus_ut)(s, 0, 0, 1, 0, j), j);
+}
+
+static void REFERENCE(lstm_backward)(REFERENCE(place) *s, const mg_recurrent_grads *g) {
+    size_t H = s->H;
+    const real *p = s->r->p;
+    for (size_t j = 0; j < H; j++) {
+        real i = s->gates[j], f = s->gates[H + j], G = s->gates[2 * H + j];
+        real o = s->gates[3 * H + j], c = s->cells[j], tanh_c = TANH(c);
+        real c_before = REFERENCE(before)(s, s->r->cells, s->r->c0, j);
+        real d = REFERENCE(d)(s, g, j);
+        real dc = (g->dc ? AT(g->dc, s->now * H + j) : 0) + s->dc_next[j];
+        real e = dc + REFERENCE(tanh_grad)(d * o, tanh_c);
+        real da_o = REFERENCE(sigmoid_grad)(d * tanh_c, o);
+        if (p) e = e + da_o * p[2 * H + j];
+        real da_i = REFERENCE(sigmoid_grad)(e * G, i);
+        real da_f = REFERENCE(sigmoid_grad)(e * c_before, f);
+        real dc_next = e * f;
+        if (p) dc_next = (dc_next + da_f * p[H + j]) + da_i * p[j];
+        s->dc_next[j] = dc_next;
+        s->da[j] = da_i;
+        s->da[H + j] = da_f;
+        s->da[2 * H + j] = REFERENCE(tanh_grad)(e * i, G);
+        s->da[3 * H + j] = da_o;
+        const real dp[3] = {da_i * c_before, da_f * c_before, da_o * c};
+        for (size_t q = 0; q < 3 && g->dp; q++)
+            REFERENCE(add_to_sum)(&OUT(g->dp, q * H + j), g->dp_low + q * H + j, dp[q]);
+    }
+    for (size_t j = 0; j < H; j++)
+        s->dh_next[j] = REFERENCE(masked)(s, REFERENCE(plus_ut)(s, 0, 0, 4, 0, j), j);
+}
+
+static void REFERENCE(gru_backward)(REFERENCE(place) *s, const mg_recurrent_grads *g, int after) {
+    size_t H = s->H;
+    real direct[300], vr[300];
+    for (size_t j = 0; j < H; j++) {
+        real reset = s->gates[j], z = s->gates[H + j], n = s->gates[2 * H + j];
+        real d = REFERENCE(d)(s, g, j), h = REFERENCE(h_before)(s, j);
+        s->da[2 * H + j] = REFERENCE(tanh_grad)(d * (1 - z), n);
+        s->da[H + j] = REFERENCE(sigmoid_grad)(d * h - d * n, z);
+        direct[j] = d * z;
+        s->gated[j] = reset * s->hm[j];
+    }
+    for (size_t j = 0; j < H; j++) {
+        real reset = s->gates[j], da_n = s->da[2 * H + j];
+        real v = after ? 0 : REFERENCE(plus_ut)(s, 0, 2, 3, 2, j);
+        real dr = after ? da_n * s->cells[j] : v * s->hm[j];
+        s->da[j] = REFERENCE(sigmoid_grad)(dr, reset);
+        if (after) s->da[3 * H + j] = da_n * reset;
+        vr[j] = v * reset;
+    }
+    for (size_t j = 0; j < H; j++) {
+        /* Where the chain begins: with a mask d * z is added after it. */
+        real chain = after ? 0 : vr[j];
+        if (!s->r->mask) chain = after ? direct[j] : direct[j] + vr[j];
+        chain = REFERENCE(plus_ut)(s, chain, 0, 2, 0, j);
+        if (after) chain = REFERENCE(plus_ut)(s, chain, 2, 3, 3, j);
+        s->dh_next[j] = s->r->mask ? direct[j] + REFERENCE(masked)(s, chain, j) : chain;
+    }
+}
+
+/* dx, dW, dU and db from da. */
+static void REFERENCE(weights)(const REFERENCE(place) *s, const mg_recurrent_grads *g) {
+    const mg_recurrent *r = s->r;
+    const mg_cell_kind *kind = s->k->cells[r->cell];
+    size_t I = r->I, H = s->H, columns = s->columns;
+    int has_u = kind->biases > kind->gates;
+    for (size_t i = 0; i < I; i++) {
+        real x = AT(r->x, s->now * I + i), sum = 0;
+        for (size_t c = 0; c < columns; c++) sum = FMA(s->da[c], AT(r->w, i * columns + c), sum);
+        OUT(g->dx, s->now * I + i) = sum;
+        for (size_t c = 0; c < columns; c++)
+            OUT(g->dw, i * columns + c) = FMA(x, s->da[c], OUT(g->dw, i * columns + c));
+    }
+    for (size_t i = 0; i < H; i++)
+        for (size_t c = 0; c < columns; c++) {
+            int of_n = columns == 3 * H && c >= 2 * H;
+            real operand = of_n && !has_u ? s->gated[i] : s->hm[i];
+            real da = of_n && has_u ? s->da[c + H] : s->da[c];
+            OUT(g->du, i * columns + c) = FMA(operand, da, OUT(g->du, i * columns + c));
+        }
+    for (size_t c = 0; c < kind->biases * H && g->db; c++)
+        REFERENCE(add_to_sum)(&OUT(g->db, c), g->db_low + c, s->da[c]);
+}
+
+static void REFERENCE(backward)(const mg_kernels *k, const mg_recurrent *r,
+                                const mg_recurrent_grads *g) {
+    size_t B = r->B, H = r->H;
+    for (size_t i = 0; i < B * H; i++) {
+        OUT(g->dh0, i) = g->dh_T ? AT(g->dh_T, i) : 0;
+        OUT(g->dc0, i) = g->dc_T ? AT(g->dc_T, i) : 0;
+    }
+    memset(g->dx, 0, r->T * B * r->I * sizeof(real));
+    for (size_t step = r->T; step-- > 0;)
         for (size_t b = 0; b < B; b++) {
-            size_t t = r->reverse ? T - 1 - step : step, now = t * B + b;
-            if (!REFERENCE(active)(r, t, b)) continue;
-            const real *gates = (const real *)r->gates + (r->gates ? now * columns : 0), *p = r->peephole;
-            for (size_t j = 0; j < H; j++)
-                hm[j] = REFERENCE(before)(r, r->h, r->h0, t, b, j) * (r->mask ? AT(r->mask, b * H + j) : 1);
-            for (size_t j = 0; j < H; j++) {
-                real d = (g->dh ? AT(g->dh, now * H + j) : 0) + S[b * H + j], h = AT(r->h, now * H + j);
-                if (r->cell == MG_RNN_TANH) {
-                    da[j] = REFERENCE(tanh_grad)(d, h);
-                } else if (r->cell == MG_RNN_RELU) {
-                    da[j] = h > 0 ? d : 0;
-                } else if (r->cell == MG_LSTM) {
-                    real i = gates[j], f = gates[H + j], G = gates[2 * H + j], o = gates[3 * H + j];
-                    real c = AT(r->cells, now * H + j);
-                    real c_before = REFERENCE(before)(r, r->cells, r->c0, t, b, j), tanh_c = TANH(c);
-                    real e = ((g->dc ? AT(g->dc, now * H + j) : 0) + U[b * H + j]) + REFERENCE(tanh_grad)(d * o, tanh_c);
-                    da[3 * H + j] = REFERENCE(sigmoid_grad)(d * tanh_c, o);
-                    if (p) e = e + da[3 * H + j] * p[2 * H + j];
-                    da[j] = REFERENCE(sigmoid_grad)(e * G, i);
-                    da[H + j] = REFERENCE(sigmoid_grad)(e * c_before, f);
-                    da[2 * H + j] = REFERENCE(tanh_grad)(e * i, G);
-                    U[b * H + j] = e * f;
-                    if (p) U[b * H + j] = (U[b * H + j] + da[H + j] * p[H + j]) + da[j] * p[j];
-                    if (g->dpeephole) {
-                        const real dp[3] = {da[j] * c_before, da[H + j] * c_before, da[3 * H + j] * c};
-                        for (size_t q = 0; q < 3; q++)
-                            REFERENCE(add_to_sum)(&OUT(g->dpeephole, q * H + j), g->dpeephole_low + q * H + j, dp[q]);
-                    }
-                } else {
-                    real reset = gates[j], z = gates[H + j], n = gates[2 * H + j], s = REFERENCE(before)(r, r->h, r->h0, t, b, j);
-                    da[2 * H + j] = REFERENCE(tanh_grad)(d * (1 - z), n);
-                    da[H + j] = REFERENCE(sigmoid_grad)(d * s - d * n, z);
-                    through[j] = d * z;
-                    gated[j] = reset * hm[j];
-                    if (r->cell == MG_GRU_AFTER) {
-                        da[3 * H + j] = da[2 * H + j] * reset;
-                        da[j] = REFERENCE(sigmoid_grad)(da[2 * H + j] * AT(r->cells, now * H + j), reset);
-                    }
-                }
+            REFERENCE(place) s = REFERENCE(place_of)(k, r, step, b);
+            if (!REFERENCE(active)(r, s.t, b)) continue;
+            s.dh_next = (real *)g->dh0 + b * H;
+            s.dc_next = (real *)g->dc0 + b * H;
+            switch (r->cell) {
+            case mg_cell_rnn_tanh: REFERENCE(rnn_backward)(&s, g, 0); break;
+            case mg_cell_rnn_relu: REFERENCE(rnn_backward)(&s, g, 1); break;
+            case mg_cell_lstm: REFERENCE(lstm_backward)(&s, g); break;
+            case mg_cell_gru: REFERENCE(gru_backward)(&s, g, 0); break;
+            case mg_cell_gru_after: REFERENCE(gru_backward)(&s, g, 1); break;
+            default: abort();
             }
-            if (r->cell == MG_GRU)
-                for (size_t j = 0; j < H; j++) {
-                    v[j] = 0;
-                    for (size_t c = 0; c < H; c++) v[j] = FMA(da[2 * H + c], AT(r->wh, j * columns + 2 * H + c), v[j]);
-                    da[j] = REFERENCE(sigmoid_grad)(v[j] * hm[j], gates[j]);
-                }
-            int cut = r->reset && r->reset[now];
-            for (size_t j = 0; j < H; j++) {
-                real sum = r->cell == MG_GRU ? v[j] * gates[j] : 0;
-                if (is_gru && !r->mask) sum = r->cell == MG_GRU ? through[j] + sum : through[j];
-                for (size_t c = 0; c < (r->cell == MG_GRU ? 2 * H : columns); c++) {
-                    size_t of = r->cell == MG_GRU_AFTER && c >= 2 * H ? c + H : c;
-                    sum = FMA(da[of], AT(r->wh, j * columns + c), sum);
-                }
-                if (r->mask) sum = sum * AT(r->mask, b * H + j);
-                if (r->mask && is_gru) sum = through[j] + sum;
-                S[b * H + j] = cut ? 0 : sum;
-                if (cut) U[b * H + j] = 0;
+            REFERENCE(weights)(&s, g);
+            if (r->reset && r->reset[s.now]) {
+                memset(s.dh_next, 0, H * sizeof(real));
+                memset(s.dc_next, 0, H * sizeof(real));
             }
-            for (size_t i = 0; i < I; i++) {
-                real sum = 0;
-                for (size_t c = 0; c < columns; c++) sum = FMA(da[c], AT(r->wx, i * columns + c), sum);
-                OUT(g->dx, now * I + i) = sum;
-                for (size_t c = 0; c < columns; c++)
-                    OUT(g->dwx, i * columns + c) = FMA(AT(r->x, now * I + i), da[c], OUT(g->dwx, i * columns + c));
-            }
-            for (size_t i = 0; i < H; i++)
-                for (size_t c = 0; c < columns; c++) {
-                    size_t of = r->cell == MG_GRU_AFTER && c >= 2 * H ? c + H : c;
-                    real operand = r->cell == MG_GRU && c >= 2 * H ? gated[i] : hm[i];
-                    OUT(g->dwh, i * columns + c) = FMA(operand, da[of], OUT(g->dwh, i * columns + c));
-                }
-            for (size_t c = 0; c < D && g->dbias; c++)
-                REFERENCE(add_to_sum)(&OUT(g->dbias, c), g->dbias_low + c, da[c]);
         }
 }
 

@@ -116,10 +116,10 @@ def sequence_arguments():
         "x": (3, 2, 3),
         "h0": (2, 4),
         "c0": (2, 4),
-        "wx": (3, 16),
-        "wh": (4, 16),
-        "bias": (16,),
-        "peephole": (3, 4),
+        "W": (3, 16),
+        "U": (4, 16),
+        "b": (16,),
+        "p": (3, 4),
     }
     return {name: mg.Tensor(np.ones(shape), requires_grad=True) for name, shape in good.items()}
 
