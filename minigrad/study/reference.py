@@ -108,11 +108,9 @@ class Node:
         for x, changes in self.saved:
             if x.changes[0] != changes:
                 raise RuntimeError(f"{self.name}: what it saved changed in place; give it a copy")
-            y = x
             if recording and x.array is self.array:  # the op's own output, which leads back to it
-                y = Tensor(self.array, True, self)
-                y.changes = x.changes
-            needed.append(y)
+                x = Tensor(self.array, True, self)
+            needed.append(x)
         return self.rule(dy, *needed)
 
 

@@ -1,5 +1,5 @@
-"""What the tests of the reference engine share: comparing bits, watching a sweep, and random programs
-that run on both engines."""
+"""What the tests of the reference engine share: comparing bits, watching a sweep, and random
+programs that run on both engines."""
 
 from types import SimpleNamespace
 

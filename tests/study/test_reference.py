@@ -184,6 +184,16 @@ def test_cross_entropy(dtype, C):
     assert same_bits(loss, other.numpy()) and equal(ours.grad.array, theirs.grad.numpy())
 
 
+@with_same_functions
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_cross_entropy_of_a_sure_prediction_keeps_its_digits(dtype):
+    rng = np.random.default_rng(0)
+    for size in np.linspace(0, 40, 30):
+        x = rng.standard_normal((1, 4)).astype(dtype)
+        x[0, 2] += size
+        assert same_bits(ref.cross_entropy(ref.Tensor(x), [2]), mg.cross_entropy(x, [2]).numpy())
+
+
 # ---------------------------------------------------------------- the same tape
 
 
@@ -406,21 +416,19 @@ def code_lines(text):
     """The numbers of the lines that are neither empty nor comment nor docstring."""
     texts = set()
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
-            node
-        ):
+        may_have_one = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if may_have_one and ast.get_docstring(node):
             texts |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
     lines = [line.strip() for line in text.splitlines()]
     return [n for n, line in enumerate(lines, 1) if line and line[0] != "#" and n not in texts]
 
 
 def test_it_stays_short():
-    """The engine, that is tape, sweep, sums and ops: 250 lines of code. With networks: 320."""
+    """The engine, that is tape, sweep, sums and ops: 250 lines of code. With networks: 310."""
     numbers = code_lines(SOURCE)
-    loss = SOURCE[: SOURCE.index("# ---------------------------------------------------------------- "
-                                 "the loss")].count("\n")  # fmt: skip
-    assert sum(n <= loss for n in numbers) <= 250
-    assert len(numbers) <= 320
+    engine = SOURCE.partition(f"# {'-' * 64} the loss")[0].count("\n")
+    assert 200 < sum(n <= engine for n in numbers) <= 250
+    assert len(numbers) <= 310
     assert max(map(len, SOURCE.splitlines())) <= 100
 
 

@@ -51,7 +51,7 @@ def test_random_programs(dtype):
 
 
 def edge_cases(dtype, n=1500):
-    """Triples a, b, c: of all sizes, ties for the rounding, near cancellation, subnormal results."""
+    """Triples a, b, c: of all sizes, ties for the rounding, near cancellation, subnormal sums."""
     rng = np.random.default_rng(3)
     bits = {"float32": 24, "float64": 53}[dtype]
     a, b, c = rng.standard_normal((3, n)) * 2.0 ** rng.integers(-20, 20, (3, n))
