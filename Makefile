@@ -46,7 +46,7 @@ lint:
 	cython-lint minigrad
 	mypy
 	mypy tests/typing/user_script.py
-	stubtest minigrad --ignore-unused-allowlist --mypy-config-file pyproject.toml --concise \
+	$(PYTHON) -m mypy.stubtest minigrad --ignore-unused-allowlist --mypy-config-file pyproject.toml --concise \
 	    --allowlist tests/typing/stubtest_allowlist.txt
 	pyright
 	$(if $(wildcard .clang-format),clang-format --dry-run --Werror $(C_SOURCES))

@@ -38,15 +38,13 @@ COLUMNS = 100
 # (module, imported module): why the import runs up or closes a circle.
 UPWARD_IMPORTS = {
     ("minigrad.core.kernels", "minigrad"): "show_config() prints the version, when called",
-    ("minigrad.core.tensor", "minigrad.ops.function"): "copies the context of a Function, if used",
-    ("minigrad.core.sweep", "minigrad.ops.function"): "copies the context of a Function, if used",
 }
 
 # File -> its present number of lines.
 LONG_FILES = {
-    "minigrad/core/tensor.pyx": 955,
+    "minigrad/core/tensor.pyx": 956,
     "minigrad/ops/index.pyx": 836,
-    "tests/core/fuzzing.py": 2830,
+    "tests/core/fuzzing.py": 2831,
     "tests/core/test_autograd.py": 2229,
     "tests/data/test_data.py": 1013,
     "tests/examples/test_example_music.py": 715,
@@ -61,12 +59,8 @@ LONG_FILES = {
 # Function -> its present number of lines, wherever it is defined.
 LONG_FUNCTIONS = {
     # The library.
-    "_read": 97,  # every way in which a checkpoint file can be damaged, in the order of the file
     "accumulate_product": 63,
-    "apply": 77,
-    "fit": 152,
     "k_recurrent_backward": 83,  # forward and backward of a step are read side by side
-    "unroll": 70,
     # Scripts.
     "main": 109,
     "midi_notes": 66,
@@ -87,8 +81,7 @@ LONG_FUNCTIONS = {
 # (folder, suffix) -> the present number of lines above 100 columns: formulas, docstrings and tables
 # that nobody has wrapped yet.
 LONG_LINES = {
-    ("minigrad", ".py"): 70,
-    ("minigrad", ".pyx"): 284,
+    ("minigrad", ".pyx"): 287,
     ("minigrad", ".pxd"): 29,
     ("csrc", ".c"): 50,
     ("csrc", ".h"): 27,

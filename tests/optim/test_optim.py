@@ -217,7 +217,7 @@ def test_shared_gradients_are_one_step():
 
     class Tied(mg.nn.Module):
         def __init__(self):
-            self.a = mg.nn.Linear(2, 2, bias=False, dtype=np.float64)
+            self.a = mg.nn.Linear(2, 2, False, np.float64, np.random.default_rng(0))
             self.b = self.a
 
         def forward(self, x):
