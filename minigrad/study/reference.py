@@ -474,3 +474,10 @@ def unroll(step: Any, x: Tensor, states: Tensors, weights: Tensors) -> tuple[Ten
         states = step(x[t], *before, *weights)
         outputs.append(states[0])
     return stack(outputs), states
+
+__all__ = [
+    "Gradient", "Node", "Product", "Tensor", "add", "addmm", "commit", "cross_entropy", "div",
+    "fma", "functions", "gru_after_step", "gru_step", "lstm_step", "matmul", "mul", "no_grad",
+    "product", "record", "reshape", "rnn_step", "sigmoid", "split", "spread", "stack", "sub",
+    "sweep", "tanh", "total", "transpose", "unroll",
+]
