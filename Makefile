@@ -9,11 +9,12 @@ QUADMATH = $(shell echo '\#include <quadmath.h>' | $(CC) -E - >/dev/null 2>&1 &&
 help:
 	@echo "Every day:"
 	@echo "  make build           compile in place what changed"
-	@echo "  make test            the fast tests"
-	@echo "  make slow            the slow tests: long fuzzing, killed trainings"
+	@echo "  make test            the fast tests; a minute"
+	@echo "  make test_all        all tests that CI runs, the slow ones too; some five minutes"
 	@echo "  make lint            ruff, cython-lint, mypy, stubtest, pyright, clang-format"
 	@echo "  make format          ruff format, and the fixes that ruff makes by itself"
 	@echo "Longer checks:"
+	@echo "  make test_long       long fuzzing, killed trainings; hours"
 	@echo "  make ulp             errors of exp, tanh, sigmoid, ... over all float32 values; 5 minutes"
 	@echo "  make isa             every instruction set against the scalar one, to the bit"
 	@echo "  make neon            the same for NEON, under qemu"
@@ -26,16 +27,20 @@ help:
 	@echo "  make large           a layer with more than 2^31 gate values; 14 GB of memory"
 	@echo "Other:"
 	@echo "  make figures         the pictures of docs/, by the examples; 3 minutes"
+	@echo "  make docs            the pages of docs/ and the reference, as web pages in build/docs"
 
-.PHONY: build test slow
+.PHONY: build test test_all test_long
 build:
 	$(PYTHON) setup.py build_ext --inplace
 
 test:
+	$(PYTHON) -m pytest -q -m "not slow"
+
+test_all:
 	$(PYTHON) -m pytest -q
 
-slow:
-	$(PYTHON) -m pytest -q -m slow
+test_long:
+	$(PYTHON) -m pytest -q -m long
 
 # stubtest imports the built package: it needs `make build` or an installed minigrad.
 .PHONY: lint format
@@ -140,11 +145,12 @@ figures:
 	$(PYTHON) examples/music.py --data synthetic --out build/music && cp build/music.png docs/figures/music.png
 	$(PYTHON) examples/adding.py --plot docs/figures/adding.png
 
-# The pages and the reference of the public names, for a browser; a dead link is an error. Needs what
-# `pip install '.[docs]'` installs.
+# The pages and the reference of the public names, for a browser. A dead link is an error, and so is a public name that is
+# missing. Needs what `pip install '.[docs]'` installs.
 .PHONY: docs
 docs:
 	$(PYTHON) -m sphinx -q -E -W --keep-going -c docs . build/docs
+	$(PYTHON) docs/check.py build/docs
 	@echo "open build/docs/docs/index.html"
 
 .PHONY: large
