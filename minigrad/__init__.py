@@ -72,7 +72,7 @@ from minigrad.random import Generator, default_generator, dropout, dropout_mask,
 from minigrad.study.gradcheck import GradcheckError, gradcheck, gradgradcheck  # isort: skip
 from minigrad.study.draw import draw  # isort: skip
 from minigrad.training.checkpoint import CheckpointError, load, save  # isort: skip
-from minigrad import data, metrics, nn, optim, training  # isort: skip
+from minigrad import data, metrics, nn, optim, study, training  # isort: skip
 
 # `from minigrad import *` must not hide a builtin: abs, max, min, pow and sum are mg.abs and so on.
 # Their `as` says to type checkers that they are public nevertheless.
@@ -145,6 +145,7 @@ __all__ = [
     "sqrt",
     "squeeze",
     "stack",
+    "study",
     "sub",
     "swapaxes",
     "tanh",

@@ -1,1 +1,5 @@
-"""Tools to study gradients with: gradient checks, drawings of the graph."""
+"""Tools to study networks with: gradient checks, drawings of the graph, dynamics of the state."""
+
+from minigrad.study import dynamics
+
+__all__ = ["dynamics"]
