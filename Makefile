@@ -127,7 +127,7 @@ sanitized:
 asan:
 	$(PYTHON) tests/sanitized.py gcc clang-14
 
-# The pictures of docs/, by the examples that docs/slides.md tells of; some three minutes on one core. Needs what
+# The pictures of docs/, by the examples that its pages tell of; some three minutes on one core. Needs what
 # `pip install '.[examples]'` installs.
 .PHONY: figures
 figures:
@@ -139,6 +139,7 @@ figures:
 	mkdir -p build
 	$(PYTHON) examples/music.py --data synthetic --out build/music && cp build/music.png docs/figures/music.png
 	$(PYTHON) examples/adding.py --plot docs/figures/adding.png
+	$(PYTHON) examples/flipflop.py --plot docs/figures/flipflop.png
 
 # The pages and the reference of the public names, for a browser; a dead link is an error. Needs what
 # `pip install '.[docs]'` installs.

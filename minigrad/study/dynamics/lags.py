@@ -28,6 +28,16 @@ class Memory:
             times the largest one of this output step; 0 if the output depends on no input.
         mean_lag: (S, B), the mean of |t - s|, weighted by the norms; NaN if all are 0.
         threshold: see `reach`.
+
+    A unit with h' = h / 2 + x:
+
+    >>> import minigrad as mg
+    >>> unit = mg.nn.RNN(1, 1, bias=False, nonlinearity="relu")
+    >>> with mg.no_grad():
+    ...     unit.cells[0].U[...], unit.cells[0].W[...] = 0.5, 1.0
+    >>> mg.study.dynamics.memory(unit, mg.ones((20, 1, 1)))
+    Memory: 20 output steps, 20 input steps, 1 row
+      step 19 looks 6 steps back (norms of at least 0.01 of the largest); mean lag 1
     """
 
     norms: Array
@@ -47,7 +57,7 @@ class Memory:
             mean = f"{lags.mean():.3g}" if lags.size else "none"
             lines.append(
                 f"  step {self.steps[-1]} looks {int(self.reach[-1].max())} steps back "
-                f"(norms above {self.threshold:g} of the largest); mean lag {mean}"
+                f"(norms of at least {self.threshold:g} of the largest); mean lag {mean}"
             )
         return "\n".join(lines)
 
@@ -114,11 +124,14 @@ def memory(
         ValueError: an argument has the wrong shape or is outside its range, or the network is in
             training mode with dropout.
 
+    After a reset before step 2 no output sees what was before it:
+
     >>> import minigrad as mg
-    >>> seen = mg.study.dynamics.memory(mg.nn.RNN(3, 4), mg.ones((5, 2, 3)), reset=[[False] * 2,
-    ...     [False] * 2, [True] * 2, [False] * 2, [False] * 2])
-    >>> seen.norms.shape, seen.reach[:, 0].max()
-    ((5, 5, 2), 2)
+    >>> reset = np.zeros((5, 2), bool)
+    >>> reset[2] = True
+    >>> seen = mg.study.dynamics.memory(mg.nn.RNN(3, 4), mg.ones((5, 2, 3)), reset=reset)
+    >>> seen.norms.shape, (seen.norms[2:, :2] == 0).all().item()
+    ((5, 5, 2), True)
     """
     op = "memory"
     network = checked_network(op, network)

@@ -23,6 +23,11 @@ class Trajectories:
         axes: (k, n), the axes, each of length 1, the one of the largest variance first. Their
             largest element is positive.
         variance: (k,), the share of the variance along each axis; 0 if the state never moves.
+
+    >>> import minigrad as mg
+    >>> mg.study.dynamics.trajectories(mg.nn.RNN(3, 1), mg.ones((5, 2, 3)))
+    Trajectories: 5 steps, 2 rows, n = 1
+      variance along 1 axis: 100.0%
     """
 
     states: Array
@@ -45,10 +50,13 @@ class Trajectories:
     def __repr__(self) -> str:
         T, B, n = self.states.shape
         shares = " + ".join(f"{share:.1%}" for share in self.variance)
+        axes = "1 axis"
+        if len(self.axes) > 1:
+            axes = f"{len(self.axes)} axes"
+            shares += f" = {self.variance.sum():.1%}"
         return (
             f"Trajectories: {number_of(T, 'step')}, {number_of(B, 'row')}, n = {n}\n"
-            f"  variance along {number_of(len(self.axes), 'axis').replace('axiss', 'axes')}: "
-            f"{shares} = {self.variance.sum():.1%}"
+            f"  variance along {axes}: {shares}"
         )
 
     def plot(self, ax: Any = None, points: FixedPoints | None = None, rows: int = 32) -> Any:

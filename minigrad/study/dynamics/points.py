@@ -32,6 +32,16 @@ class FixedPoints:
             closer.
         starts: (K,), how many of the start states ended there.
         left_over: how many start states ended at no fixed point: at a speed above the tolerance.
+
+    >>> import minigrad as mg
+    >>> unit = mg.nn.RNN(1, 1, dtype="float64")
+    >>> with mg.no_grad():
+    ...     unit.cells[0].U[...] = 0.5
+    >>> found = mg.study.dynamics.fixed_points(unit, np.zeros((3, 1)))
+    >>> found
+    FixedPoints: 1 point, 1 stable, n = 1, from 3 start states (0 left over)
+       unstable   |eigenvalue|       speed   starts
+              0         0.5000     0.0e+00        3
     """
 
     points: Array
@@ -75,10 +85,11 @@ class FixedPoints:
         """
         ax = axes_of("plot", ax)
         angle = np.linspace(0, 2 * np.pi, 200)
-        ax.plot(np.cos(angle), np.sin(angle), color="0.6", linewidth=1)
-        for stable, label in ((True, "of stable points"), (False, "of unstable points")):
+        ax.plot(np.cos(angle), np.sin(angle), color="0.6", linewidth=1, label="unit circle")
+        for stable, label in ((False, "of unstable points"), (True, "of stable points")):
             values = self.eigenvalues[self.stable == stable].ravel()
-            ax.scatter(values.real, values.imag, s=14, label=label)
+            color = "C3" if stable else "C0"
+            ax.scatter(values.real, values.imag, s=14, color=color, label=label)
         ax.set(xlabel="real part", ylabel="imaginary part", title="Eigenvalues at the fixed points")
         ax.set_aspect("equal", adjustable="datalim")
         ax.legend()
@@ -97,6 +108,7 @@ def fixed_points(
     rng: np.random.Generator | None = None,
     tolerance: float = 1e-12,
     distance: float = 1e-4,
+    margin: float = 1.0,
     iterations: int = 500,
 ) -> FixedPoints:
     """The fixed points F(s) = s of a step F under a constant input.
@@ -124,6 +136,9 @@ def fixed_points(
         rng: a numpy.random.Generator for the choice and the noise. Default: one with the seed 0.
         tolerance: the largest speed that counts as standing still. Default: 1e-12.
         distance: see above; the largest difference of an element. Default: 1e-4.
+        margin: how far the search may leave the range that the start states span, element by
+            element. Default: 1.0. Far out a GRU whose gate z is 1 to rounding stands still
+            anywhere: such points say nothing about the states that it takes.
         iterations: of the minimisation at most. Default: 500.
 
     Returns:
@@ -153,7 +168,7 @@ def fixed_points(
     x = _checked_input(op, input, cell.input_size)
     count, iterations = size(op, "count", count), size(op, "iterations", iterations)
     noise, tolerance = number(op, "noise", noise), number(op, "tolerance", tolerance)
-    distance = number(op, "distance", distance)
+    distance, margin = number(op, "distance", distance), number(op, "margin", margin)
     if rng is None:
         rng = np.random.default_rng(0)
     elif not isinstance(rng, np.random.Generator):
@@ -163,7 +178,8 @@ def fixed_points(
     if noise:
         starts = starts + noise * rng.standard_normal(starts.shape)
     step = Step(cell, x)
-    ends, speeds = _minimise(step, starts, iterations)
+    low, high = starts.min(axis=0) - margin, starts.max(axis=0) + margin
+    ends, speeds = _minimise(step, starts, low, high, iterations)
     still = speeds <= tolerance
     points, speeds, starts_of = _distinct(ends[still], speeds[still], distance)
     _, J = _residual_and_jacobian(step, points)
@@ -221,11 +237,12 @@ def _residual_and_jacobian(step: Step, states: Array) -> tuple[Array, Array]:
     return new - states, closed_form(step.cell, values, before)
 
 
-def _minimise(step: Step, states: Array, iterations: int) -> tuple[Array, Array]:
-    """The states where q is least, from each start, and the speeds q there."""
+def _minimise(
+    step: Step, states: Array, low: Array, high: Array, iterations: int
+) -> tuple[Array, Array]:
+    """The states between low and high where q is least, from each start, and the speeds q there."""
     states = states.copy()
     n = states.shape[1]
-    speeds = np.full(len(states), np.inf)
     damping = np.full(len(states), DAMPING)
     r, J = _residual_and_jacobian(step, states)
     speeds = 0.5 * (r**2).sum(axis=1)
@@ -240,7 +257,8 @@ def _minimise(step: Step, states: Array, iterations: int) -> tuple[Array, Array]
         tried = states[moving] + ds
         r_tried, J_tried = _residual_and_jacobian(step, tried)
         tried_speeds = 0.5 * (r_tried**2).sum(axis=1)
-        better = tried_speeds < speeds[moving]
+        within = ((low <= tried) & (tried <= high)).all(axis=1)
+        better = within & (tried_speeds < speeds[moving])
         kept = moving[better]
         states[kept], speeds[kept] = tried[better], tried_speeds[better]
         r[kept], J[kept] = r_tried[better], J_tried[better]
