@@ -185,7 +185,7 @@ def test_slow_points():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["GRU", "RNN"])
 def test_a_trained_flip_flop_has_eight_stable_points(kind):
-    """Three bits, each set by pulses (Sussillo and Barak 2013, section 3): one stable state for
+    """Three bits, each set by pulses (Sussillo and Barak 2013): one stable state for
     each of the 8 memories."""
     import flipflop
 

@@ -63,7 +63,7 @@ class Gates:
 
     def plot(self, ax: Any = None, unit: int | None = None) -> Any:
         """Draw each unit as a point: how often its gates are open over how often they are closed
-        (Karpathy, Johnson and Fei-Fei 2015, Figure 3); return the Axes.
+        (the saturation plots of Karpathy, Johnson and Fei-Fei 2015); return the Axes.
 
         ax: where to draw. Default: a new figure.
         unit: a unit to mark, from 0 up to H - 1. Default: none.

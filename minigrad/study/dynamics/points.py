@@ -118,9 +118,10 @@ def fixed_points(
         q(s) = 1/2 |F(s) - s|^2
 
     is minimised (Sussillo and Barak, Opening the black box: low-dimensional dynamics in
-    high-dimensional recurrent neural networks, Neural Computation 25, 2013, equation 1.6), here by
-    the method of Levenberg and Marquardt: with r = F(s) - s and A = J - 1 a step solves
-    (A^T A + mu) ds = -A^T r. So unstable points are found as well as stable ones. Ends closer to
+    high-dimensional recurrent neural networks, Neural Computation 25, 2013; their q is
+    1/2 |dx/dt|^2, and F(s) - s is what a step adds to the state). The method is that of Levenberg
+    and Marquardt: with r = F(s) - s and A = J - 1 a step solves (A^T A + mu) ds = -A^T r, with a
+    smaller mu after each step that lowers q and a larger one after each that does not. So unstable points are found as well as stable ones. Ends closer to
     each other than `distance` are one point. A higher tolerance also returns slow points, where the
     state moves, but little. Not every fixed point need be found: more starts find more.
 

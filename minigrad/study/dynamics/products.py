@@ -121,9 +121,10 @@ def singular_values(J: Any, backward: bool = False) -> SingularValues:
 
     Each value has a small relative error, however far apart they are: the factors of P are kept
     with logarithmic scales, and QR factorisations of P and its transpose in turn separate values of
-    different size (Oliveira and Stewart, Exponential splittings of products of matrices and
-    accurately computing singular values of long products, 2000). What is left are groups of values
-    of similar size, which LAPACK decomposes.
+    different size. This is Rutishauser's LR algorithm for P^T P, which Stewart takes to long
+    products (A new algorithm for the SVD of a long product of matrices and the stability of
+    products, Electronic Transactions on Numerical Analysis 5, 1997). What is left are groups of
+    values of similar size, which LAPACK decomposes.
 
     Args:
         J: the steps, (T, B, n, n), as `jacobians` returns them: the first one comes first.
