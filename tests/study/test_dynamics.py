@@ -187,6 +187,16 @@ def test_singular_values_close_together():
     assert np.allclose(found, np.log(values), rtol=0, atol=1e-12)
 
 
+def test_singular_values_of_every_product():
+    """From values of one size, in the first products, to a range of e^110: each time they are the
+    inverses of those of the inverse product, whose large values are those that are small here."""
+    J = np.random.default_rng(0).standard_normal((60, 2, 12, 12))
+    found = dynamics.singular_values(J).log
+    inverse = dynamics.singular_values(np.linalg.inv(J)[::-1], backward=True).log[::-1]
+    assert (found[-1, :, 0] - found[-1, :, -1]).min() > 100
+    assert np.allclose(found, -inverse[:, :, ::-1], rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_largest_value_bounds_the_gradient(kind):
     """|dL/ds_t| <= sigma_max(J_{T-1} ... J_{t+1}) |dL/ds_{T-1}|: the left side is what the layer's

@@ -170,6 +170,17 @@ def test_start_states():
     assert every.starts.sum() + every.left_over == 250
 
 
+def test_the_search_stays_near_the_start_states():
+    made = bistable("RNN")
+    with mg.no_grad():
+        made.cells[0].U[...] = 2.0
+    starts = np.linspace(0.5, 0.6, 5)[:, None]
+    found = dynamics.fixed_points(made, starts)
+    assert found.points.tolist() == [[pytest.approx(0.9575040240772687)]]
+    near = dynamics.fixed_points(made, starts, margin=0.1)
+    assert len(near) == 0 and near.left_over == 5
+
+
 def test_slow_points():
     """h' = relu(h + 0.001) never stands still; with a higher tolerance it does, nearly."""
     made = bistable("RNN relu")

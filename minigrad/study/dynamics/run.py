@@ -25,7 +25,8 @@ class Run:
 
     cell: the weights.
     values: gates by name, "h" and (LSTM) "c" after each step, each (T, B, H); 0 where no step runs.
-    before: "h" and (LSTM) "c" before each step, each (T, B, H); 0 after a reset.
+    before: "h" and (LSTM) "c" before each step, each (T, B, H). Where a row is reset,
+        this is what the reset throws away.
     alive: bool (T, B), where a step runs: before the end of its row.
     reset: bool (T, B), where the state is set to zero before the step.
     """
@@ -104,7 +105,7 @@ def run(
     if state is not None:
         starts = [h.numpy() for h in ((state,) if isinstance(state, Tensor) else state)]
     before = {
-        name: _before(values[name], start[place], ends, anew, direction == "backward")
+        name: _before(values[name], start[place], ends, direction == "backward")
         for name, start in zip(cell.state_names, starts, strict=True)
     }
     return Run(cell, values, before, alive, anew)
@@ -114,7 +115,6 @@ def _before(
     after: Array,
     start: NDArray[Any],
     ends: NDArray[Any],
-    reset: NDArray[np.bool_],
     backward: bool,
 ) -> Array:
     """The state before each step, from those after each step and the one at the start."""
@@ -126,7 +126,6 @@ def _before(
     elif len(after):
         before[1:] = after[:-1]
         before[0] = start
-    before[reset] = 0
     return before
 
 
