@@ -28,7 +28,7 @@ CHUNK = 2**20
 NEGLIGIBLE = 1e-17
 # A group whose singular values differ by a factor of e^100 at most goes to LAPACK. Its matrix is
 # triangular with rows in the order of their size, for which LAPACK finds the small values as
-# exactly as the large ones: against 400 digits the logarithms are right to 1e-12.
+# exactly as the large ones: 1e-12 in the logarithm, against a computation with 400 digits.
 SPREAD = 100.0
 # Passes at most. A pass divides the entry between two values by their ratio, so that after 30 a
 # group holds no neighbours of a ratio above 4.
