@@ -1,13 +1,15 @@
 """Runs all tests in an empty folder: a subprocess started with `python -c` then imports the
-installed minigrad, not the source folder beside it. And Ctrl-C works in the tests and their
-subprocesses, also where a shell has started pytest in the background, which makes a process ignore
-it.
+installed minigrad, not the source folder beside it. Each test starts from the same random numbers.
+And Ctrl-C works in the tests and their subprocesses, also where a shell has started pytest in the
+background, which makes a process ignore it.
 """
 
 import os
 import signal
 
 import pytest
+
+import minigrad as mg
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,3 +25,9 @@ def empty_folder(tmp_path_factory):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Bounds on random weights hold for these numbers, and then in every run."""
+    mg.manual_seed(0)

@@ -54,6 +54,8 @@ class Build:
         self.link = FLAGS + (" -shared-libasan" if clang else "")
         rules = "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=6000:handle_segv=1:abort_on_error=0"
         paths = f"log_path={self.reports}/report"
+        if clang:
+            paths += f":external_symbolizer_path={self.folder}/llvm-symbolizer"
         self.environment = os.environ | {
             "LD_PRELOAD": " ".join(self.runtime),
             "ASAN_OPTIONS": f"{rules}:{paths}",
@@ -90,6 +92,7 @@ class Build:
             if b"__asan_report" not in path.read_bytes():
                 sys.exit(f"asan: {path} was built without the sanitizer")
         self.reports.mkdir(exist_ok=True)
+        self.write_symbolizer()
         self.planted = self.folder / "planted.so"
         command = [
             self.compiler,
@@ -103,6 +106,14 @@ class Build:
             str(self.planted),
         ]
         subprocess.run(command, check=True)
+
+    def write_symbolizer(self):
+        """Clang's runtime starts a program that names the lines of a report. It must not inherit
+        the sanitizer, with which it waits forever."""
+        name = self.compiler.replace("clang", "llvm-symbolizer")
+        script = self.folder / "llvm-symbolizer"
+        script.write_text(f'#!/bin/sh\nunset LD_PRELOAD\nexec {name} "$@"\n')
+        script.chmod(0o755)
 
     def found(self):
         """The files that hold a report; a warning that an absurd size was refused, as some calls

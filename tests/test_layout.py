@@ -44,9 +44,9 @@ UPWARD_IMPORTS = {
 
 # File -> its present number of lines.
 LONG_FILES = {
-    "minigrad/core/tensor.pyx": 955,
+    "minigrad/core/tensor.pyx": 956,
     "minigrad/ops/index.pyx": 836,
-    "tests/core/fuzzing.py": 2830,
+    "tests/core/fuzzing.py": 2831,
     "tests/core/test_autograd.py": 2229,
     "tests/data/test_data.py": 1013,
     "tests/examples/test_example_music.py": 715,
@@ -88,7 +88,7 @@ LONG_FUNCTIONS = {
 # that nobody has wrapped yet.
 LONG_LINES = {
     ("minigrad", ".py"): 70,
-    ("minigrad", ".pyx"): 284,
+    ("minigrad", ".pyx"): 287,
     ("minigrad", ".pxd"): 29,
     ("csrc", ".c"): 50,
     ("csrc", ".h"): 27,

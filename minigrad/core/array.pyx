@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 """What a Tensor may hold: data from outside becomes an array of float32 or float64, or is refused;
 and what is done with such arrays in place. Nothing here knows the class Tensor.

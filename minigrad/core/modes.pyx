@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 """The modes of a thread: is it recording, and does it look for the first non-finite value?"""
 cimport cython

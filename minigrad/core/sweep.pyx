@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 """The sweep: from a tensor back to the leaves that it was made from, the newest node first.
 tensor.pyx tells how it works."""

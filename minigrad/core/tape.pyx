@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 """The tape: recording ops, what their rules need, and what is known of memory that several tensors
 look at; ops whose rule is written in Python; anomaly mode."""

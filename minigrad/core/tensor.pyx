@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 # cython: c_api_binop_methods=True
 """Tensor, and the Node that an op leaves on the tape; where a sweep gathers gradients. tape.pyx
@@ -50,6 +50,7 @@ from minigrad.core.modes cimport Mode
 
 import math
 import operator
+import reprlib
 import weakref
 import zlib
 
@@ -940,7 +941,7 @@ def _rebuild(kind, array, requires_grad, Tensor gradient=None, dict attributes=N
     """Make a pickled or copied tensor again."""
     cdef Tensor t
     if not isinstance(kind, type) or not issubclass(kind, Tensor):
-        raise TypeError(f"pickle: kind must be Tensor or a subclass, got {kind!r}")
+        raise TypeError(f"pickle: kind must be Tensor or a subclass, got {reprlib.repr(kind)}")
     t = kind.__new__(kind)
     t._array, t._requires_grad = array_of(array, None, False, "pickle"), requires_grad
     t.grad = gradient

@@ -1,5 +1,6 @@
 """Where an iteration stands, so that a training can go on from there."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -147,7 +148,7 @@ def _checked_place(state: Any, own: dict[str, Any], op: str) -> int:
         )
     if state["batches"] != own["batches"]:
         raise ValueError(
-            f"{op}: state is of {state['batches']!r} batches an epoch, "
+            f"{op}: state is of {reprlib.repr(state['batches'])} batches an epoch, "
             f"here are {own['batches']}: other data?"
         )
     return integer(op, "position", state["position"], 0, own["batches"])

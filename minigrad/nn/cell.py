@@ -9,6 +9,7 @@ gate, W Glorot-uniform, b zero but 1 for the LSTM's forget gate. The products of
 chain, b + x W + h U (see addmm): so a cell in a loop has the bits of the fused layer.
 """
 
+import reprlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,7 +78,7 @@ class Cell(Module):
         """The weights of one gate by its name, e.g. "f" for the LSTM's forget gate."""
         if name not in self.gates:
             raise ValueError(
-                f"{self.op}: name must be one of {', '.join(self.gates)}, got {name!r}"
+                f"{self.op}: name must be one of {', '.join(self.gates)}, got {reprlib.repr(name)}"
             )
         H, k = self.hidden_size, self.gates.index(name)
         part = slice(k * H, (k + 1) * H)

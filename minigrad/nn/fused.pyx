@@ -15,6 +15,7 @@ from minigrad.core.tape cimport mark_view, record_outputs, recordn, savable
 from minigrad.core.tensor cimport Node, Tensor, Version, contiguous, version_of, wrap
 
 import math
+import reprlib
 
 import numpy as np
 
@@ -597,7 +598,7 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
     cdef bint saving = False
     cdef str op = OPS.get(cell)
     if op is None:
-        raise ValueError(f"sequence: cell must be one of {', '.join(CELLS)}, got {cell!r}")
+        raise ValueError(f"sequence: cell must be one of {', '.join(CELLS)}, got {reprlib.repr(cell)}")
     check_tensors(op, cell, x, h0, c0, wx, wh, bias, peephole)
     if telemetry is not None and not isinstance(telemetry, Telemetry):
         raise TypeError(f"{op}: telemetry must be a Telemetry or None, got {type(telemetry).__name__}")

@@ -1,5 +1,6 @@
 """The RNN: first the cell, one step, then the layer, which runs it over sequences."""
 
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class RNNCell(Cell):
     ) -> None:
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(
-                f"RNNCell: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}"
+                f"RNNCell: nonlinearity must be 'tanh' or 'relu', got {reprlib.repr(nonlinearity)}"
             )
         self.kind = f"rnn_{nonlinearity}"
         super().__init__(input_size, hidden_size, bias, dtype, rng)

@@ -2,6 +2,7 @@
 
 x is (T, B, I): time, batch, features."""
 
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -175,7 +176,7 @@ def checked_merge(op: str, merge: Any) -> Any:
     if not callable(merge) and not (merge is None or isinstance(merge, str) and merge in MERGES):
         raise ValueError(
             f"{op}: merge must be 'concat', 'sum', 'mean', 'mul', None "
-            f"or a function of two tensors, got {merge!r}"
+            f"or a function of two tensors, got {reprlib.repr(merge)}"
         )
     return merge
 

@@ -5,6 +5,7 @@ the loop of ops in sequence.unroll. What is added here: the checks of what a lay
 stacking, merging the two directions, dropout between layers.
 """
 
+import reprlib
 from typing import Any, ClassVar
 
 import numpy as np
@@ -58,7 +59,9 @@ class Recurrent(Module):
         self.dropout = probability(op, "dropout", dropout)
         self.recurrent_dropout = probability(op, "recurrent_dropout", recurrent_dropout)
         if checkpoint is not None and not (isinstance(checkpoint, str) and checkpoint == "sqrt"):
-            raise ValueError(f"{op}: checkpoint must be None or 'sqrt', got {checkpoint!r}")
+            raise ValueError(
+                f"{op}: checkpoint must be None or 'sqrt', got {reprlib.repr(checkpoint)}"
+            )
         self.checkpoint = checkpoint
         checked_clip(op, "clip_state_grad", clip_state_grad)
         self.clip_state_grad = clip_state_grad

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 """The elementwise ops: arithmetic with broadcasting, and functions of one variable.
 

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 """Indexing: x[index], x[index] = value as a recorded op, and embedding.
 
@@ -39,6 +39,7 @@ from minigrad.core.tensor cimport (
 )
 
 import operator
+import reprlib
 
 import numpy as np
 
@@ -127,7 +128,7 @@ cdef object plain_part(object part, str op):
         try:
             return slice(plain_bound(part.start, op), plain_bound(part.stop, op), plain_bound(part.step, op))
         except TypeError:
-            raise TypeError(f"{op}: slice indices must be integers or None, got {part!r}") from None
+            raise TypeError(f"{op}: slice indices must be integers or None, got {reprlib.repr(part)}") from None
     if isinstance(part, (bool, np.ndarray, np.bool_, list, tuple, Tensor)) or not hasattr(part, "__index__") \
             or (hasattr(part, "__array__") and not isinstance(part, np_integer)):
         return part

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, initializedcheck=False, cdivision=True
+# cython: language_level=3, initializedcheck=False, cdivision=True
 """Losses: cross_entropy and nll for classes, binary_cross_entropy_with_logits, mse and huber for
 numbers.
 
@@ -27,6 +27,7 @@ from minigrad.core.tensor cimport (
 )
 
 import operator
+import reprlib
 
 import numpy as np
 
@@ -42,7 +43,7 @@ cdef int check_reduction(object reduction, str op) except -1:
     if not isinstance(reduction, str):
         raise TypeError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {type(reduction).__name__}")
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+        raise ValueError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {reprlib.repr(reduction)}")
     return 0
 
 

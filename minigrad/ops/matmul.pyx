@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, initializedcheck=False, cdivision=True
+# cython: language_level=3, initializedcheck=False, cdivision=True
 """Matrix products: `matmul` for vectors, matrices and batches of them, and `addmm`, a product that
 goes on from a value.
 

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 """Reductions over axes: sum, mean, var, prod, max, min, argmax, logsumexp; and softmax and
 log_softmax, which keep the shape.
@@ -479,7 +479,7 @@ def argmax(x, axis=None, bint keepdims=False):
     cdef Tensor t = as_input(x, "argmax")
     cdef Plan p
     if type(axis) is tuple:
-        raise TypeError(f"argmax: axis must be None or an int, got {axis!r}")
+        raise TypeError(f"argmax: axis must be None or an int, got {reprlib.repr(axis)}")
     axis = plain_axis(axis, axis, "argmax")
     plan(&p, t._array, axis, False, "argmax")
     if p.n == 0 and p.outer * p.inner != 0:

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 """Ops that move elements and leave their values: another shape, another order, joining, cutting,
 padding; and cumsum and astype.
@@ -450,8 +450,10 @@ def adjoin(Tensor whole not None, parts) -> Tensor:
     cdef tuple shape = whole.shape
     cdef Tensor part
     cdef Py_ssize_t columns = 0
+    if at < 0:
+        raise ValueError("adjoin: whole must have at least one dimension, got a 0-d tensor")
     for part in pieces:
-        if part is None or at < 0 or part.ndim != len(shape) or part.shape[:at] != shape[:at]:
+        if part is None or part.ndim != len(shape) or part.shape[:at] != shape[:at]:
             raise ValueError(f"adjoin: the parts must be Tensors that make up the shape {shape} along its last axis")
         columns += part.shape[at]
     if columns != shape[at]:
@@ -538,7 +540,7 @@ cpdef list split(x, parts, axis=0):
     except MemoryError:
         raise
     except Exception:
-        raise TypeError(f"split: parts must be an int or a list of ints, got {parts!r}") from None
+        raise TypeError(f"split: parts must be an int or a list of ints, got {reprlib.repr(parts)}") from None
     if several_lengths:
         if min(sizes, default=0) < 0 or sum(sizes) != length:
             raise ValueError(f"split: parts must be lengths that add up to {length}, the length of axis {at}, got {parts}")
@@ -574,7 +576,7 @@ def pad(x, widths, value=0.0) -> Tensor:
     except MemoryError:
         raise
     except Exception:
-        raise TypeError(f"pad: widths must be a pair (before, after) of ints for each dimension, got {widths!r}") from None
+        raise TypeError(f"pad: widths must be a pair (before, after) of ints for each dimension, got {reprlib.repr(widths)}") from None
     if len(pairs) != t.ndim or negative:
         raise ValueError(f"pad: widths must be {t.ndim} pairs of ints that are not negative, got {widths}")
     if isinstance(value, complex) or not isinstance(value, (int, float, np.integer, np.floating)):

@@ -12,6 +12,7 @@ kernel there, and a row in tests/optim/test_optim.py.
 
 import functools
 import math
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ Parameters = Iterable[Tensor] | Iterable[Group]
 
 def _betas(op: str, name: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise TypeError(f"{op}: betas must be a pair of numbers, got {value!r}")
+        raise TypeError(f"{op}: betas must be a pair of numbers, got {reprlib.repr(value)}")
     return number(op, "betas[0]", value[0], 0, 1), number(op, "betas[1]", value[1], 0, 1)
 
 
@@ -312,7 +313,9 @@ class Optimizer:
             and len(steps) == len(own)
             and all(type(n) is int and n >= 0 for n in steps)
         ):
-            wrong.append(f"steps must be a list of {len(own)} ints of at least 0, got {steps!r}")
+            wrong.append(
+                f"steps must be a list of {len(own)} ints of at least 0, got {reprlib.repr(steps)}"
+            )
         if wrong:
             raise ValueError(
                 f"load_state_dict: {self.op} does not fit the state: " + "; ".join(wrong)
@@ -341,7 +344,7 @@ class Optimizer:
             and all(isinstance(group, Mapping) for group in saved)
         ):
             wrong.append(
-                f"param_groups must be a list of {len(self.param_groups)} dicts, got {saved!r}"
+                f"param_groups must be a list of {len(self.param_groups)} dicts, got {reprlib.repr(saved)}"
             )
             saved = None
         groups, first = [], 0

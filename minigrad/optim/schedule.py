@@ -32,6 +32,7 @@ second begins when the first has ended.
 """
 
 import math
+import reprlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -51,7 +52,7 @@ def _whole(op: str, name: str, value: Any, low: int = 1) -> int:
 def _choice(op: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(
-            f"{op}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+            f"{op}: {name} must be one of {', '.join(map(repr, choices))}, got {reprlib.repr(value)}"
         )
     return str(value)
 

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 """In-place changes of parameters and gradients, each one pass of a C kernel: the steps of the
 optimisers, and what clipping needs.

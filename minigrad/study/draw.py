@@ -6,6 +6,7 @@ what the tape holds: constants are not on it, and after `backward` nothing is, u
 retained.
 """
 
+import reprlib
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -35,14 +36,14 @@ def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = 
     if not isinstance(tensor, Tensor):
         raise TypeError(f"draw: tensor must be a Tensor, got {type(tensor).__name__}")
     if form not in FORMS:
-        raise ValueError(f"draw: form must be one of {', '.join(FORMS)}, got {form!r}")
+        raise ValueError(f"draw: form must be one of {', '.join(FORMS)}, got {reprlib.repr(form)}")
     if names is not None and not isinstance(names, Mapping):
         raise TypeError(f"draw: names must map names to Tensors, got {type(names).__name__}")
     known = {}
     for name, leaf in ({} if names is None else names).items():
         if not isinstance(leaf, Tensor):
             raise TypeError(
-                f"draw: names must map to Tensors, got {type(leaf).__name__} for {name!r}"
+                f"draw: names must map to Tensors, got {type(leaf).__name__} for {reprlib.repr(name)}"
             )
         known[id(leaf)] = name
     vertices = _walk(tensor)

@@ -2101,6 +2101,7 @@ EXCEPTIONS = (
         "the same; and Python's own word that a local function has no pickle",
     ),
     ("__getnewargs__", (AttributeError,), "Python's own, of tuples"),
+    ("checks.number", (IndexError, AttributeError), "ends is a constant in minigrad's own code"),
     ("__rmul__", (OverflowError,), "Python's own, of tuples: repeated more often than C counts"),
 )
 
@@ -2574,7 +2575,7 @@ def templates(d):
         "split": (mg.split, (t(4, 3), [1, 3]), {}),
         "stack": (mg.stack, ([t(2, 3), t(2, 3)],), {}),
         "clip": (mg.clip, (t(2, 3), -1.0, 1.0), {}),
-        "getitem": (lambda x, i: x[i], (t(4, 3), d.index()), {}),
+        "getitem": (lambda x, i: mg.Tensor.__getitem__(x, i), (t(4, 3), d.index()), {}),
         "setitem": (mg.Tensor.__setitem__, (t(4, 3, grad=False) * 1.0, d.index(), t(3)), {}),
         "record": (
             mg.record,

@@ -473,3 +473,38 @@ def test_none_for_every_argument_is_refused():
     """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr
+
+
+class Unprintable:
+    """An object whose repr raises, as that of an array which another thread makes smaller."""
+
+    def __repr__(self):
+        raise IndexError("index 3 is out of bounds")
+
+
+def test_a_value_whose_repr_raises_is_named_by_its_class():
+    value = Unprintable()
+    weight = mg.ones(2, requires_grad=True)
+    calls = [
+        lambda: mg.optim.Adam([weight], betas=value),
+        lambda: mg.nll(mg.zeros((2, 2)), [0, 0], reduction=value),
+        lambda: mg.argmax(weight, axis=value),
+        lambda: mg.split(weight, value),
+        lambda: mg.pad(weight, value),
+        lambda: mg.nn.RNNCell(2, 2, nonlinearity=value),
+        lambda: mg.nn.LSTM(2, 2, checkpoint=value),
+        lambda: mg.optim.schedule.OneCycleLR(
+            mg.optim.SGD([weight], lr=0.1), 0.1, 10, anneal_strategy=value
+        ),
+    ]
+    for call in calls:
+        with pytest.raises((TypeError, ValueError), match="must be .*Unprintable"):
+            call()
+
+
+def test_adjoin_refuses_a_whole_without_dimensions():
+    """Its last axis would be read in front of the shape."""
+    adjoin = mg.ops.shape.adjoin
+    for parts in ((), [], mg.zeros((0, 3)), [mg.zeros(1)]):
+        with pytest.raises(ValueError, match="adjoin: whole must have at least one dimension"):
+            adjoin(mg.Tensor(1.0), parts)
