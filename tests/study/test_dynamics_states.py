@@ -181,6 +181,25 @@ def test_the_search_stays_near_the_start_states():
     assert len(near) == 0 and near.left_over == 5
 
 
+@pytest.mark.parametrize("kind", ["RNN", "RNN relu", "GRU"])
+def test_lines_of_fixed_points(kind):
+    """Units that keep what they have: each state, or each near 0, is a fixed point, and A = J - 1
+    is singular."""
+    name, own = KINDS[kind]
+    made = getattr(mg.nn, name)(1, 3, bias=kind == "GRU", dtype=np.float64, **own)
+    with mg.no_grad():
+        made.cells[0].U[...] = 0.0
+        if kind == "GRU":
+            made.cells[0].gate("z").b[...] = 50.0
+        else:
+            made.cells[0].U[...] = np.diag([1.0, 1.0, -1.0])
+    starts = np.random.default_rng(0).uniform(0.1, 1, (30, 3))
+    found = dynamics.fixed_points(made, starts, tolerance=1e-10)
+    assert found.starts.sum() == 30 and found.left_over == 0
+    largest = np.abs(found.eigenvalues[:, 0])
+    assert np.allclose(largest, 1, atol=0.02) and (kind != "RNN") == (len(found) == 30)
+
+
 def test_slow_points():
     """h' = relu(h + 0.001) never stands still; with a higher tolerance it does, nearly."""
     made = bistable("RNN relu")

@@ -13,8 +13,9 @@ from minigrad.study.dynamics.figures import axes_of, number_of
 from minigrad.study.dynamics.run import Array, Step, checked_network, checked_place
 
 # Levenberg-Marquardt: the damping at the start, its bounds, and its factor for a step that lowers
-# the speed and for one that does not.
-DAMPING, LEAST, MOST = 1e-3, 1e-20, 1e12
+# the speed and for one that does not. It is in units of the largest element of A^T A, or of 1, so
+# that the least one lets no singular A through.
+DAMPING, LEAST, MOST = 1e-3, 1e-13, 1e12
 DOWN, UP = 0.1, 10.0
 # Below this speed a point stands still to rounding.
 STANDS_STILL = 1e-31
@@ -109,7 +110,7 @@ def fixed_points(
     tolerance: float = 1e-12,
     distance: float = 1e-4,
     margin: float = 1.0,
-    iterations: int = 500,
+    iterations: int = 200,
 ) -> FixedPoints:
     """The fixed points F(s) = s of a step F under a constant input.
 
@@ -140,7 +141,7 @@ def fixed_points(
         margin: how far the search may leave the range that the start states span, element by
             element. Default: 1.0. Far out a GRU whose gate z is 1 to rounding stands still
             anywhere: such points say nothing about the states that it takes.
-        iterations: of the minimisation at most. Default: 500.
+        iterations: of the minimisation at most. Default: 200.
 
     Returns:
         A FixedPoints with points, speeds, eigenvalues and stability.
@@ -253,7 +254,9 @@ def _minimise(
             break
         A = J[moving] - np.eye(n)
         transposed = A.swapaxes(1, 2)
-        normal = transposed @ A + damping[moving, None, None] * np.eye(n)
+        normal = transposed @ A
+        unit = np.maximum(1.0, np.abs(normal).max(axis=(1, 2)))
+        normal += (damping[moving] * unit)[:, None, None] * np.eye(n)
         ds = -np.linalg.solve(normal, transposed @ r[moving, :, None])[:, :, 0]
         tried = states[moving] + ds
         r_tried, J_tried = _residual_and_jacobian(step, tried)
