@@ -9,11 +9,12 @@ QUADMATH = $(shell echo '\#include <quadmath.h>' | $(CC) -E - >/dev/null 2>&1 &&
 help:
 	@echo "Every day:"
 	@echo "  make build           compile in place what changed"
-	@echo "  make test            the fast tests"
-	@echo "  make slow            the slow tests: long fuzzing, killed trainings"
+	@echo "  make test            the fast tests; a minute"
+	@echo "  make test_all        all tests that CI runs, the slow ones too; some five minutes"
 	@echo "  make lint            ruff, cython-lint, mypy, stubtest, pyright, clang-format"
 	@echo "  make format          ruff format, and the fixes that ruff makes by itself"
 	@echo "Longer checks:"
+	@echo "  make test_long       long fuzzing, killed trainings; hours"
 	@echo "  make ulp             errors of exp, tanh, sigmoid, ... over all float32 values; 5 minutes"
 	@echo "  make isa             every instruction set against the scalar one, to the bit"
 	@echo "  make neon            the same for NEON, under qemu"
@@ -27,15 +28,18 @@ help:
 	@echo "Other:"
 	@echo "  make figures         the pictures of docs/, by the examples; 3 minutes"
 
-.PHONY: build test slow
+.PHONY: build test test_all test_long
 build:
 	$(PYTHON) setup.py build_ext --inplace
 
 test:
+	$(PYTHON) -m pytest -q -m "not slow"
+
+test_all:
 	$(PYTHON) -m pytest -q
 
-slow:
-	$(PYTHON) -m pytest -q -m slow
+test_long:
+	$(PYTHON) -m pytest -q -m long
 
 # stubtest imports the built package: it needs `make build` or an installed minigrad.
 .PHONY: lint format
@@ -46,7 +50,7 @@ lint:
 	cython-lint minigrad
 	mypy
 	mypy tests/typing/user_script.py
-	stubtest minigrad --ignore-unused-allowlist --mypy-config-file pyproject.toml --concise \
+	$(PYTHON) -m mypy.stubtest minigrad --ignore-unused-allowlist --mypy-config-file pyproject.toml --concise \
 	    --allowlist tests/typing/stubtest_allowlist.txt
 	pyright
 	$(if $(wildcard .clang-format),clang-format --dry-run --Werror $(C_SOURCES))

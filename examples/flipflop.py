@@ -5,9 +5,10 @@
     python examples/flipflop.py --bits 2         fewer bits: a square
 
 The task is the flip-flop of Sussillo and Barak (Opening the black box: low-dimensional dynamics in
-high-dimensional recurrent neural networks, Neural Computation 25, 2013). Each of three inputs is 0 but for rare pulses of +1 and -1; each of three outputs
-is the sign of the last pulse of its input. Between pulses nothing comes in, so the network has to
-keep 2^3 states apart by itself. How it does this is seen in its dynamics without input:
+high-dimensional recurrent neural networks, Neural Computation 25, 2013). Each of three inputs is 0
+but for rare pulses of +1 and -1; each of three outputs is the sign of the last pulse of its input.
+Between pulses nothing comes in, so the network has to keep 2^3 states apart by itself. How it does
+this is seen in its dynamics without input:
 
     fixed points      F(h) = h, found from the states of a run by minimising 1/2 |F(h) - h|^2
     stable or not     by the eigenvalues of the Jacobian there: all inside the unit circle?

@@ -54,7 +54,7 @@ from minigrad.ops.shape import (
     transpose,
     unsqueeze,
 )
-from minigrad.ops.function import Function, jacobian, vjp  # isort: skip
+from minigrad.ops.function import Function, jacobian, vjp
 from minigrad.ops.reduce import (
     argmax,
     log_softmax,
@@ -66,13 +66,19 @@ from minigrad.ops.reduce import (
     softmax,
     sum as sum,
     var,
-)  # isort: skip
-from minigrad.ops.losses import binary_cross_entropy_with_logits, cross_entropy, huber, mse, nll  # isort: skip
-from minigrad.random import Generator, default_generator, dropout, dropout_mask, manual_seed  # isort: skip
-from minigrad.study.gradcheck import GradcheckError, gradcheck, gradgradcheck  # isort: skip
-from minigrad.study.draw import draw  # isort: skip
-from minigrad.training.checkpoint import CheckpointError, load, save  # isort: skip
-from minigrad import data, metrics, nn, optim, study, training  # isort: skip
+)
+from minigrad.ops.losses import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber,
+    mse,
+    nll,
+)
+from minigrad.random import Generator, default_generator, dropout, dropout_mask, manual_seed
+from minigrad.study.gradcheck import GradcheckError, gradcheck, gradgradcheck
+from minigrad.study.draw import draw
+from minigrad.training.checkpoint import CheckpointError, load, save
+from minigrad import data, metrics, nn, optim, study, training
 
 # `from minigrad import *` must not hide a builtin: abs, max, min, pow and sum are mg.abs and so on.
 # Their `as` says to type checkers that they are public nevertheless.

@@ -12,6 +12,17 @@ import numpy as np
 
 from minigrad.core.array import check_data
 
+__all__ = [
+    "check_memory",
+    "flag",
+    "integer",
+    "is_number",
+    "number",
+    "plain_array",
+    "probability",
+    "size",
+]
+
 
 def integer(op: str, name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
     """`value` as an int from low to high, both included; a bool or a float is a TypeError."""

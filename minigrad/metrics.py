@@ -7,9 +7,10 @@ in float64.
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minigrad.checks import integer, plain_array
 from minigrad.core.modes import no_grad
@@ -17,6 +18,11 @@ from minigrad.core.tensor import Tensor
 from minigrad.data.batches import NO_CLASS
 from minigrad.data.scaler import _difference
 from minigrad.ops.losses import binary_cross_entropy_with_logits, cross_entropy
+
+if TYPE_CHECKING:
+    from minigrad.core.tensor import Operand
+
+__all__ = ["accuracy", "bits", "frame_nll", "mase", "nats_per_symbol", "perplexity", "rmse"]
 
 
 def _array(value: Any, op: str, name: str, kinds: str = "f") -> np.ndarray:
@@ -67,7 +73,7 @@ def _classified(op: str, logits: Any, targets: Any, lengths: Any) -> tuple[np.nd
     return logits[counts], targets[counts]
 
 
-def accuracy(logits: Any, targets: Any, lengths: Any = None) -> float:
+def accuracy(logits: "Operand", targets: ArrayLike, lengths: ArrayLike | None = None) -> float:
     """The share of steps whose largest logit is that of the target.
 
     A step with a NaN among its logits has no largest one: it counts as wrong.
@@ -88,7 +94,9 @@ def accuracy(logits: Any, targets: Any, lengths: Any = None) -> float:
     return float(((rows.argmax(-1) == classes) & ~np.isnan(rows).any(-1)).mean())
 
 
-def nats_per_symbol(logits: Any, targets: Any, lengths: Any = None) -> float:
+def nats_per_symbol(
+    logits: "Operand", targets: ArrayLike, lengths: ArrayLike | None = None
+) -> float:
     """The mean negative log-likelihood of the targets, in nats.
 
     Args:
@@ -147,7 +155,7 @@ def perplexity(nats: float) -> float:
         return math.inf
 
 
-def frame_nll(logits: Any, roll: Any, lengths: Any = None) -> float:
+def frame_nll(logits: "Operand", roll: "Operand", lengths: ArrayLike | None = None) -> float:
     """Music: the negative log-likelihood of a frame in nats (Boulanger-Lewandowski et al. 2012).
 
     It is a sum over the keys of a frame, as a mean over the frames.
@@ -197,7 +205,7 @@ def _errors(op: str, y: Any, forecast: Any) -> np.ndarray:
     return _difference(y, forecast)
 
 
-def rmse(y: Any, forecast: Any) -> float:
+def rmse(y: "Operand", forecast: "Operand") -> float:
     """The root of the mean squared error of a forecast.
 
     Args:
@@ -214,7 +222,7 @@ def rmse(y: Any, forecast: Any) -> float:
     return float(np.sqrt(np.mean(_errors("rmse", y, forecast) ** 2)))
 
 
-def mase(y: Any, forecast: Any, history: Any, season: int = 1) -> float:
+def mase(y: "Operand", forecast: "Operand", history: "Operand", season: int = 1) -> float:
     """The mean absolute scaled error of a forecast (Hyndman and Koehler 2006).
 
     Its unit is the error that the forecast "as one season ago" makes, one step at a time, on the

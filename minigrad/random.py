@@ -7,7 +7,7 @@ numbers, seed and count, which go into a checkpoint as they are. What is drawn d
 alone: not on threads or dtypes, nor on how much the draws before have read.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,20 @@ from minigrad.core.array import checked_dtype, checked_shape
 from minigrad.core.tape import record
 from minigrad.core.tensor import Tensor, as_tensor
 from minigrad.ops.elementwise import mul
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from minigrad.core.tensor import Operand
+
+__all__ = [
+    "Generator",
+    "checked_generator",
+    "default_generator",
+    "dropout",
+    "dropout_mask",
+    "manual_seed",
+]
 
 
 class Generator:
@@ -99,7 +113,7 @@ def manual_seed(seed: int) -> Generator:
 def dropout_mask(
     shape: int | tuple[int, ...],
     p: float,
-    dtype: Any = np.float32,
+    dtype: "DTypeLike" = np.float32,
     generator: Generator | None = None,
 ) -> np.ndarray:
     """An array of `shape` that is 0 with probability p and else 1 / (1 - p), so that its mean is 1.
@@ -135,7 +149,8 @@ def _mask(shape: tuple[int, ...], p: float, dtype: np.dtype, generator: Generato
         generator.stream().random_raw((size + 1) // 2).astype("<u8", copy=False).view("<u4")[:size]
     )
     kept = numbers >= np.uint32(min(round(p * 2**32), 2**32 - 1))
-    return np.multiply(kept, 1 / (1 - p), dtype=dtype).reshape(shape)
+    mask: np.ndarray = np.multiply(kept, 1 / (1 - p), dtype=dtype).reshape(shape)
+    return mask
 
 
 def checked_generator(generator: Any, op: str) -> Generator:
@@ -150,7 +165,7 @@ def checked_generator(generator: Any, op: str) -> Generator:
 
 
 def dropout(
-    x: Any, p: float = 0.5, training: bool = True, generator: Generator | None = None
+    x: "Operand", p: float = 0.5, training: bool = True, generator: Generator | None = None
 ) -> Tensor:
     """In training, x with each element set to 0 with probability p and the others divided by 1 - p;
     else x itself.

@@ -1,11 +1,13 @@
-"""Runs all tests in an empty folder: a subprocess started with `python -c` then imports the
-installed minigrad, not the source folder beside it. Each test starts from the same random numbers.
-And Ctrl-C works in the tests and their subprocesses, also where a shell has started pytest in the
+"""Runs all tests in an empty folder, each from the same random numbers, and lets their subprocesses
+import the minigrad that the tests import: the installed one, or the one that was built in place.
+
+Ctrl-C works in the tests and their subprocesses, also where a shell has started pytest in the
 background, which makes a process ignore it.
 """
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -15,15 +17,14 @@ import minigrad as mg
 @pytest.fixture(scope="session", autouse=True)
 def empty_folder(tmp_path_factory):
     before = os.getcwd()
-    if (
-        "PYTHONPATH" in os.environ
-    ):  # relative entries are those of the folder in which pytest was started
-        os.environ["PYTHONPATH"] = os.pathsep.join(
-            os.path.abspath(p) for p in os.environ["PYTHONPATH"].split(os.pathsep)
-        )
-    os.chdir(tmp_path_factory.mktemp("cwd"))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
+    # Relative entries are those of the folder in which pytest was started.
+    entries = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    path = [Path(mg.__file__).parents[1], *map(os.path.abspath, entries)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, path)))
+        os.chdir(tmp_path_factory.mktemp("cwd"))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
     os.chdir(before)
 
 

@@ -123,7 +123,8 @@ def layer_bits(kind, dtype, layers, both, bias, varied, masked, checkpoint, clip
     seeds = [mg.Tensor(rng.normal(size=t.shape).astype(t.dtype)) for t in outputs]
     inputs = [x, *state, *layer.parameters()]
     gradients = mg.grad(outputs, inputs, seeds, retain_graph=True, allow_unused=True)
-    name = f"layer {kind} {np.dtype(dtype).name} {layers} {both} {bias} {varied} {masked} {checkpoint} {clipped}"
+    switches = f"{both} {bias} {varied} {masked} {checkpoint} {clipped}"
+    name = f"layer {kind} {np.dtype(dtype).name} {layers} {switches}"
     show(name, *arrays_of(outputs), *arrays_of(gradients))
     optimizer = mg.optim.Adam(layer.parameters(), lr=1e-2)
     for _ in range(3):

@@ -25,13 +25,16 @@ ROOT = Path(__file__).resolve().parents[1]
 # Of undefined behaviour all but the checks of every pointer's arithmetic, with which each file of
 # kernels compiles for minutes; what such a pointer then reads or writes is seen by the sanitizer of
 # addresses.
-FLAGS = "-fsanitize=address,undefined -fno-sanitize=null,pointer-overflow,object-size -fno-sanitize-recover=undefined"
+FLAGS = (
+    "-fsanitize=address,undefined -fno-sanitize=null,pointer-overflow,object-size "
+    "-fno-sanitize-recover=undefined"
+)
 
 # Tests that cannot run here, each with its reason.
 LEFT_OUT = {
     "test_build.py": "builds the package again, without sanitizers",
     "test_large.py": "needs 14 GB, and the shadow memory beside it",
-    "test_example": "trains in subprocesses for minutes; what it calls is called by the other tests",
+    "test_example": "trains for minutes; what it calls is called by the other tests",
     "test_docs.py": "runs the examples and measures",
     "test_public_fuzz.py": "run below, on its own",
 }
@@ -52,7 +55,10 @@ class Build:
         names = ["libclang_rt.asan-x86_64.so"] if clang else ["libasan.so", "libubsan.so"]
         self.runtime = [self.output([compiler, f"-print-file-name={name}"]) for name in names]
         self.link = FLAGS + (" -shared-libasan" if clang else "")
-        rules = "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=6000:handle_segv=1:abort_on_error=0"
+        rules = (
+            "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=6000:"
+            "handle_segv=1:abort_on_error=0"
+        )
         paths = f"log_path={self.reports}/report"
         if clang:
             paths += f":external_symbolizer_path={self.folder}/llvm-symbolizer"
@@ -134,7 +140,8 @@ class Build:
         report."""
         preface = (
             f"import ctypes, numpy as np, minigrad as mg\nc = ctypes.CDLL({str(self.planted)!r})\n"
-            "a = mg.ones(1000).numpy()\nc.read_beyond.argtypes = [ctypes.c_void_p, ctypes.c_size_t]\n"
+            "a = mg.ones(1000).numpy()\nc.read_beyond.argtypes = [ctypes.c_void_p, "
+            "ctypes.c_size_t]\n"
         )
         inside = f"assert mg.__file__.startswith({str(self.library)!r}), mg.__file__"
         faults = {
@@ -231,7 +238,7 @@ class Build:
                 "-p",
                 "no:cacheprovider",
                 "-m",
-                "slow",
+                "long",
                 str(ROOT / "tests/core/test_public_fuzz.py"),
             ]
             done = subprocess.run(
@@ -268,7 +275,8 @@ def main():
             print(f"---- {path}\n{path.read_text(errors='replace')[:4000]}", flush=True)
         reports += len(build.found())
     print(
-        f"asan: {' and '.join(options.compilers)}, {tests} tests, {calls} calls, {failed} failures, {reports} reports"
+        f"asan: {' and '.join(options.compilers)}, {tests} tests, {calls} calls, {failed} "
+        f"failures, {reports} reports"
     )
     return 1 if failed or reports else 0
 

@@ -21,7 +21,8 @@ def test_no_compiler():
     with pytest.raises(SystemExit) as left:
         require_compiler("nonexistent-cc", "CC", [])
     assert str(left.value).splitlines() == [
-        "minigrad builds from source and needs a C11 compiler. Tried: 'nonexistent-cc' (from CC): not found.",
+        "minigrad builds from source and needs a C11 compiler. Tried: 'nonexistent-cc' (from CC): "
+        "not found.",
         "Debian/Ubuntu: apt-get install build-essential python3-dev",
         "Fedora: dnf install gcc python3-devel",
         "macOS: xcode-select --install",
@@ -70,7 +71,8 @@ def test_bad_number_of_threads_is_an_import_error(threads):
     assert done.returncode == 1
     assert (
         done.stderr.splitlines()[-1]
-        == f"ImportError: MINIGRAD_NUM_THREADS: must be a whole number from 1 to 1024, got {threads!r}"
+        == f"ImportError: MINIGRAD_NUM_THREADS: must be a whole number from 1 to 1024, got "
+        f"{threads!r}"
     )
 
 

@@ -10,12 +10,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TRAINS = {"slides.md"}  # its blocks train for seconds
 BLOCK = re.compile(
     r"^```python\n(.*?)^```\n(?:\n*^```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL
 )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=[pytest.mark.slow] * (page.name in TRAINS))
+        for page in PAGES
+    ],
+)
 def test_page(page):
     namespace = {"__name__": page.stem}
     text = page.read_text(encoding="utf-8")

@@ -1,8 +1,10 @@
-"""What is public is documented and typed: each name has a docstring with an example that runs, each
-compiled one a stub."""
+"""What is public is named, documented and typed: each module has __all__, each name a docstring
+with an example that runs, each compiled one a stub."""
 
 import ast
+import builtins
 import doctest
+import importlib
 import inspect
 from pathlib import Path
 
@@ -45,11 +47,30 @@ NAMES = {
     for module in (mg, mg.nn, *ROOMS)
     for name, thing in public(module).items()
 }
+PYTHON_MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+    if path.stat().st_size > 200  # what is shorter holds nothing but a docstring
+)
 COMPILED = {
     name: thing
     for name, thing in NAMES.items()
     if getattr(thing, "__module__", "").removeprefix("minigrad.") in STUBS
 }
+
+
+@pytest.mark.parametrize("name", PYTHON_MODULES)
+def test_all(name):
+    module = importlib.import_module(name)
+    assert len(set(module.__all__)) == len(module.__all__)
+    assert {given for given in module.__all__ if not hasattr(module, given)} == set()
+
+
+def test_import_of_all_hides_no_builtin():
+    names = {}
+    exec("from minigrad import *", names)
+    assert "Tensor" in names
+    assert {name for name in names if hasattr(builtins, name) and not name.startswith("_")} == set()
 
 
 @pytest.mark.parametrize("name", NAMES)

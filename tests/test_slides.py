@@ -3,7 +3,6 @@ figure exists, the lecture's terms come in the lecture's order. And the claims o
 no other test checks."""
 
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -177,6 +176,7 @@ def test_gru_has_three_quarters_of_the_weights(I, H):
     assert count["RNN"] * 3 == count["GRU"] and count["GRU"] * 4 == count["LSTM"] * 3
 
 
+@pytest.mark.slow
 def test_text_comparison_has_equal_numbers_of_weights(tmp_path):
     """benchmarks/text.py in a few steps; its counts are those of the networks, and equal within 1
     %."""
@@ -189,14 +189,12 @@ def test_text_comparison_has_equal_numbers_of_weights(tmp_path):
     (tmp_path / "text.txt").write_text(
         "the quick brown fox jumps over the lazy dog. " * 500, encoding="utf-8"
     )
-    paths = [str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [
             sys.executable,
             ROOT / "benchmarks" / "text.py",
             *"--text text.txt --steps 60 --hidden 32 --seeds 0".split(),
         ],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         encoding="utf-8",
         timeout=120,

@@ -1,9 +1,11 @@
-"""What a mode of a thread (no_grad, enable_grad, detect_anomaly) does as a decorator: for functions, generators and async
-functions."""
+"""What a mode of a thread (no_grad, enable_grad, detect_anomaly) does as a decorator: for
+functions, generators and async functions."""
 
 import functools
 import inspect
 from typing import Any
+
+__all__ = ["in_context"]
 
 
 def in_context(context: Any, function: Any) -> Any:

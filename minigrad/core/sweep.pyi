@@ -1,8 +1,9 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal, overload
 
 from minigrad.core.tensor import Operand, Tensor
 
+@overload
 def grad(
     outputs: Tensor | Sequence[Tensor],
     inputs: Tensor | Sequence[Tensor],
@@ -10,5 +11,15 @@ def grad(
     *,
     retain_graph: bool | None = None,
     create_graph: bool = False,
-    allow_unused: bool = False,
-) -> tuple[Any, ...]: ...
+    allow_unused: Literal[True],
+) -> tuple[Tensor | None, ...]: ...
+@overload
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Operand | Sequence[Operand | None] | None = None,
+    *,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: Literal[False] = False,
+) -> tuple[Tensor, ...]: ...

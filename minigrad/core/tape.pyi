@@ -1,15 +1,27 @@
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias, overload
 
 import numpy as np
 
 from minigrad.core.tensor import Tensor
 
+Backward: TypeAlias = Callable[..., Tensor | None | tuple[Tensor | None, ...]]
+
+@overload
 def record(
     name: str,
-    values: np.ndarray | tuple[np.ndarray, ...],
+    values: np.ndarray,
     inputs: tuple[Tensor | None, ...],
-    backward: Callable[..., Tensor | None | tuple[Tensor | None, ...]],
+    backward: Backward,
     saved: tuple[Tensor, ...] = (),
     save_value: bool = False,
-) -> Any: ...
+) -> Tensor: ...
+@overload
+def record(
+    name: str,
+    values: tuple[np.ndarray, ...],
+    inputs: tuple[Tensor | None, ...],
+    backward: Backward,
+    saved: tuple[Tensor, ...] = (),
+    save_value: bool = False,
+) -> tuple[Tensor, ...]: ...

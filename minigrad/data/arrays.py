@@ -8,6 +8,8 @@ import numpy as np
 from minigrad.checks import plain_array
 from minigrad.core.tensor import Tensor
 
+__all__: list[str] = []  # for the modules of minigrad.data alone
+
 DEEPEST = 64  # lists inside of each other: NumPy's arrays have at most so many dimensions
 
 
@@ -78,8 +80,9 @@ def _list(values: Any, op: str, name: str) -> Any:
         plain_array(op, name, values)  # raises
     if isinstance(values, (list, tuple, np.ndarray)):
         return values
-    if hasattr(values, "to_numpy"):  # a Series or DataFrame, whose own [k] goes by label or column
-        return values.to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
+    to_numpy = getattr(values, "to_numpy", None)
+    if to_numpy is not None:  # of a Series or DataFrame, whose own [k] goes by label or column
+        return to_numpy()
     if hasattr(values, "__array__"):  # a Tensor, also of another library
         return _numbers(values, op, name)
     return list(values)

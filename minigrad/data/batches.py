@@ -1,7 +1,7 @@
 """Padded batches of sequences with their targets."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,6 +9,11 @@ from minigrad.checks import flag, size
 from minigrad.data.arrays import _array, _list, _sequences
 from minigrad.data.place import _checked_place, _Place, _Spot
 from minigrad.random import Generator, checked_generator
+
+if TYPE_CHECKING:
+    from minigrad.core.tensor import Operand
+
+__all__ = ["NO_CLASS", "Batches", "pad"]
 
 NO_CLASS = -100  # cross_entropy and the metrics leave such targets out
 
@@ -22,7 +27,7 @@ def _padded(arrays: list[np.ndarray], fill: int) -> np.ndarray:
     return x
 
 
-def pad(sequences: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+def pad(sequences: Sequence["Operand"]) -> tuple[np.ndarray, np.ndarray]:
     """Put sequences of different lengths side by side.
 
     Args:

@@ -8,6 +8,8 @@ import numpy as np
 
 from minigrad.checks import integer
 
+__all__ = ["Epoch"]
+
 
 class _Spot:
     """How many batches of an epoch are out; the generator's state before the epoch's draw; whether

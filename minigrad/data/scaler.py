@@ -1,10 +1,15 @@
 """A scaler: to mean 0 and variance 1, and back."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minigrad.data.arrays import _has_dtype, _numbers
+
+if TYPE_CHECKING:
+    from minigrad.core.tensor import Operand
+
+__all__ = ["Scaler"]
 
 
 def _exact_parts(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +63,7 @@ class Scaler:
     _rest: tuple[Any, Any] = (None, 0.0)  # the fitted mean, and what it lacks of the exact one
     _dtype: Any = np.float32  # of what was fitted
 
-    def fit(self, x: Any) -> "Scaler":
+    def fit(self, x: "Operand") -> "Scaler":
         """Take mean and standard deviation of each column.
 
         Args:
@@ -101,7 +106,7 @@ class Scaler:
         self._dtype = array.dtype if _has_dtype(x) and array.dtype.kind == "f" else np.float64
         return self
 
-    def transform(self, x: Any) -> np.ndarray:
+    def transform(self, x: "Operand") -> np.ndarray:
         """(x - mean) / scale.
 
         Args:
@@ -115,7 +120,7 @@ class Scaler:
         dtype = array.dtype if _has_dtype(x) and array.dtype.kind == "f" else np.float32
         return np.asarray(((high - mean) + (low - rest)) / scale).astype(dtype)
 
-    def inverse(self, x: Any) -> np.ndarray:
+    def inverse(self, x: "Operand") -> np.ndarray:
         """x * scale + mean: the inverse of `transform`.
 
         Args:

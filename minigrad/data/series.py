@@ -1,15 +1,20 @@
 """Windows of a series: what a forecaster sees, and what it should say."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minigrad.checks import size
 from minigrad.data.arrays import _numbers
 
+if TYPE_CHECKING:
+    from minigrad.core.tensor import Operand
+
+__all__ = ["windows"]
+
 
 def windows(
-    series: Any, length: int, horizon: int = 1, step: int = 1
+    series: "Operand", length: int, horizon: int = 1, step: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of `length` values of a series and the `horizon` values after them.
 

@@ -1,12 +1,17 @@
 """A stream of tokens cut into pieces for truncated BPTT."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minigrad.checks import size
 from minigrad.data.arrays import _array
 from minigrad.data.place import _Place
+
+if TYPE_CHECKING:
+    from minigrad.core.tensor import Operand
+
+__all__ = ["Stream"]
 
 
 class Stream(_Place):
@@ -33,7 +38,7 @@ class Stream(_Place):
     [[2, 7], [3, 8]] [[3, 8], [4, 9]]
     """
 
-    def __init__(self, tokens: Any, batch_size: int, length: int) -> None:
+    def __init__(self, tokens: "Operand", batch_size: int, length: int) -> None:
         op = "Stream"
         super().__init__()
         self.batch_size = size(op, "batch_size", batch_size)

@@ -9,10 +9,13 @@ gate, W Glorot-uniform, b zero but 1 for the LSTM's forget gate. The products of
 chain, b + x W + h U (see addmm): so a cell in a loop has the bits of the fused layer.
 """
 
+from __future__ import annotations
+
 import reprlib
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minigrad.checks import check_memory, flag, size
 from minigrad.core.array import checked_dtype
@@ -20,6 +23,23 @@ from minigrad.core.tensor import Tensor, zeros
 from minigrad.nn.init import glorot, numbers, orthogonal
 from minigrad.nn.module import Module, Parameter, tensor_of
 from minigrad.ops.matmul import addmm, matmul
+
+if TYPE_CHECKING:
+    from minigrad.core.tensor import Operand
+
+__all__ = [
+    "Cell",
+    "CellState",
+    "Gate",
+    "HiddenState",
+    "State",
+    "Weights",
+    "check_tensor",
+    "gates_of",
+]
+
+# The state of a cell as users write it: h, or a tuple such as (h, c).
+State = TypeVar("State")
 
 
 class Gate(NamedTuple):
@@ -40,7 +60,7 @@ class Weights(NamedTuple):
     p: Tensor | None
 
 
-class Cell(Module):
+class Cell(Module, Generic[State]):
     """What the cells share: the weights, their initial values, gates by name."""
 
     gates: tuple[str, ...]  # their names in the order of the columns of W and U
@@ -48,34 +68,43 @@ class Cell(Module):
     state_names: tuple[str, ...] = ("h",)  # ("h", "c") for a cell with two states
     kind: str  # its name in fused.CELLS
 
+    if TYPE_CHECKING:  # what Module does, with the types of forward
+
+        def __call__(self, x: Operand, state: State | None = None) -> State: ...
+
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         bias: bool,
-        dtype: Any,
+        dtype: DTypeLike,
         rng: np.random.Generator | None,
     ) -> None:
         self.op = type(self).__name__
         I, H = size(self.op, "input_size", input_size), size(self.op, "hidden_size", hidden_size)
         rng, dtype = numbers(self.op, rng), checked_dtype(dtype, self.op)
-        check_memory(
-            self.op, (I + H) * H * len(self.gates), f"(input_size, hidden_size) = ({I}, {H})"
-        )
+        self.check_memory(self.op, I, H)
         self.input_size, self.hidden_size = I, H
         self.W = Parameter(np.concatenate([glorot(rng, I, H) for _ in self.gates], axis=1), dtype)
         self.U = Parameter(np.concatenate([orthogonal(rng, H) for _ in self.gates], axis=1), dtype)
-        self.b = (
-            Parameter(
-                np.concatenate([np.full(H, float(name == "f")) for name in self.biases]), dtype
-            )
-            if flag(self.op, "bias", bias)
-            else None
-        )
+        self.b: Parameter | None = None
+        if flag(self.op, "bias", bias):
+            b = [np.full(H, float(name == "f")) for name in self.biases]
+            self.b = Parameter(np.concatenate(b), dtype)
         self.p: Parameter | None = None
 
+    @classmethod
+    def check_memory(cls, op: str, I: int, H: int, cells: int = 1) -> None:
+        """A MemoryError if this machine cannot hold the weights of so many cells."""
+        what = f"(input_size, hidden_size) = ({I}, {H})"
+        check_memory(op, cells * (I + H) * H * len(cls.gates), what)
+
     def gate(self, name: str) -> Gate:
-        """The weights of one gate by its name, e.g. "f" for the LSTM's forget gate."""
+        """The weights of one gate: views W (I, H), U (H, H), and b (H) or None.
+
+        Args:
+            name: one of `gates`, for example "f" for the LSTM's forget gate.
+        """
         if name not in self.gates:
             raise ValueError(
                 f"{self.op}: name must be one of {', '.join(self.gates)}, got {reprlib.repr(name)}"
@@ -106,9 +135,9 @@ class Cell(Module):
         Returns:
             The new states, in the order of `state_names`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.op} has no step")
 
-    def checked_weights(self, op: str, weights: Weights | None = None) -> Weights:
+    def checked_weights(self, op: str, weights: Any = None) -> Weights:
         """The weights, or others in their place, if their shapes and dtypes fit: they can be
         replaced at any time."""
         if weights is None:
@@ -120,42 +149,42 @@ class Cell(Module):
         W, U, b, p = weights
         I, H = self.input_size, self.hidden_size
         dtype, columns = getattr(W, "dtype", None), len(self.gates) * H
-        _check_tensor(op, "W", W, dtype, (I, columns), "(input_size, gates * hidden_size)")
-        _check_tensor(op, "U", U, dtype, (H, columns), "(hidden_size, gates * hidden_size)")
+        check_tensor(op, "W", W, dtype, (I, columns), "(input_size, gates * hidden_size)")
+        check_tensor(op, "U", U, dtype, (H, columns), "(hidden_size, gates * hidden_size)")
         if b is not None:
-            _check_tensor(op, "b", b, dtype, (len(self.biases) * H,), "(biases * hidden_size,)")
+            check_tensor(op, "b", b, dtype, (len(self.biases) * H,), "(biases * hidden_size,)")
         if p is not None:
-            _check_tensor(op, "p", p, dtype, (3, H), "(3, hidden_size)")
+            check_tensor(op, "p", p, dtype, (3, H), "(3, hidden_size)")
         return weights if isinstance(weights, Weights) else Weights(*weights)
 
-    def checked_sequence(self, op: str, x: Any, weights: Weights) -> Tensor:
-        """x (T, B, I) as a Tensor."""
-        x = tensor_of(op, "x", x, weights.W.dtype)
-        if x.ndim != 3 or x.shape[2] != self.input_size:
+    def checked_sequence(self, op: str, x: Any, dtype: np.dtype[Any]) -> Tensor:
+        """x (T, B, I) as a Tensor of this dtype."""
+        found = tensor_of(op, "x", x, dtype)
+        if found.ndim != 3 or found.shape[2] != self.input_size:
             raise ValueError(
                 f"{op}: x must have shape (T, B, {self.input_size}) = "
-                f"(time, batch, input_size), got {x.shape}"
+                f"(time, batch, input_size), got {found.shape}"
             )
-        return x
+        return found
 
-    def check_state(self, op: str, name: str, value: Any, B: int, dtype: Any) -> None:
+    def check_state(self, op: str, name: str, value: Any, B: int, dtype: np.dtype[Any]) -> None:
         """A state, or a mask of it, must be a Tensor (B, H)."""
-        _check_tensor(op, name, value, dtype, (B, self.hidden_size), "(batch, hidden_size)")
+        check_tensor(op, name, value, dtype, (B, self.hidden_size), "(batch, hidden_size)")
 
     def _check_weights(self) -> None:
         self.checked_weights(self.op)
 
     def _check(self, x: Any, *states: tuple[str, Any]) -> Tensor:
         """x (B, I) as a Tensor, if it and the states fit."""
-        x = tensor_of(self.op, "x", x, self.W.dtype)
-        if x.ndim != 2 or x.shape[1] != self.input_size:
+        found = tensor_of(self.op, "x", x, self.W.dtype)
+        if found.ndim != 2 or found.shape[1] != self.input_size:
             raise ValueError(
                 f"{self.op}: x must have shape (B, {self.input_size}) = "
-                f"(batch, input_size), got {x.shape}"
+                f"(batch, input_size), got {found.shape}"
             )
         for name, value in states:
-            self.check_state(self.op, name, value, x.shape[0], self.W.dtype)
-        return x
+            self.check_state(self.op, name, value, found.shape[0], self.W.dtype)
+        return found
 
     def initial(self, B: int) -> tuple[Tensor, ...]:
         """States of zeros, each (B, H)."""
@@ -173,11 +202,11 @@ class Cell(Module):
             raise TypeError(f"{op}: state must be ({', '.join(self.state_names)}), got {got}")
         return state
 
-    def as_state(self, states: tuple[Tensor, ...]) -> Any:
+    def as_state(self, states: tuple[Tensor, ...]) -> State:
         """The states as users read them: h, or (h, c)."""
-        return states if len(states) > 1 else states[0]
+        return cast(State, states[0] if len(states) == 1 else states)
 
-    def forward(self, x: Tensor, state: Any = None) -> Any:
+    def forward(self, x: Operand, state: State | None = None) -> State:
         """Compute one step.
 
         Args:
@@ -201,7 +230,7 @@ class Cell(Module):
         return f"{self.input_size}, {self.hidden_size}{bias}"
 
 
-def _check_tensor(
+def check_tensor(
     op: str, name: str, value: Any, dtype: Any, shape: tuple[int, ...], meaning: str
 ) -> None:
     """A weight or a state must fit the weights W and the batch."""
@@ -230,7 +259,7 @@ class HiddenState(NamedTuple):
 
     h: Tensor
 
-    def detach(self) -> "HiddenState":
+    def detach(self) -> HiddenState:
         """The same values, cut from the graph: for truncated BPTT."""
         return HiddenState(self.h.detach())
 
@@ -247,6 +276,6 @@ class CellState(NamedTuple):
     h: Tensor
     c: Tensor
 
-    def detach(self) -> "CellState":
+    def detach(self) -> CellState:
         """The same values, cut from the graph: for truncated BPTT."""
         return CellState(self.h.detach(), self.c.detach())

@@ -1,20 +1,36 @@
 """The GRU: first the cell, one step, then the layer, which runs it over sequences."""
 
-from typing import Any
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minigrad.checks import flag
 from minigrad.core.tensor import Tensor
-from minigrad.nn.cell import Cell, Weights
-from minigrad.nn.sequence import Merge
+from minigrad.nn.cell import Cell, HiddenState, Weights
 from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import sigmoid, tanh
 from minigrad.ops.matmul import addmm, matmul
 from minigrad.ops.shape import split
 
+__all__ = ["GRU", "GRUCell", "GRUWeights"]
 
-class GRUCell(Cell):
+
+class GRUWeights(NamedTuple):
+    """What a step computes with: b_u is the bias inside of the reset gate's product. None for what
+    is not there."""
+
+    W: Tensor
+    U_rz: Tensor
+    U_n: Tensor
+    b: Tensor | None
+    b_u: Tensor | None
+
+
+class GRUCell(Cell[Tensor]):
     """One step of a gated recurrent unit (slide: GRU; Cho et al. 2014).
 
     r, z = sigmoid(x W + h U + b); n = tanh(x W + (r h) U + b); h' = (1 - z) n + z h. The gates
@@ -47,30 +63,26 @@ class GRUCell(Cell):
         hidden_size: int,
         bias: bool = True,
         reset_after: bool = False,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         rng: np.random.Generator | None = None,
     ) -> None:
-        self.reset_after = flag("GRUCell", "reset_after", reset_after)
+        self.reset_after = flag(type(self).__name__, "reset_after", reset_after)
         self.kind = "gru_after" if reset_after else "gru"
         self.biases = ("r", "z", "n", "u") if reset_after else ("r", "z", "n")
         super().__init__(input_size, hidden_size, bias, dtype, rng)
 
-    def start(self, weights: Weights) -> tuple[Any, ...]:
+    def start(self, weights: Weights) -> GRUWeights:
         """The parts of the weights, cut once for a sequence, so that each part's gradient is one
         chain over the steps."""
         H = weights.U.shape[0]
         W, U, b, _ = weights
-        inner = b[3 * H :] if b is not None and self.reset_after else None
-        return (
-            W,
-            U[:, : 2 * H],
-            U[:, 2 * H :],
-            b[: 3 * H] if b is not None and self.reset_after else b,
-            inner,
-        )
+        if b is None or not self.reset_after:
+            return GRUWeights(W, U[:, : 2 * H], U[:, 2 * H :], b, None)
+        b_u = b[3 * H :]
+        return GRUWeights(W, U[:, : 2 * H], U[:, 2 * H :], b[: 3 * H], b_u)
 
     def step(
-        self, weights: tuple[Any, ...], x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
+        self, weights: GRUWeights, x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
     ) -> tuple[Tensor, ...]:
         W, U_rz, U_n, b, b_u = weights
         (h,) = states
@@ -87,21 +99,27 @@ class GRUCell(Cell):
         return super().options() + (", reset_after=True" if self.reset_after else "")
 
 
-class GRU(Recurrent):
+@dataclass(eq=False, repr=False)
+class GRU(Recurrent[HiddenState]):
     """A gated recurrent unit over whole sequences (slide: GRU; Cho et al. 2014).
 
     r, z = sigmoid(x_t W + h_{t-1} U + b); n = tanh(x_t W + (r h_{t-1}) U + b);
     h_t = (1 - z) n + z h_{t-1}.
+
+    A call takes sequences x (T, B, input_size) and returns the outputs (T, B, features) and the
+    last state; `forward` says more. The weights are in the cells, in the list `cells`: for each
+    layer the forward one and, if bidirectional, the backward one.
 
     Args:
         input_size: features of the input, I.
         hidden_size: features of the state, H.
         num_layers: layers on top of each other. Default: 1.
         bidirectional: run each layer from both ends of the sequence. Default: False.
-        merge: how the outputs of two directions become one: "concat" (default), "sum", "mean",
-            "mul", a function of both, or None for a pair of outputs.
+        merge: how the outputs of two directions, each (T, B, H), become one: "concat" (default) to
+            (T, B, 2 H), "sum", "mean", "mul", a function of both that returns (T, B, features), or
+            None for a pair of outputs.
         bias: add b, one for each gate. Default: True.
-        dropout: probability of dropout between layers. Default: 0.0.
+        dropout: probability of dropout between layers, from 0 to 1. Default: 0.0.
         recurrent_dropout: probability of dropout on h_{t-1}, with one mask for the whole sequence.
             Default: 0.0.
         reset_after: n = tanh(x_t W + b + r (h_{t-1} U + b_u)), the form of cuDNN and PyTorch.
@@ -127,36 +145,14 @@ class GRU(Recurrent):
     """
 
     cell_type = GRUCell
+    state_type = HiddenState
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        merge: Merge = "concat",
-        bias: bool = True,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        *,
-        reset_after: bool = False,
-        checkpoint: str | None = None,
-        clip_state_grad: float | None = None,
-        dtype: Any = np.float32,
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bidirectional,
-            merge,
-            dropout,
-            recurrent_dropout,
-            checkpoint,
-            clip_state_grad,
-            bias=bias,
-            reset_after=reset_after,
-            dtype=dtype,
-            rng=rng,
-        )
+    _: KW_ONLY
+    reset_after: bool = False
+
+    def __post_init__(self, rng: np.random.Generator | None) -> None:
+        self.reset_after = flag(type(self).__name__, "reset_after", self.reset_after)
+        super().__post_init__(rng)
+
+    def new_cell(self, features: int, rng: np.random.Generator | None) -> GRUCell:
+        return GRUCell(features, self.hidden_size, self.bias, self.reset_after, self.dtype, rng)

@@ -1,8 +1,11 @@
 """Layers without a state: Linear, Embedding, Dropout."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from minigrad.checks import flag, probability, size
 from minigrad.core.array import checked_dtype
@@ -12,6 +15,11 @@ from minigrad.nn.module import Module, Parameter, tensor_of
 from minigrad.ops.index import embedding
 from minigrad.ops.matmul import addmm, matmul
 from minigrad.random import Generator, checked_generator, dropout
+
+if TYPE_CHECKING:
+    from minigrad.core.tensor import Operand
+
+__all__ = ["Dropout", "Embedding", "Linear"]
 
 
 class Linear(Module):
@@ -36,12 +44,16 @@ class Linear(Module):
     (2, 4)
     """
 
+    if TYPE_CHECKING:  # what Module does, with the types of forward
+
+        def __call__(self, x: Operand) -> Tensor: ...
+
     def __init__(
         self,
         d: int,
         k: int,
         bias: bool = True,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         rng: np.random.Generator | None = None,
     ) -> None:
         d = size("Linear", "d", d)
@@ -65,7 +77,7 @@ class Linear(Module):
                 f"Linear: bias must have shape {weight.shape[1:]} = (k,), got {bias.shape}"
             )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """x (..., d) -> (..., k)."""
         x = tensor_of("Linear", "x", x, self.weight.dtype)
         if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
@@ -104,8 +116,12 @@ class Embedding(Module):
     (2, 3)
     """
 
+    if TYPE_CHECKING:  # what Module does, with the types of forward
+
+        def __call__(self, indices: ArrayLike) -> Tensor: ...
+
     def __init__(
-        self, n: int, d: int, dtype: Any = np.float32, rng: np.random.Generator | None = None
+        self, n: int, d: int, dtype: DTypeLike = np.float32, rng: np.random.Generator | None = None
     ) -> None:
         shape = size("Embedding", "n", n), size("Embedding", "d", d)
         self.weight = Parameter(
@@ -118,7 +134,7 @@ class Embedding(Module):
         if self.weight.ndim != 2:
             raise ValueError(f"Embedding: weight must have shape (n, d), got {self.weight.shape}")
 
-    def forward(self, indices: Any) -> Tensor:
+    def forward(self, indices: ArrayLike) -> Tensor:
         """indices (...) -> (..., d)."""
         return embedding(self.weight, indices)
 
@@ -145,13 +161,17 @@ class Dropout(Module):
     Tensor([1., 1.])
     """
 
+    if TYPE_CHECKING:  # what Module does, with the types of forward
+
+        def __call__(self, x: Operand) -> Tensor: ...
+
     def __init__(self, p: float, generator: Generator | None = None) -> None:
         if generator is not None:
             generator = checked_generator(generator, "Dropout")
         self.p = probability("Dropout", "p", p)
         self.generator = generator
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """x of any shape -> the same shape."""
         return dropout(x, self.p, self.training, self.generator)
 

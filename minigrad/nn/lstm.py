@@ -1,22 +1,45 @@
 """The LSTM: first the cell, one step, then the layer, which runs it over sequences."""
 
-from typing import Any
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minigrad.checks import flag
 from minigrad.core.tensor import Tensor
-from minigrad.nn.cell import Cell, CellState, Weights, _check_tensor, gates_of
+from minigrad.nn.cell import Cell, CellState, Weights, check_tensor, gates_of
 from minigrad.nn.module import Parameter
-from minigrad.nn.sequence import Merge
 from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import sigmoid, sqrt, tanh
 from minigrad.ops.matmul import matmul
 from minigrad.ops.reduce import mean, var
 from minigrad.ops.shape import split
 
+__all__ = ["LSTM", "LSTMCell", "LSTMWeights", "LayerNorm", "normalised"]
 
-class LSTMCell(Cell):
+
+class LayerNorm(NamedTuple):
+    """The scales of x W and h U, (4 H), and the scale and the shift of c, (H)."""
+
+    scale_x: Tensor
+    scale_h: Tensor
+    scale_c: Tensor
+    shift_c: Tensor
+
+
+class LSTMWeights(NamedTuple):
+    """What a step computes with: p are the three rows of the peepholes. None for what is not
+    there."""
+
+    weights: Weights
+    p: list[Tensor] | None
+    norm: LayerNorm | None
+
+
+class LSTMCell(Cell[tuple[Tensor, Tensor]]):
     """One step of long short-term memory (slides: LSTM).
 
     i, f, o = sigmoid(x W + h U + b), g = tanh(x W + h U + b), each with its own columns;
@@ -55,7 +78,7 @@ class LSTMCell(Cell):
         bias: bool = True,
         peepholes: bool = False,
         layer_norm: bool = False,
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, bias, dtype, rng)
@@ -64,35 +87,37 @@ class LSTMCell(Cell):
             self.p = Parameter(np.zeros((3, H)), dtype)
         self.layer_norm = flag(self.op, "layer_norm", layer_norm)
         if layer_norm:
-            self.scale_x, self.scale_h = (Parameter(np.ones(4 * H), dtype) for _ in range(2))
-            self.scale_c, self.shift_c = Parameter(np.ones(H), dtype), Parameter(np.zeros(H), dtype)
+            self.scale_x = Parameter(np.ones(4 * H), dtype)
+            self.scale_h = Parameter(np.ones(4 * H), dtype)
+            self.scale_c = Parameter(np.ones(H), dtype)
+            self.shift_c = Parameter(np.zeros(H), dtype)
 
-    def checked_weights(self, op: str, weights: Weights | None = None) -> Weights:
+    def checked_weights(self, op: str, weights: Any = None) -> Weights:
         """The weights if they fit, the scales and the shift of the layer norm included."""
-        weights = super().checked_weights(op, weights)
+        checked = super().checked_weights(op, weights)
         H = self.hidden_size
         if self.layer_norm:
             for name, gates in (("scale_x", 4), ("scale_h", 4), ("scale_c", 1), ("shift_c", 1)):
                 value, shape = getattr(self, name), (gates * H,)
-                _check_tensor(op, name, value, weights.W.dtype, shape, f"({gates} * hidden_size,)")
-        return weights
+                check_tensor(op, name, value, checked.W.dtype, shape, f"({gates} * hidden_size,)")
+        return checked
 
-    def start(self, weights: Weights) -> tuple[Any, ...]:
-        """The weights, the peepholes one by one, and the scales and the shift of the layer norm;
-        None for what is not there."""
+    def start(self, weights: Weights) -> LSTMWeights:
+        """The weights, cut once for a sequence."""
         p = None if weights.p is None else [weights.p[k] for k in range(3)]
         if not self.layer_norm:
-            return weights, p, None
-        return weights, p, (self.scale_x, self.scale_h, self.scale_c, self.shift_c)
+            return LSTMWeights(weights, p, None)
+        norm = LayerNorm(self.scale_x, self.scale_h, self.scale_c, self.shift_c)
+        return LSTMWeights(weights, p, norm)
 
     def step(
-        self, weights: tuple[Any, ...], x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
+        self, weights: LSTMWeights, x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
     ) -> tuple[Tensor, ...]:
         w, p, norm = weights
         _, c = states
         if norm is not None:
-            scale_x, scale_h, scale_c, shift_c = norm
-            a = normalised(matmul(x, w.W)) * scale_x + normalised(matmul(h_masked, w.U)) * scale_h
+            a_x = normalised(matmul(x, w.W)) * norm.scale_x
+            a = a_x + normalised(matmul(h_masked, w.U)) * norm.scale_h
             a = a if w.b is None else a + w.b
         else:
             a = gates_of(w, x, h_masked)
@@ -102,7 +127,7 @@ class LSTMCell(Cell):
         i, f, g = sigmoid(i), sigmoid(f), tanh(g)
         c = f * c + i * g
         o = sigmoid(o if p is None else o + p[2] * c)
-        c_normed = c if norm is None else normalised(c) * scale_c + shift_c
+        c_normed = c if norm is None else normalised(c) * norm.scale_c + norm.shift_c
         return o * tanh(c_normed), c
 
 
@@ -111,21 +136,27 @@ def normalised(x: Tensor) -> Tensor:
     return (x - mean(x, 1, keepdims=True)) / sqrt(var(x, 1, keepdims=True) + 1e-5)
 
 
-class LSTM(Recurrent):
+@dataclass(eq=False, repr=False)
+class LSTM(Recurrent[CellState]):
     """Long short-term memory over whole sequences (slides: LSTM).
 
     i, f, o = sigmoid(x_t W + h_{t-1} U + b), g = tanh(x_t W + h_{t-1} U + b), each with its own
     columns; c_t = f c_{t-1} + i g; h_t = o tanh c_t.
+
+    A call takes sequences x (T, B, input_size) and returns the outputs (T, B, features) and the
+    last state; `forward` says more. The weights are in the cells, in the list `cells`: for each
+    layer the forward one and, if bidirectional, the backward one.
 
     Args:
         input_size: features of the input, I.
         hidden_size: features of the state, H.
         num_layers: layers on top of each other. Default: 1.
         bidirectional: run each layer from both ends of the sequence. Default: False.
-        merge: how the outputs of two directions become one: "concat" (default), "sum", "mean",
-            "mul", a function of both, or None for a pair of outputs.
+        merge: how the outputs of two directions, each (T, B, H), become one: "concat" (default) to
+            (T, B, 2 H), "sum", "mean", "mul", a function of both that returns (T, B, features), or
+            None for a pair of outputs.
         bias: add b, one for each gate. Default: True.
-        dropout: probability of dropout between layers. Default: 0.0.
+        dropout: probability of dropout between layers, from 0 to 1. Default: 0.0.
         recurrent_dropout: probability of dropout on h_{t-1}, with one mask for the whole sequence.
             Default: 0.0.
         peepholes: i and f see p_i c_{t-1} and p_f c_{t-1}, o sees p_o c_t (Gers and Schmidhuber
@@ -150,38 +181,17 @@ class LSTM(Recurrent):
     ((5, 2, 8), (2, 2, 4), (2, 2, 4))
     """
 
-    state_type = CellState
     cell_type = LSTMCell
+    state_type = CellState
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        merge: Merge = "concat",
-        bias: bool = True,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        *,
-        peepholes: bool = False,
-        checkpoint: str | None = None,
-        clip_state_grad: float | None = None,
-        dtype: Any = np.float32,
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bidirectional,
-            merge,
-            dropout,
-            recurrent_dropout,
-            checkpoint,
-            clip_state_grad,
-            bias=bias,
-            peepholes=peepholes,
-            dtype=dtype,
-            rng=rng,
+    _: KW_ONLY
+    peepholes: bool = False
+
+    def __post_init__(self, rng: np.random.Generator | None) -> None:
+        self.peepholes = flag(type(self).__name__, "peepholes", self.peepholes)
+        super().__post_init__(rng)
+
+    def new_cell(self, features: int, rng: np.random.Generator | None) -> LSTMCell:
+        return LSTMCell(
+            features, self.hidden_size, self.bias, self.peepholes, dtype=self.dtype, rng=rng
         )

@@ -1,18 +1,28 @@
 """Module and Parameter: what holds weights, and how they are found, saved, copied and shown."""
 
+from __future__ import annotations
+
 import functools
 import gc
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minigrad.checks import flag
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
 from minigrad.nn.fused import Telemetry
 from minigrad.random import Generator
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from minigrad.core.tensor import Operand
+
+__all__ = ["Module", "Parameter"]
 
 
 class Parameter(Tensor):
@@ -27,24 +37,26 @@ class Parameter(Tensor):
     True
     """
 
-    def __init__(self, data: Any, dtype: Any = None) -> None:
+    def __init__(self, data: Operand, dtype: DTypeLike | None = None) -> None:
         super().__init__(data, dtype=dtype, requires_grad=True)
 
 
-def tensor_of(op: str, name: str, value: Any, dtype: Any) -> Tensor:
+def tensor_of(op: str, name: str, value: Any, dtype: np.dtype[Any]) -> Tensor:
     """`value` as a Tensor of this dtype: itself, or a copy, since backward reads it again and
     arrays are often filled anew."""
-    if not isinstance(value, Tensor):
+    if isinstance(value, Tensor):
+        found = value
+    else:
         try:
-            value = Tensor(value, dtype=None if hasattr(value, "dtype") else dtype)
+            found = Tensor(value, dtype=None if hasattr(value, "dtype") else dtype)
         except (TypeError, ValueError) as error:
             raise type(error)(str(error).replace("Tensor: data", f"{op}: {name}", 1)) from None
-    if value.dtype != dtype:
+    if found.dtype != dtype:
         raise TypeError(
-            f"{op}: {name} has dtype {value.dtype}, the weights have {dtype}: "
-            f"convert the input with {name}.astype('{dtype}')"
+            f"{op}: {name} has dtype {found.dtype}, the weights have {dtype}: convert the input "
+            f"with {name}.astype('{dtype}') or make the weights with dtype={found.dtype}"
         )
-    return value
+    return found
 
 
 # What can hold neither a Parameter nor a Module.
@@ -57,7 +69,7 @@ _PLAIN = frozenset(
         complex,
         str,
         bytes,
-        np.dtype,
+        *(type(np.dtype(kind)) for kind in (np.float32, np.float64)),
         np.random.Generator,
         Generator,
         Telemetry,
@@ -84,11 +96,10 @@ _NOT_SEARCHED = (
 
 def _plain(value: Any) -> bool:
     """Is this surely no Parameter and no Module, and holds none?"""
-    kind = type(value)
-    if kind in _PLAIN:
+    if type(value) in _PLAIN:
         return True
-    if kind is np.ndarray:
-        return value.dtype != object
+    if type(value) is np.ndarray:
+        return bool(value.dtype != object)
     return isinstance(value, tuple) and all(type(item) in _PLAIN for item in value)
 
 
@@ -106,7 +117,9 @@ def _open(value: Any) -> bool:
     return all([type(item) in _PLAIN or isinstance(item, (Parameter, Module)) for item in value])
 
 
-def _within(value: Any, name: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
+def _within(
+    value: Any, name: str, above: tuple[int, ...] = ()
+) -> Iterator[tuple[str, Parameter | Module]]:
     """(name, thing) of the Parameters and Modules in a value: itself, or inside of lists, tuples
     and dicts with string keys."""
     if isinstance(value, (Parameter, Module)):
@@ -151,7 +164,7 @@ def _class_attributes(kind: type) -> tuple[str, ...]:
         if isinstance(
             value, (Parameter, Module, list, tuple, dict, set, types.MemberDescriptorType)
         )
-        and name != "__slots__"
+        and not name.startswith("__")  # __slots__, the fields of a dataclass
     )
 
 
@@ -170,14 +183,8 @@ def _out_of_reach(start: Any, reached: set[int]) -> tuple[Any, Any] | None:
         for inside in _referents(thing):
             if id(inside) not in seen and not _plain(inside):
                 seen.add(id(inside))
-                stack.append(
-                    (
-                        inside,
-                        holder
-                        if isinstance(thing, types.CellType) or type(inside) is tuple
-                        else thing,
-                    )
-                )
+                passed_on = isinstance(thing, types.CellType) or type(inside) is tuple
+                stack.append((inside, holder if passed_on else thing))
     return None
 
 
@@ -191,6 +198,9 @@ class Module:
     is called for the first time and whenever its parameters or modules are asked for. So is a plain
     Tensor in the place of a parameter, but not in a call: there it serves to differentiate with
     respect to it. Two things of one name are a ValueError.
+
+    A subclass sets its parameters and modules in __init__, which needs no super().__init__(), and
+    defines `forward`. The attribute `training` is True until `eval` is called.
 
     Copies (copy.deepcopy, pickle) have parameters and gradients of their own. Activations that the
     module keeps are copied as constants: the graph that they were made by, and hooks, stay with the
@@ -215,9 +225,12 @@ class Module:
     # _replaced: names of Parameters that a plain Tensor has taken the place of.
     __slots__ = ("__dict__", "__weakref__", "_checked", "_replaced")
 
+    _checked: bool
+    _replaced: tuple[str, ...]
+
     training: bool = True
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Module":
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = object.__new__(cls)
         object.__setattr__(self, "_checked", False)
         object.__setattr__(self, "_replaced", ())
@@ -251,7 +264,7 @@ class Module:
         object.__delattr__(self, name)
         object.__setattr__(self, "_checked", False)
 
-    def _members(self) -> list[tuple[str, "Parameter | Module"]]:
+    def _members(self) -> list[tuple[str, Parameter | Module]]:
         """(name, thing) of what this module holds itself: its Parameters, then its Modules, in the
         order of assignment."""
         members = [found for name, value in vars(self).items() for found in _within(value, name)]
@@ -259,7 +272,7 @@ class Module:
 
     def _walk(
         self, running: bool = False, again: bool = True
-    ) -> list[tuple[str, "Parameter | Module"]]:
+    ) -> list[tuple[str, Parameter | Module]]:
         """(name, thing) of all Parameters and Modules here and inside, each once. Everything that
         goes through a module does so by this list. running: for a call, which a Tensor in the place
         of a Parameter is good enough for. again: look for what is out of reach also in modules of
@@ -290,8 +303,10 @@ class Module:
                     modules.append((prefix + attribute, value))
                 else:
                     for name, thing in _within(value, attribute):
-                        inside = modules if isinstance(thing, Module) else parameters
-                        inside.append((prefix + name, thing))
+                        if isinstance(thing, Module):
+                            modules.append((prefix + name, thing))
+                        else:
+                            parameters.append((prefix + name, thing))
                     if not looked_at and not _open(value):
                         doubtful.append((module, path, attribute, value))
             for member in parameters:
@@ -304,7 +319,8 @@ class Module:
             if modules:
                 stack += reversed(modules)
             if not looked_at:
-                for name in _class_attributes(type(module)):
+                kind: type = type(module)
+                for name in _class_attributes(kind):
                     if hasattr(module, name):
                         doubtful.append((module, path, name, getattr(module, name)))
             if module._replaced and not running:
@@ -358,12 +374,12 @@ class Module:
         memo: dict[int, Tensor] = {}
         return {name: _without_graph(value, memo) for name, value in vars(self).items()}
 
-    def __copy__(self) -> "Module":
+    def __copy__(self) -> Self:
         copy = type(self).__new__(type(self))
         vars(copy).update(vars(self))
         return copy
 
-    def children(self) -> Iterator[tuple[str, "Module"]]:
+    def children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) of the modules directly inside, those in lists, tuples and dicts too, in
         the order of assignment."""
         self._walk()
@@ -371,7 +387,7 @@ class Module:
             if isinstance(member, Module):
                 yield name, member
 
-    def modules(self) -> Iterator["Module"]:
+    def modules(self) -> Iterator[Module]:
         """This module and all inside, each once."""
         for _, member in self._walk():
             if isinstance(member, Module):
@@ -394,15 +410,19 @@ class Module:
             if isinstance(member, Parameter):
                 member.grad = None
 
-    def train(self, mode: bool = True) -> "Module":
-        """Switch dropout on (or off) here and in all modules inside; return the module."""
+    def train(self, mode: bool = True) -> Self:
+        """Switch dropout on or off here and in all modules inside; return the module.
+
+        Args:
+            mode: True for training (default), False for evaluation.
+        """
         mode = flag("train", "mode", mode)
         for _, member in self._walk(again=False):
             if isinstance(member, Module):
                 member.training = mode
         return self
 
-    def eval(self) -> "Module":
+    def eval(self) -> Self:
         """Switch dropout off: train(False)."""
         return self.train(False)
 
@@ -411,20 +431,29 @@ class Module:
         return {name: parameter.numpy().copy() for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set all parameters from arrays by name. Anything missing, unexpected, or of another shape
-        or dtype is one ValueError that lists it all; then no parameter has changed."""
+        """Set all parameters.
+
+        Args:
+            state: an array for each parameter by its name, as `state_dict` returns them.
+
+        Raises:
+            TypeError: state is no dict.
+            ValueError: a name is missing or unexpected, or an array is of another shape or dtype.
+                It lists all that is wrong, and no parameter has changed.
+        """
         if not isinstance(state, Mapping):
             raise TypeError(
                 f"load_state_dict: state must be a dict of arrays, got {type(state).__name__}"
                 + _hint(state)
             )
-        own, state, arrays = dict(self.named_parameters()), dict(state), {}
+        own, state = dict(self.named_parameters()), dict(state)
+        arrays: dict[str, np.ndarray] = {}
         wrong = [f"missing: {name}" for name in own if name not in state]
         wrong += [f"unexpected: {name}" for name in state if name not in own]
         for name, parameter in own.items():
             if name in state:
                 problem, array = _array_for(parameter, state[name])
-                if problem:
+                if array is None:
                     wrong.append(f"{name} {problem}")
                 else:
                     arrays[name] = array
@@ -484,13 +513,9 @@ def _array_for(parameter: Parameter, value: Any) -> tuple[str, np.ndarray | None
         array = np.array(value)
     except ValueError:
         return "must be an array, got nested lists of different lengths", None
-    except (
-        Exception
-    ) as error:  # whatever __array__ raises, as that of a torch Tensor that requires grad
-        return (
-            f"must be an array, got {type(value).__name__}, which NumPy cannot read ({error})",
-            None,
-        )
+    except Exception as error:  # __array__ of a torch Tensor that requires grad, for one
+        kind = type(value).__name__
+        return f"must be an array, got {kind}, which NumPy cannot read ({error})", None
     if array.shape != parameter.shape:
         return f"must have shape {parameter.shape}, got {array.shape}", None
     if array.dtype != parameter.dtype:
@@ -509,10 +534,10 @@ def _without_graph(value: Any, memo: dict[int, Tensor], above: tuple[int, ...] =
     if isinstance(value, dict):
         if not gc.is_tracked(value):
             return value
-        items = {
+        entries = {
             key: _without_graph(item, memo, (*above, id(value))) for key, item in value.items()
         }
-        return value if all(items[key] is item for key, item in value.items()) else items
+        return value if all(entries[key] is item for key, item in value.items()) else entries
     items = [_without_graph(item, memo, (*above, id(value))) for item in value]
     if all(new is old for new, old in zip(items, value, strict=True)):
         return value

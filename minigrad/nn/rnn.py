@@ -1,18 +1,25 @@
 """The RNN: first the cell, one step, then the layer, which runs it over sequences."""
 
+from __future__ import annotations
+
 import reprlib
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minigrad.core.tensor import Tensor
-from minigrad.nn.cell import Cell, Weights, gates_of
-from minigrad.nn.sequence import Merge
+from minigrad.nn.cell import Cell, HiddenState, Weights, gates_of
 from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import relu, tanh
 
+__all__ = ["RNN", "Nonlinearity", "RNNCell", "check_nonlinearity"]
 
-class RNNCell(Cell):
+Nonlinearity = Literal["tanh", "relu"]
+
+
+class RNNCell(Cell[Tensor]):
     """One step of a recurrent network (slide: the hidden state): h' = tanh(x W + h U + b).
 
     Args:
@@ -40,14 +47,11 @@ class RNNCell(Cell):
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        nonlinearity: str = "tanh",
-        dtype: Any = np.float32,
+        nonlinearity: Nonlinearity = "tanh",
+        dtype: DTypeLike = np.float32,
         rng: np.random.Generator | None = None,
     ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(
-                f"RNNCell: nonlinearity must be 'tanh' or 'relu', got {reprlib.repr(nonlinearity)}"
-            )
+        check_nonlinearity(type(self).__name__, nonlinearity)
         self.kind = f"rnn_{nonlinearity}"
         super().__init__(input_size, hidden_size, bias, dtype, rng)
 
@@ -58,18 +62,32 @@ class RNNCell(Cell):
         return (activation(gates_of(weights, x, h_masked)),)
 
 
-class RNN(Recurrent):
+def check_nonlinearity(op: str, nonlinearity: Any) -> None:
+    """It must be one of the two."""
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(
+            f"{op}: nonlinearity must be 'tanh' or 'relu', got {reprlib.repr(nonlinearity)}"
+        )
+
+
+@dataclass(eq=False, repr=False)
+class RNN(Recurrent[HiddenState]):
     """A recurrent network over whole sequences: h_t = tanh(x_t W + h_{t-1} U + b).
+
+    A call takes sequences x (T, B, input_size) and returns the outputs (T, B, features) and the
+    last state; `forward` says more. The weights are in the cells, in the list `cells`: for each
+    layer the forward one and, if bidirectional, the backward one.
 
     Args:
         input_size: features of the input, I.
         hidden_size: features of the state, H.
         num_layers: layers on top of each other. Default: 1.
         bidirectional: run each layer from both ends of the sequence. Default: False.
-        merge: how the outputs of two directions become one: "concat" (default), "sum", "mean",
-            "mul", a function of both, or None for a pair of outputs.
+        merge: how the outputs of two directions, each (T, B, H), become one: "concat" (default) to
+            (T, B, 2 H), "sum", "mean", "mul", a function of both that returns (T, B, features), or
+            None for a pair of outputs.
         bias: add b, one for each gate. Default: True.
-        dropout: probability of dropout between layers. Default: 0.0.
+        dropout: probability of dropout between layers, from 0 to 1. Default: 0.0.
         recurrent_dropout: probability of dropout on h_{t-1}, with one mask for the whole sequence.
             Default: 0.0.
         nonlinearity: "tanh" (default) or "relu".
@@ -94,36 +112,14 @@ class RNN(Recurrent):
     """
 
     cell_type = RNNCell
+    state_type = HiddenState
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        merge: Merge = "concat",
-        bias: bool = True,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        *,
-        nonlinearity: str = "tanh",
-        checkpoint: str | None = None,
-        clip_state_grad: float | None = None,
-        dtype: Any = np.float32,
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bidirectional,
-            merge,
-            dropout,
-            recurrent_dropout,
-            checkpoint,
-            clip_state_grad,
-            bias=bias,
-            nonlinearity=nonlinearity,
-            dtype=dtype,
-            rng=rng,
-        )
+    _: KW_ONLY
+    nonlinearity: Nonlinearity = "tanh"
+
+    def __post_init__(self, rng: np.random.Generator | None) -> None:
+        check_nonlinearity(type(self).__name__, self.nonlinearity)
+        super().__post_init__(rng)
+
+    def new_cell(self, features: int, rng: np.random.Generator | None) -> RNNCell:
+        return RNNCell(features, self.hidden_size, self.bias, self.nonlinearity, self.dtype, rng)

@@ -2,38 +2,61 @@
 
 x is (T, B, I): time, batch, features."""
 
+from __future__ import annotations
+
 import reprlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minigrad.checks import flag
 from minigrad.core.modes import is_grad_enabled
 from minigrad.core.tape import record
 from minigrad.core.tensor import Tensor, zeros
-from minigrad.nn.cell import Cell, Weights
+from minigrad.nn.cell import Cell, State, Weights
 from minigrad.nn.fused import checked_clip, checked_lengths, checked_reset, no_second_order
 from minigrad.ops.elementwise import clip, where
 from minigrad.ops.shape import concatenate, stack
 
-MERGES = ("concat", "sum", "mean", "mul", None)
-# How the outputs of two directions become one: one of MERGES, or a function of both.
-Merge = str | Callable[[Tensor, Tensor], Tensor] | None
+if TYPE_CHECKING:
+    from minigrad.core.tensor import Operand
+
+__all__ = [
+    "MERGES",
+    "Joining",
+    "Merge",
+    "bidirectional",
+    "carry",
+    "check_merge",
+    "clip_grad",
+    "merge_directions",
+    "no_steps",
+    "sum_of_none",
+    "tensors_of",
+    "unroll",
+]
+
+# How the outputs of two directions become one, by name or by a function of both; None leaves them
+# apart.
+MERGES = ("concat", "sum", "mean", "mul")
+Joining = Literal["concat", "sum", "mean", "mul"] | Callable[[Tensor, Tensor], Tensor]
+Merge = Joining | None
 
 
 def unroll(
-    cell: Cell,
-    x: Tensor,
-    state: Any = None,
+    cell: Cell[State],
+    x: Operand,
+    state: State | None = None,
     *,
-    lengths: Any = None,
-    reset: Any = None,
+    lengths: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
     reverse: bool = False,
-    mask: Any = None,
+    mask: Tensor | np.ndarray | None = None,
     weights: Weights | None = None,
     clip_state_grad: float | None = None,
-) -> tuple[Any, ...]:
+) -> tuple[Tensor, State]:
     """Run a sequence through a cell, step by step.
 
     Args:
@@ -69,7 +92,7 @@ def unroll(
     op = "unroll"
     _check_cell(op, "cell", cell)
     weights = cell.checked_weights(op, weights)
-    x = cell.checked_sequence(op, x, weights)
+    x = cell.checked_sequence(op, x, weights.W.dtype)
     T, B, _ = x.shape
     states = _initial_states(op, cell, state, B, x.dtype)
     if mask is not None:
@@ -85,25 +108,42 @@ def unroll(
         return out, cell.as_state(states)
     outputs = []
     for t in range(T - 1, -1, -1) if reverse else range(T):
-        # What later steps make of the state is one value, gathered in a node of its own, and is
-        # added to the output's gradient as a whole.
-        states = tuple(carry(s) for s in states)
         alive = None if lengths is None else (t < lengths)[:, None]
-        x_t = x[t] if alive is None else where(alive, x[t], 0.0)
-        if reset is not None:
-            anew = reset[t][:, None] if alive is None else reset[t][:, None] & alive
-            states = tuple(where(anew, 0.0, s) for s in states)
-        before = tuple(clip_grad(s, bound) for s in states) if bound else states
-        h_masked = before[0] if mask is None else before[0] * mask
-        after = cell.step(parts, x_t, before, h_masked)
-        if alive is None:
-            states = after
-            outputs.append(after[0])
-        else:
-            states = tuple(where(alive, new, s) for new, s in zip(after, states, strict=True))
-            outputs.append(where(alive, after[0], 0.0))
+        anew = None if reset is None else reset[t][:, None]
+        output, states = _step(cell, parts, x[t], states, alive, anew, mask, bound)
+        outputs.append(output)
     out = stack(outputs[::-1] if reverse else outputs)
     return out, cell.as_state(states)
+
+
+def _step(
+    cell: Cell[Any],
+    parts: Any,
+    x: Tensor,
+    states: tuple[Tensor, ...],
+    alive: np.ndarray | None,
+    anew: np.ndarray | None,
+    mask: Tensor | None,
+    bound: float,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The output and the states after one step of unroll; `alive` and `anew` (B, 1) say which rows
+    take part and which start from zeros."""
+    # What later steps make of the state is one value, gathered in a node of its own, and is added
+    # to the output's gradient as a whole.
+    states = tuple(carry(s) for s in states)
+    if alive is not None:
+        x = where(alive, x, 0.0)
+    if anew is not None:
+        if alive is not None:
+            anew = anew & alive
+        states = tuple(where(anew, 0.0, s) for s in states)
+    before = tuple(clip_grad(s, bound) for s in states) if bound else states
+    h_masked = before[0] if mask is None else before[0] * mask
+    after = cell.step(parts, x, before, h_masked)
+    if alive is None:
+        return after[0], after
+    states = tuple(where(alive, new, s) for new, s in zip(after, states, strict=True))
+    return where(alive, after[0], 0.0), states
 
 
 def _check_cell(op: str, name: str, cell: Any) -> None:
@@ -113,7 +153,9 @@ def _check_cell(op: str, name: str, cell: Any) -> None:
         )
 
 
-def _initial_states(op: str, cell: Cell, state: Any, B: int, dtype: Any) -> tuple[Tensor, ...]:
+def _initial_states(
+    op: str, cell: Cell[Any], state: Any, B: int, dtype: np.dtype[Any]
+) -> tuple[Tensor, ...]:
     """The states that a sequence starts from: those given, or zeros."""
     if state is None:
         return tuple(zeros((B, cell.hidden_size), dtype) for _ in cell.state_names)
@@ -135,7 +177,7 @@ def no_steps(
     return out, tuple(where(nowhere, nothing, s) for s in states)
 
 
-def sum_of_none(tensors: list[Tensor]) -> Tensor:
+def sum_of_none(tensors: Iterable[Tensor]) -> Tensor:
     """0, as the square of a sum of no elements of the tensors: so are its derivatives of first and
     second order."""
     first, *others = [x.reshape((x.size,))[:0].sum() for x in tensors]
@@ -171,26 +213,48 @@ def clip_grad(h: Tensor, bound: float) -> Tensor:
     return record("clip_grad", h._array, (h,), backward)
 
 
-def checked_merge(op: str, merge: Any) -> Any:
-    """merge, if it is one."""
+def check_merge(op: str, merge: Any) -> None:
+    """It must be a Merge."""
     if not callable(merge) and not (merge is None or isinstance(merge, str) and merge in MERGES):
         raise ValueError(
             f"{op}: merge must be 'concat', 'sum', 'mean', 'mul', None "
             f"or a function of two tensors, got {reprlib.repr(merge)}"
         )
-    return merge
 
 
-def merge_directions(forward: Tensor, backward: Tensor, merge: Merge) -> Any:
-    """The slide's y_n = [h_n, g_n] and its alternatives: "concat", "sum", "mean", "mul", a function
-    of both, or None for the pair.
+@overload
+def merge_directions(forward: Tensor, backward: Tensor, merge: Joining) -> Tensor: ...
+@overload
+def merge_directions(forward: Tensor, backward: Tensor, merge: None) -> tuple[Tensor, Tensor]: ...
+@overload
+def merge_directions(
+    forward: Tensor, backward: Tensor, merge: Merge
+) -> Tensor | tuple[Tensor, Tensor]: ...
+def merge_directions(
+    forward: Tensor, backward: Tensor, merge: Merge
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The slide's y_n = [h_n, g_n] and its alternatives.
+
+    Args:
+        forward: the outputs of the forward direction, (..., H).
+        backward: those of the backward direction, of the same dtype; of the same shape for "sum",
+            "mean" and "mul".
+        merge: "concat", "sum", "mean", "mul", a function of both, or None.
+
+    Returns:
+        "concat": (..., 2 H). "sum", "mean", "mul": (..., H). A function: what it returns. None: the
+        pair (forward, backward).
+
+    Raises:
+        TypeError: an argument is no Tensor, or the dtypes differ.
+        ValueError: merge is none of these, or the shapes differ.
 
     >>> import minigrad as mg
     >>> mg.nn.merge_directions(mg.ones(2), mg.zeros(2), "mean")
     Tensor([0.5, 0.5])
     """
     op = "merge_directions"
-    checked_merge(op, merge)
+    check_merge(op, merge)
     for name, y in (("forward", forward), ("backward", backward)):
         if not isinstance(y, Tensor):
             raise TypeError(f"{op}: {name} must be a Tensor, got {type(y).__name__}")
@@ -216,11 +280,48 @@ def merge_directions(forward: Tensor, backward: Tensor, merge: Merge) -> Any:
     return forward * backward
 
 
+@overload
 def bidirectional(
-    forward: Cell, backward: Cell, x: Tensor, merge: Merge = "concat", *, lengths: Any = None
-) -> Any:
-    """The slide's bidirectional network, op by op: two cells over x (T, B, I), one from each end,
-    their outputs merged.
+    forward: Cell[Any],
+    backward: Cell[Any],
+    x: Operand,
+    merge: Joining = "concat",
+    *,
+    lengths: ArrayLike | None = None,
+) -> Tensor: ...
+@overload
+def bidirectional(
+    forward: Cell[Any],
+    backward: Cell[Any],
+    x: Operand,
+    merge: None,
+    *,
+    lengths: ArrayLike | None = None,
+) -> tuple[Tensor, Tensor]: ...
+def bidirectional(
+    forward: Cell[Any],
+    backward: Cell[Any],
+    x: Operand,
+    merge: Merge = "concat",
+    *,
+    lengths: ArrayLike | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The slide's bidirectional network, op by op: two cells over x, one from each end, their
+    outputs merged.
+
+    Args:
+        forward: the cell that goes from the first step to the last.
+        backward: the cell that goes from each row's end to the first step.
+        x: the sequence, (T, B, I).
+        merge: as in `merge_directions`. Default: "concat".
+        lengths: (B,) ints from 0 to T. Default: T for all.
+
+    Returns:
+        The outputs (T, B, features), or the pair of both outputs for merge=None.
+
+    Raises:
+        TypeError: an argument is of the wrong type or dtype.
+        ValueError: an argument has the wrong shape or is outside its range.
 
     >>> import minigrad as mg
     >>> cells = mg.nn.RNNCell(3, 4), mg.nn.RNNCell(3, 4)
@@ -228,11 +329,11 @@ def bidirectional(
     (5, 2, 8)
     """
     op = "bidirectional"
-    checked_merge(op, merge)
+    check_merge(op, merge)
     _check_cell(op, "forward", forward)
     _check_cell(op, "backward", backward)
-    x = forward.checked_sequence(op, x, forward.checked_weights(op))
-    backward.checked_sequence(op, x, backward.checked_weights(op))
+    x = forward.checked_sequence(op, x, forward.checked_weights(op).W.dtype)
+    backward.checked_sequence(op, x, backward.checked_weights(op).W.dtype)
     if merge in ("sum", "mean", "mul") and forward.hidden_size != backward.hidden_size:
         raise ValueError(
             f"{op}: both cells must have one hidden_size, "

@@ -22,6 +22,8 @@ from minigrad.checks import integer, number
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
 
+__all__ = ["power_norms", "scale_spectral_radius_", "spectral_radius"]
+
 
 def _matrix(op: str, matrix: Any) -> np.ndarray:
     """The values of a square matrix, in float64."""
@@ -43,6 +45,13 @@ def _matrix(op: str, matrix: Any) -> np.ndarray:
 def spectral_radius(matrix: Tensor | np.ndarray) -> float:
     """The largest modulus of an eigenvalue.
 
+    Args:
+        matrix: a square matrix (H, H), a Tensor or an array.
+
+    Raises:
+        TypeError: matrix is neither, or does not hold real numbers.
+        ValueError: matrix is not square, or not finite.
+
     The eigenvalues here are 2i and -2i:
 
     >>> import minigrad as mg
@@ -54,6 +63,17 @@ def spectral_radius(matrix: Tensor | np.ndarray) -> float:
 
 def power_norms(matrix: Tensor | np.ndarray, n: int) -> np.ndarray:
     """The norms (largest singular values) of the powers 0 to n: 1, |A|, |A^2|, ..., |A^n|.
+
+    Args:
+        matrix: A, a square matrix (H, H), a Tensor or an array.
+        n: the highest power, at least 0.
+
+    Returns:
+        An array (n + 1,) of float64.
+
+    Raises:
+        TypeError: matrix is neither, or does not hold real numbers; n is no int.
+        ValueError: matrix is not square, or not finite; n is below 0.
 
     With a spectral radius of 0.5 they grow first, then shrink:
 
@@ -74,6 +94,15 @@ def scale_spectral_radius_(matrix: Tensor, radius: float) -> Tensor:
     """Multiply a Tensor in place by the number that gives it this spectral radius; return it.
 
     For a cell with gates give each gate's part: ``scale_spectral_radius_(cell.gate("f").U, 0.9)``.
+
+    Args:
+        matrix: a square Tensor (H, H).
+        radius: the spectral radius that it gets, at least 0.
+
+    Raises:
+        TypeError: matrix is no Tensor; radius is no number.
+        ValueError: matrix is not square, not finite, or has the spectral radius 0; radius is
+            negative.
 
     >>> import minigrad as mg
     >>> mg.nn.scale_spectral_radius_(mg.Tensor([[2.0, 1.0], [0.0, 4.0]]), 1.0)

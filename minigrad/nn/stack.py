@@ -5,14 +5,21 @@ the loop of ops in sequence.unroll. What is added here: the checks of what a lay
 stacking, merging the two directions, dropout between layers.
 """
 
+from __future__ import annotations
+
 import reprlib
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from minigrad.checks import check_memory, flag, integer, probability, size
+from minigrad.core.array import checked_dtype
 from minigrad.core.tensor import Tensor, zeros
-from minigrad.nn.cell import Cell, HiddenState, Weights
+from minigrad.nn.cell import Cell, CellState, HiddenState, Weights, check_tensor
 from minigrad.nn.fused import (
     Telemetry,
     checked_clip,
@@ -21,73 +28,126 @@ from minigrad.nn.fused import (
     room_for_directions,
     sequence,
 )
-from minigrad.nn.module import Module, tensor_of
-from minigrad.nn.sequence import Merge, checked_merge, merge_directions, unroll
+from minigrad.nn.init import check_rng
+from minigrad.nn.module import Module
+from minigrad.nn.sequence import Joining, Merge, check_merge, merge_directions, unroll
 from minigrad.ops.shape import adjoin, stack
 from minigrad.random import dropout, dropout_mask
 
+if TYPE_CHECKING:
+    from minigrad.core.tensor import Operand
+
+__all__ = ["MAX_LAYERS", "LayerState", "Recurrent", "Trace"]
+
 MAX_LAYERS = 10_000
 
+LayerState = TypeVar("LayerState", bound=HiddenState | CellState)
+Trace = dict[str, NDArray[Any]]  # arrays over time, by name
 
-class Recurrent(Module):
-    """What RNN, LSTM and GRU share: everything but the cell."""
 
-    state_type: ClassVar[type] = HiddenState
-    cell_type: ClassVar[type[Cell]]
+@dataclass(eq=False, repr=False)
+class Recurrent(Module, Generic[LayerState]):
+    """What RNN, LSTM and GRU share: everything but the cell.
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        bidirectional: bool,
-        merge: Merge,
-        dropout: float,
-        recurrent_dropout: float,
-        checkpoint: str | None,
-        clip_state_grad: float | None,
-        **cell_options: Any,
-    ) -> None:
+    The fields are the arguments of the constructors, and attributes of the layers. A layer adds
+    those of its own cell.
+    """
+
+    cell_type: ClassVar[type[Cell[Any]]]
+    state_type: ClassVar[type[HiddenState] | type[CellState]]
+
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    bidirectional: bool = False
+    merge: Merge = "concat"
+    bias: bool = True
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    _: KW_ONLY
+    checkpoint: Literal["sqrt"] | None = None
+    clip_state_grad: float | None = None
+    dtype: DTypeLike = np.float32
+    rng: InitVar[np.random.Generator | None] = None
+
+    if TYPE_CHECKING:  # what Module does, with the types of forward
+
+        @overload
+        def __call__(
+            self,
+            x: Operand,
+            state: tuple[Tensor, ...] | Tensor | None = None,
+            lengths: ArrayLike | None = None,
+            reset: ArrayLike | None = None,
+            trace: Literal[False] = False,
+        ) -> tuple[Tensor, LayerState]: ...
+        @overload
+        def __call__(
+            self,
+            x: Operand,
+            state: tuple[Tensor, ...] | Tensor | None = None,
+            lengths: ArrayLike | None = None,
+            reset: ArrayLike | None = None,
+            *,
+            trace: Literal[True],
+        ) -> tuple[Tensor, LayerState, list[Trace]]: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def __post_init__(self, rng: np.random.Generator | None) -> None:
         self.op = op = type(self).__name__
-        self.input_size = size(op, "input_size", input_size)
-        self.hidden_size = size(op, "hidden_size", hidden_size)
-        self.num_layers = integer(
-            op, "num_layers", size(op, "num_layers", num_layers), 1, MAX_LAYERS
-        )
-        self.bidirectional = flag(op, "bidirectional", bidirectional)
-        self.merge = checked_merge(op, merge)
-        self.dropout = probability(op, "dropout", dropout)
-        self.recurrent_dropout = probability(op, "recurrent_dropout", recurrent_dropout)
-        if checkpoint is not None and not (isinstance(checkpoint, str) and checkpoint == "sqrt"):
+        self.input_size = size(op, "input_size", self.input_size)
+        self.hidden_size = size(op, "hidden_size", self.hidden_size)
+        self.num_layers = size(op, "num_layers", self.num_layers)
+        integer(op, "num_layers", self.num_layers, 1, MAX_LAYERS)
+        self.bidirectional = flag(op, "bidirectional", self.bidirectional)
+        check_merge(op, self.merge)
+        self.bias = flag(op, "bias", self.bias)
+        self.dropout = probability(op, "dropout", self.dropout)
+        self.recurrent_dropout = probability(op, "recurrent_dropout", self.recurrent_dropout)
+        is_sqrt = isinstance(self.checkpoint, str) and self.checkpoint == "sqrt"
+        if self.checkpoint is not None and not is_sqrt:
             raise ValueError(
-                f"{op}: checkpoint must be None or 'sqrt', got {reprlib.repr(checkpoint)}"
+                f"{op}: checkpoint must be None or 'sqrt', got {reprlib.repr(self.checkpoint)}"
             )
-        self.checkpoint = checkpoint
-        checked_clip(op, "clip_state_grad", clip_state_grad)
-        self.clip_state_grad = clip_state_grad
+        checked_clip(op, "clip_state_grad", self.clip_state_grad)
+        self.dtype = checked_dtype(self.dtype, op)
+        check_rng(op, rng)
         self.directions = ("forward", "backward") if self.bidirectional else ("forward",)
-        self.cells: list[Cell] = []
+        self.telemetry: list[Telemetry] = []
+        self.cells: list[Cell[Any]] = []
+        self._make_cells(rng)
+
+    def _make_cells(self, rng: np.random.Generator | None) -> None:
+        """The cells of all layers, each layer's forward and backward one."""
+        H, directions = self.hidden_size, len(self.directions)
         features = self.input_size
+        self.cell_type.check_memory(self.op, features, H, directions)
         for layer in range(self.num_layers):
-            self.cells += [
-                self.cell_type(features, self.hidden_size, **cell_options) for _ in self.directions
-            ]
+            for _ in self.directions:
+                self.cells.append(self.new_cell(features, rng))
             if layer == 0 and self.num_layers > 1:
                 features = self._merged_size()
-                parameters = (features + self.hidden_size) * self.hidden_size * len(self.directions)
-                check_memory(op, self.num_layers * parameters, f"num_layers = {self.num_layers}")
-        self.telemetry: list[Telemetry] = []
+                parameters = (features + H) * H * directions * self.num_layers
+                check_memory(self.op, parameters, f"num_layers = {self.num_layers}")
+
+    def new_cell(self, features: int, rng: np.random.Generator | None) -> Cell[Any]:
+        """A cell with the layer's options, for inputs (B, features)."""
+        raise NotImplementedError(f"{self.op} has no new_cell")
 
     def _merged_size(self) -> int:
         """The features that a layer hands to the next one."""
         if not self.bidirectional:
             return self.hidden_size
         probe = zeros((1, 1, self.hidden_size), self.cells[0].W.dtype)
-        return self._merged([probe, probe], self._merge_of(last=False)).shape[-1]
+        return int(self._merged([probe, probe], self._joining()).shape[-1])
 
-    def _merged(self, outputs: list[Tensor], merge: Any) -> Any:
-        """The outputs of the two directions as one; a function of the user's must return a Tensor
-        of as many steps and rows."""
+    def _joining(self) -> Joining:
+        """How the layers below the last one merge: with merge=None they concatenate."""
+        return "concat" if self.merge is None else self.merge
+
+    def _merged(self, outputs: list[Tensor], merge: Merge) -> Any:
+        """The outputs of the two directions as one, or as a pair; a function of the user's must
+        return a Tensor of as many steps and rows."""
         merged = merge_directions(outputs[0], outputs[1], merge)
         if callable(merge):
             T, B, _ = outputs[0].shape
@@ -102,35 +162,14 @@ class Recurrent(Module):
                 )
         return merged
 
-    def _merge_of(self, last: bool) -> Any:
-        """How a layer merges: None keeps the last layer's two outputs apart, those of the layers
-        below it are concatenated."""
-        return "concat" if self.merge is None and not last else self.merge
-
     # -- checks: all of them before anything runs
 
-    def _check_input(self, x: Any) -> Tensor:
-        dtype = self.cells[0].W.dtype
-        if not isinstance(x, Tensor):
-            x = tensor_of(self.op, "x", x, dtype)
-        if x.dtype != dtype:
-            raise TypeError(
-                f"{self.op}: x has dtype {x.dtype}, the weights have {dtype}: "
-                f"convert the input with x.astype('{dtype}') or make the layer with dtype={x.dtype}"
-            )
-        if x.ndim != 3 or x.shape[2] != self.input_size:
-            raise ValueError(
-                f"{self.op}: x must have shape (T, B, {self.input_size}) = "
-                f"(time, batch, input_size), got {x.shape}"
-            )
-        return x
-
-    def _check_state(self, state: Any, B: int) -> tuple[Tensor, ...]:
+    def _checked_state(self, state: Any, B: int) -> tuple[Tensor, ...]:
         names = self.cell_type.state_names
         if isinstance(state, Tensor) and len(names) == 1:
             state = (state,)
         if not isinstance(state, tuple) or len(state) != len(names):
-            expected = "(h0, c0)" if len(names) == 2 else "h0"
+            expected = "h0" if len(names) == 1 else f"({', '.join(f'{name}0' for name in names)})"
             got = type(state).__name__
             if isinstance(state, tuple):
                 got += f" of length {len(state)}"
@@ -138,24 +177,12 @@ class Recurrent(Module):
                 f"{self.op}: state must be {expected}, each of shape "
                 f"(num_layers * directions, batch, hidden_size), got {got}"
             )
-        shape = (len(self.cells), B, self.hidden_size)
-        checked = []
+        leading = "num_layers * 2" if self.bidirectional else "num_layers"
+        meaning = f"({leading}, batch, hidden_size)"
+        shape, dtype = (len(self.cells), B, self.hidden_size), self.cells[0].W.dtype
         for name, value in zip(names, state, strict=True):
-            if not isinstance(value, Tensor):
-                raise TypeError(f"{self.op}: {name}0 must be a Tensor, got {type(value).__name__}")
-            if value.dtype != self.cells[0].W.dtype:
-                raise TypeError(
-                    f"{self.op}: {name}0 has dtype {value.dtype}, "
-                    f"the weights have {self.cells[0].W.dtype}"
-                )
-            if value.shape != shape:
-                leading = "num_layers * 2" if self.bidirectional else "num_layers"
-                raise ValueError(
-                    f"{self.op}: {name}0 must have shape {shape} = "
-                    f"({leading}, batch, hidden_size), got {value.shape}"
-                )
-            checked.append(value)
-        return tuple(checked)
+            check_tensor(self.op, f"{name}0", value, dtype, shape, meaning)
+        return state
 
     def _check_layer(self) -> None:
         """What a user may have changed since the layer was made."""
@@ -172,15 +199,16 @@ class Recurrent(Module):
                     f"{self.op}: cells[{k}] must be a plain {self.cell_type.__name__}, whose "
                     f"formulas the fused layer computes, got {got}: run other cells with nn.unroll"
                 )
+        checked_clip(self.op, "clip_state_grad", self.clip_state_grad)
 
     # -- running
 
     def forward(
         self,
-        x: Tensor,
-        state: Any = None,
-        lengths: Any = None,
-        reset: Any = None,
+        x: Operand,
+        state: tuple[Tensor, ...] | Tensor | None = None,
+        lengths: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
         trace: bool = False,
     ) -> tuple[Any, ...]:
         """Run the layer over sequences.
@@ -207,23 +235,24 @@ class Recurrent(Module):
             ValueError: an argument has the wrong shape, or a length is outside 0 to T.
         """
         self._check_layer()
-        x, trace = self._check_input(x), flag(self.op, "trace", trace)
-        T, B, _ = x.shape
-        states = None if state is None else self._check_state(state, B)
+        trace = flag(self.op, "trace", trace)
+        out = self.cells[0].checked_sequence(self.op, x, self.cells[0].W.dtype)
+        T, B, _ = out.shape
+        states = None if state is None else self._checked_state(state, B)
         lengths = None if lengths is None else checked_lengths(self.op, lengths, T, B)
         reset = None if reset is None else checked_reset(self.op, reset, T, B)
-        if self.clip_state_grad is not None:
-            checked_clip(self.op, "clip_state_grad", self.clip_state_grad)
         finals: list[list[Tensor]] = []
-        traces: list[dict[str, Any]] = []
+        traces: list[Trace] = []
         # Not set as an attribute: that would be checked like one that a user sets.
         vars(self)["telemetry"] = []
         for layer in range(self.num_layers):
-            x = self._run_layer(layer, x, states, lengths, reset, finals, traces if trace else None)
+            out = self._run_layer(
+                layer, out, states, lengths, reset, finals, traces if trace else None
+            )
             if self.dropout and layer < self.num_layers - 1:
-                x = dropout(x, self.dropout, self.training)
-        state = self.state_type(*map(stack, zip(*finals, strict=True)))
-        return (x, state, traces) if trace else (x, state)
+                out = dropout(out, self.dropout, self.training)
+        final = self.state_type(*map(stack, zip(*finals, strict=True)))
+        return (out, final, traces) if trace else (out, final)
 
     def _run_layer(
         self,
@@ -233,96 +262,54 @@ class Recurrent(Module):
         lengths: np.ndarray | None,
         reset: np.ndarray | None,
         finals: list[list[Tensor]],
-        traces: list[dict[str, Any]] | None,
+        traces: list[Trace] | None,
     ) -> Any:
         """The merged output of one layer; its final states and traces are appended."""
-        merge = self._merge_of(last=layer == self.num_layers - 1) if self.bidirectional else None
-        concatenated = self.bidirectional and merge == "concat"
-        # For "concat" both directions write into one array, each into its half.
+        merge = self.merge if layer == self.num_layers - 1 else self._joining()
         whole: Tensor | None = None
-        halves: list[Any] = [None, None]
-        if concatenated:
+        halves: Sequence[Tensor | None] = (None, None)
+        if self.bidirectional and merge == "concat":
+            # Both directions write into one array, each into its half.
             whole, halves = room_for_directions(x, self.hidden_size)
         outputs = []
         for d, direction in enumerate(self.directions):
             k = layer * len(self.directions) + d
-            h0 = None if states is None else states[0][k]
-            c0 = states[1][k] if states is not None and len(states) > 1 else None
-            out, *final = self._run(
-                self.cells[k],
+            cell = self.cells[k]
+            mask = None
+            if self.recurrent_dropout and self.training:
+                mask = dropout_mask((x.shape[1], self.hidden_size), self.recurrent_dropout, x.dtype)
+            telemetry = Telemetry(layer, direction)
+            self.telemetry.append(telemetry)
+            reverse = direction == "backward"
+            out, *final = sequence(
+                cell.kind,
                 x,
-                h0,
-                c0,
-                lengths,
-                reset,
-                direction == "backward",
-                layer,
-                traces is not None,
-                halves[d],
+                None if states is None else states[0][k],
+                None if states is None or len(states) == 1 else states[1][k],
+                cell.W,
+                cell.U,
+                cell.b,
+                cell.p,
+                mask=mask,
+                lengths=lengths,
+                reset=reset,
+                reverse=reverse,
+                checkpoint=self.checkpoint == "sqrt",
+                clip=self.clip_state_grad,
+                telemetry=telemetry,
+                composed=partial(
+                    _op_by_op, cell, lengths=lengths, reset=reset, reverse=reverse, mask=mask
+                ),
+                trace=traces is not None,
+                out=halves[d],
             )
             if traces is not None:
                 traces.append(final.pop() | {"h": out.numpy()})
             outputs.append(out)
             finals.append(final)
-        if concatenated:
+        if whole is not None:
             return adjoin(whole, outputs)
         return self._merged(outputs, merge) if self.bidirectional else outputs[0]
-
-    def _run(
-        self,
-        cell: Cell,
-        x: Tensor,
-        h0: Tensor | None,
-        c0: Tensor | None,
-        lengths: np.ndarray | None,
-        reset: np.ndarray | None,
-        reverse: bool,
-        layer: int,
-        trace: bool,
-        out: Tensor | None,
-    ) -> tuple[Any, ...]:
-        mask = None
-        if self.recurrent_dropout and self.training:
-            mask = dropout_mask((x.shape[1], self.hidden_size), self.recurrent_dropout, x.dtype)
-        telemetry = Telemetry(layer, "backward" if reverse else "forward")
-        self.telemetry.append(telemetry)
-
-        def composed(
-            x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor | None
-        ) -> tuple[Any, ...]:
-            states = (h0, c0)[: len(cell.state_names)]
-            out, state = unroll(
-                cell,
-                x,
-                None if h0 is None else cell.as_state(states),
-                lengths=lengths,
-                reset=reset,
-                reverse=reverse,
-                mask=mask,
-                weights=Weights(*weights),
-            )
-            return (out, *cell.states_of(self.op, state))
-
-        return sequence(
-            cell.kind,
-            x,
-            h0,
-            c0,
-            cell.W,
-            cell.U,
-            cell.b,
-            cell.p,
-            mask=mask,
-            lengths=lengths,
-            reset=reset,
-            reverse=reverse,
-            checkpoint=self.checkpoint == "sqrt",
-            clip=self.clip_state_grad,
-            telemetry=telemetry,
-            composed=composed,
-            trace=trace,
-            out=out,
-        )
 
     def first_nonfinite(self) -> dict[str, Any] | None:
         """Where the first value that is not finite arose in the last forward pass, also one within
@@ -333,3 +320,13 @@ class Recurrent(Module):
         places = [t.nonfinite for t in self.telemetry if t.nonfinite]
         forward = [place for place in places if place["pass"] == "forward"]
         return forward[0] if forward else places[-1] if places else None
+
+
+def _op_by_op(
+    cell: Cell[Any], x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Any, **options: Any
+) -> tuple[Tensor, ...]:
+    """What `sequence` computes for this cell, made of ops: it can be differentiated again."""
+    states = tuple(state for state in (h0, c0) if state is not None)
+    start = cell.as_state(states) if states else None
+    out, state = unroll(cell, x, start, weights=Weights(*weights), **options)
+    return (out, *cell.states_of("unroll", state))

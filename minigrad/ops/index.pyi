@@ -1,5 +1,5 @@
-from typing import Any
+from numpy.typing import ArrayLike
 
-from minigrad.core.tensor import Tensor
+from minigrad.core.tensor import Operand, Tensor
 
-def embedding(weight: Any, indices: Any) -> Tensor: ...
+def embedding(weight: Operand, indices: ArrayLike) -> Tensor: ...

@@ -1,8 +1,17 @@
 """Optimisers, gradient clipping, and schedules of the learning rate (`minigrad.optim.schedule`)."""
 
-from minigrad.optim import optimizers, schedule
+from minigrad.optim import schedule
 from minigrad.optim.clip import clip_grad_norm_, clip_grad_value_
-from minigrad.optim.optimizers import *  # noqa: F403
+from minigrad.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "schedule"]
-__all__ += optimizers.__all__
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "RMSprop",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "schedule",
+]

@@ -10,7 +10,9 @@ from minigrad.checks import flag, number
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
 from minigrad.optim import step as update
-from minigrad.optim.optimizers import _tensors
+from minigrad.optim.groups import tensors_of
+
+__all__ = ["clip_grad_norm_", "clip_grad_value_"]
 
 
 def _named(
@@ -25,9 +27,11 @@ def _named(
         and parameters
         and all(isinstance(p, tuple) and len(p) == 2 for p in parameters)
     ):
-        tensors = _tensors(op, [p for _, p in parameters])
+        tensors = tensors_of(op, [p for _, p in parameters])
         return [(repr(name), p) for (name, _), p in zip(parameters, tensors, strict=True)]
-    return [(f"parameter {i}, shape {p.shape},", p) for i, p in enumerate(_tensors(op, parameters))]
+    return [
+        (f"parameter {i}, shape {p.shape},", p) for i, p in enumerate(tensors_of(op, parameters))
+    ]
 
 
 def _norm(gradients: list[Tensor], p: float) -> float:

@@ -7,13 +7,13 @@ first negated if `maximize`, then with weight_decay * p added.
 A class here has the options, the names of the arrays that are kept for each parameter, and the
 numbers of a step. One pass in C over each parameter does the rest: csrc/optim.inc. Its bits depend
 neither on the number of threads nor on the instruction set. A new optimiser is a class here, a
-kernel there, and a row in tests/optim/test_optim.py.
+kernel there, and a row in tests/optim/makers.py.
 """
 
 import functools
 import math
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,9 @@ import numpy as np
 from minigrad.checks import flag, number
 from minigrad.core.tensor import Tensor
 from minigrad.optim import step as update
+from minigrad.optim.groups import Group, Parameters, groups_of
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
-
-Group = dict[str, Any]
-Parameters = Iterable[Tensor] | Iterable[Group]
 
 
 def _betas(op: str, name: str, value: Any) -> tuple[float, float]:
@@ -54,61 +52,6 @@ def _checked(op: str, options: Mapping[str, Any]) -> Group:
             f"got momentum={found['momentum']}, dampening={found['dampening']}"
         )
     return found
-
-
-def _tensors(op: str, parameters: Any) -> list[Tensor]:
-    """The parameters as a list of distinct Tensors, not empty."""
-    if isinstance(parameters, (Tensor, set, frozenset)) or not hasattr(parameters, "__iter__"):
-        raise TypeError(
-            f"{op}: parameters must be an iterable of Tensors in a fixed order, "
-            f"got {type(parameters).__name__}"
-        )
-    found = list(parameters)
-    for p in found:
-        if not isinstance(p, Tensor):
-            raise TypeError(f"{op}: parameters must be Tensors, got {type(p).__name__}")
-    if not found:
-        raise ValueError(f"{op}: parameters must hold at least one Tensor, got none")
-    if len({id(p) for p in found}) != len(found):
-        raise ValueError(f"{op}: parameters must not hold a Tensor twice")
-    return found
-
-
-def _groups(op: str, parameters: Any, defaults: Group) -> list[Group]:
-    """The groups that `parameters` describes: one for Tensors; one for each dict, with the defaults
-    for what it leaves out."""
-    if not isinstance(parameters, (Tensor, Mapping, str)) and hasattr(parameters, "__iter__"):
-        parameters = parameters if isinstance(parameters, (set, frozenset)) else list(parameters)
-    if not isinstance(parameters, list) or not any(
-        isinstance(part, Mapping) for part in parameters
-    ):
-        return [{"params": _tensors(op, parameters)} | _checked(op, defaults)]
-    groups = []
-    for i, given in enumerate(parameters):
-        where = f"{op}: group {i}"
-        if not isinstance(given, Mapping):
-            raise TypeError(f"{where} must be a dict as the others are, got {type(given).__name__}")
-        if "params" not in given:
-            raise ValueError(
-                f"{where} must have 'params', got {', '.join(map(repr, given)) or 'nothing'}"
-            )
-        unknown = [name for name in given if name != "params" and name not in defaults]
-        if unknown:
-            raise TypeError(
-                f"{where} has the unknown option {unknown[0]!r}; "
-                f"the options are {', '.join(defaults)}"
-            )
-        tensors = _tensors(where, given["params"])
-        groups.append(
-            {"params": tensors}
-            | _checked(where, {name: given.get(name, value) for name, value in defaults.items()})
-        )
-    everyone = [id(p) for group in groups for p in group["params"]]
-    if len(set(everyone)) != len(everyone):
-        raise ValueError(
-            f"{op}: parameters must not hold a Tensor twice, in one group or in several"
-        )
-    return groups
 
 
 @functools.lru_cache(maxsize=64)
@@ -173,7 +116,7 @@ class Optimizer:
             raise TypeError(
                 f"{self.op}: defaults must be a dict of options, got {type(defaults).__name__}"
             )
-        self.param_groups = _groups(self.op, parameters, defaults)
+        self.param_groups = groups_of(self.op, parameters, defaults, _checked)
         for p in self.parameters:
             if not p.is_leaf:
                 raise ValueError(
@@ -192,7 +135,7 @@ class Optimizer:
 
     def _names(self, group: Group) -> tuple[str, ...]:
         """Which arrays these options need for each parameter."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.op} has no _names")
 
     def _initial(self, p: Tensor, group: Group) -> np.ndarray | None:
         """What is kept before the first step; None for an array that begins with a gradient."""
@@ -244,7 +187,7 @@ class Optimizer:
 
     def _numbers(self, t: int, o: Group) -> dict[str, Any]:
         """The numbers that the kernel reads in the t-th step, by their names in csrc/optim.h."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.op} has no _numbers")
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all that a later run needs to go on with the same bits: {"param_groups":
@@ -344,7 +287,8 @@ class Optimizer:
             and all(isinstance(group, Mapping) for group in saved)
         ):
             wrong.append(
-                f"param_groups must be a list of {len(self.param_groups)} dicts, got {reprlib.repr(saved)}"
+                f"param_groups must be a list of {len(self.param_groups)} dicts, "
+                f"got {reprlib.repr(saved)}"
             )
             saved = None
         groups, first = [], 0

@@ -42,6 +42,18 @@ from minigrad.core.tensor import Tensor
 from minigrad.optim import step as update
 from minigrad.optim.optimizers import Optimizer, _power
 
+__all__ = [
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "ExponentialLR",
+    "LinearLR",
+    "MultiStepLR",
+    "OneCycleLR",
+    "ReduceLROnPlateau",
+    "Schedule",
+    "StepLR",
+]
+
 # ---------------------------------------------------------------- arguments
 
 
@@ -52,7 +64,8 @@ def _whole(op: str, name: str, value: Any, low: int = 1) -> int:
 def _choice(op: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(
-            f"{op}: {name} must be one of {', '.join(map(repr, choices))}, got {reprlib.repr(value)}"
+            f"{op}: {name} must be one of {', '.join(map(repr, choices))}, "
+            f"got {reprlib.repr(value)}"
         )
     return str(value)
 
@@ -518,7 +531,7 @@ class OneCycleLR(Schedule):
         if not self.cycle_momentum:
             return []
         momentum = self._between(self.max_momentum, self.base_momentum, self.max_momentum, t)
-        changes = []
+        changes: list[tuple[dict[str, Any], dict[str, Any]]] = []
         for group in self.optimizer.param_groups:
             if "betas" in group:
                 changes.append((group, {"betas": (momentum, group["betas"][1])}))
@@ -599,7 +612,7 @@ class ReduceLROnPlateau(_State):
         if bad_steps > self.patience:
             changes = self._reduced()
             cooldown_left, bad_steps = self.cooldown, 0
-        counts = {
+        counts: dict[str, Any] = {
             "steps": self.steps + 1,
             "best": best,
             "bad_steps": bad_steps,

@@ -13,6 +13,8 @@ from typing import Any
 
 from minigrad.core.tensor import Tensor
 
+__all__ = ["draw"]
+
 FORMS = ("text", "dot", "svg")
 
 
@@ -43,7 +45,8 @@ def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = 
     for name, leaf in ({} if names is None else names).items():
         if not isinstance(leaf, Tensor):
             raise TypeError(
-                f"draw: names must map to Tensors, got {type(leaf).__name__} for {reprlib.repr(name)}"
+                f"draw: names must map to Tensors, got {type(leaf).__name__} "
+                f"for {reprlib.repr(name)}"
             )
         known[id(leaf)] = name
     vertices = _walk(tensor)

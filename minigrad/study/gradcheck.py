@@ -28,6 +28,8 @@ import numpy as np
 from minigrad.core.sweep import grad
 from minigrad.core.tensor import Tensor
 
+__all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]
+
 CONSTANT = (
     "no output of fn requires grad: it does not depend on the inputs, or was made under no_grad"
 )
@@ -143,7 +145,7 @@ def gradgradcheck(
         raise ValueError(f"gradgradcheck: {CONSTANT}")
     cotangents = [Tensor(rng.normal(size=y.shape), requires_grad=True) for y in outputs]
 
-    def gradients(*_: Any) -> Any:
+    def gradients(*_: Tensor) -> tuple[Tensor, ...]:
         outputs = [y for y in _evaluate(fn, inputs) if y.requires_grad]
         found = grad(outputs, tested, cotangents, create_graph=True, allow_unused=True)
         return tuple(dx for dx in found if dx is not None)
@@ -151,9 +153,9 @@ def gradgradcheck(
     return gradcheck(gradients, [*inputs, *cotangents], eps=eps, rtol=rtol, atol=atol, seed=seed)
 
 
-def _checked_inputs(inputs: Any, op: Any) -> Any:
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    for i, x in enumerate(inputs):
+def _checked_inputs(inputs: Tensor | Sequence[Tensor], op: str) -> list[Tensor]:
+    found = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    for i, x in enumerate(found):
         if not isinstance(x, Tensor):
             raise TypeError(f"{op}: input {i} must be a Tensor, got {type(x).__name__}")
         if x.dtype != np.float64:
@@ -172,18 +174,18 @@ def _checked_inputs(inputs: Any, op: Any) -> Any:
                 f"{op}: input {i} must own its memory, this is read-only or repeats elements: "
                 "give a copy"
             )
-    if not any(x.requires_grad for x in inputs):
-        raise ValueError(f"{op}: none of the {len(inputs)} inputs requires grad")
-    return inputs
+    if not any(x.requires_grad for x in found):
+        raise ValueError(f"{op}: none of the {len(found)} inputs requires grad")
+    return found
 
 
 def _maker(x: Tensor) -> str:
     return x.grad_fn.name if x.grad_fn is not None else ""
 
 
-def _evaluate(fn: Any, inputs: Any) -> Any:
-    outputs = fn(*inputs)
-    outputs = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+def _evaluate(fn: Callable[..., Any], inputs: Sequence[Tensor]) -> list[Tensor]:
+    returned = fn(*inputs)
+    outputs = list(returned) if isinstance(returned, (tuple, list)) else [returned]
     for k, y in enumerate(outputs):
         if not isinstance(y, Tensor):
             raise TypeError(
@@ -197,7 +199,7 @@ def _evaluate(fn: Any, inputs: Any) -> Any:
     return outputs
 
 
-def _steps(value: Any, eps: Any) -> Any:
+def _steps(value: float, eps: float) -> list[float]:
     """The steps for an element of this value, the first one to try first, the others falling."""
     size = abs(value)
     steps = [eps, eps / 10, eps / 100]
@@ -214,15 +216,22 @@ def _steps(value: Any, eps: Any) -> Any:
 
 
 def _numeric(
-    fn: Any, inputs: Any, x: Any, outputs: Any, analytic: Any, eps: Any, rtol: Any, atol: Any
-) -> Any:
+    fn: Callable[..., Any],
+    inputs: Sequence[Tensor],
+    x: Tensor,
+    outputs: Sequence[Tensor],
+    analytic: np.ndarray,
+    eps: float,
+    rtol: float,
+    atol: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The Jacobian of all outputs with respect to x by differences, what may lie between it and the
     analytic one, and the steps: three arrays (number of output elements, number of elements of
     x)."""
     memory = x._array
     numeric, noise, steps = (np.zeros(analytic.shape) for _ in range(3))
 
-    def values(element: Any, value: Any, step: Any) -> Any:
+    def values(element: tuple[int, ...], value: float, step: float) -> list[np.ndarray]:
         """fn at value + k step, k = -2 to 2, as rows; the middle one is left out."""
         found = []
         for k in (-2, -1, 1, 2):
@@ -270,7 +279,9 @@ def _numeric(
         return numeric, atol + rtol * np.abs(numeric) + noise + 64 * unit * largest, steps
 
 
-def _derivative(values: Any, middle: Any, step: Any) -> Any:
+def _derivative(
+    values: list[np.ndarray], middle: np.ndarray, step: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """f' by five points, its error by the rounding of f's values, and the fourth difference over
     that of pure noise."""
     a, b, c, d = values
@@ -280,7 +291,9 @@ def _derivative(values: Any, middle: Any, step: Any) -> Any:
     return (8 * (c - b) - (d - a)) / (12 * step), error, fourth
 
 
-def _best(found: Any, steps: Any, noise: Any) -> Any:
+def _best(
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]], steps: list[float], noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each output the estimate with the smallest error, that error, and its step; `found` and
     `steps` with steps falling."""
     estimates, errors = [], []
@@ -304,7 +317,7 @@ def _best(found: Any, steps: Any, noise: Any) -> Any:
     return np.where(np.isfinite(error), best, np.nan), error, np.array(steps)[choice]
 
 
-def _jacobians(outputs: Any, inputs: Any) -> Any:
+def _jacobians(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[np.ndarray]:
     """The analytic Jacobians of all outputs, one for each input: (number of output elements, number
     of its elements)."""
     rows = []
@@ -319,7 +332,9 @@ def _jacobians(outputs: Any, inputs: Any) -> Any:
     ]
 
 
-def _gradients(outputs: Any, inputs: Any, cotangents: Any) -> Any:
+def _gradients(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[np.ndarray]
+) -> list[np.ndarray]:
     """The analytic gradients as arrays; zeros for an input that is not used."""
     pairs = [(y, v) for y, v in zip(outputs, cotangents, strict=True) if y.requires_grad]
     if not pairs:
@@ -332,7 +347,13 @@ def _gradients(outputs: Any, inputs: Any, cotangents: Any) -> Any:
     ]
 
 
-def _compare(analytic: Any, numeric: Any, limit: Any, where: Any, steps: Any = None) -> Any:
+def _compare(
+    analytic: np.ndarray,
+    numeric: np.ndarray,
+    limit: np.ndarray,
+    where: str,
+    steps: np.ndarray | None = None,
+) -> None:
     wrong = ~(np.abs(analytic - numeric) <= limit)
     if wrong.any():
         element = tuple(int(i) for i in np.argwhere(wrong)[0])
@@ -345,9 +366,9 @@ def _compare(analytic: Any, numeric: Any, limit: Any, where: Any, steps: Any = N
         )
 
 
-def _position(x: Any, inputs: Any) -> Any:
+def _position(x: Tensor, inputs: Sequence[Tensor]) -> int:
     return next(i for i, other in enumerate(inputs) if other is x)
 
 
-def _element(index: Any) -> Any:
+def _element(index: tuple[int, ...]) -> str:
     return f"[{', '.join(map(str, index))}]" if index else ""

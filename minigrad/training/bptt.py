@@ -9,6 +9,8 @@ from minigrad.checks import number, size
 from minigrad.core.tensor import Tensor
 from minigrad.ops.shape import concatenate
 
+__all__ = ["TruncatedBPTT", "accumulate"]
+
 
 class TruncatedBPTT:
     """Truncated backpropagation through time over a sequence of any length.

@@ -8,6 +8,8 @@ from minigrad.optim.optimizers import Optimizer
 from minigrad.optim.schedule import ReduceLROnPlateau, Schedule
 from minigrad.training.history import History
 
+__all__ = ["calls_of"]
+
 
 def calls_of(
     name: str, given: Any, history: History, validate: Any

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+__all__ = ["CheckpointError", "check_place", "contents", "load", "save"]
+
 MAX_HEADER = 2 << 20  # bytes; some 14,000 arrays
 # Commas and brackets in a header: a small file cannot fill the memory with empty lists.
 MAX_PARTS = 1 << 17

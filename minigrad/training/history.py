@@ -9,6 +9,8 @@ import numpy as np
 from minigrad.nn.module import Module
 from minigrad.training.bptt import _check_keys, _form
 
+__all__ = ["History"]
+
 
 class History:
     """What `fit` has done so far.

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+__all__ = ["interrupts"]
+
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
+def interrupts() -> Iterator[list[int]]:
     """A list that the first Ctrl-C fills, so that a step is never broken off; the second one is a
     KeyboardInterrupt."""
     stop: list[int] = []

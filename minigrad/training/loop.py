@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.checks import number, size
+from minigrad.checks import integer, is_number, number, size
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
 from minigrad.nn.module import Module
@@ -19,7 +20,7 @@ from minigrad.training.bptt import _check_loss
 from minigrad.training.callbacks import calls_of
 from minigrad.training.checkpoint import check_place, contents
 from minigrad.training.history import History
-from minigrad.training.interrupts import _interrupts
+from minigrad.training.interrupts import interrupts
 from minigrad.training.parts import Reader, everything
 from minigrad.training.progress import (
     default_line,
@@ -30,6 +31,8 @@ from minigrad.training.progress import (
     progress,
 )
 from minigrad.training.saving import _training, load_training, save_training
+
+__all__ = ["fit"]
 
 
 def fit(
@@ -47,9 +50,9 @@ def fit(
     after_epoch: Iterable[Any] = (),
     after_resume: Iterable[Any] = (),
     line: Callable[[History], str] | None = None,
-    save: Any = None,
+    save: str | os.PathLike[str] | None = None,
     save_every: int | None = None,
-    resume: Any = None,
+    resume: str | os.PathLike[str] | None = None,
     config: Any = None,
     parts: Mapping[str, Any] | None = None,
 ) -> History:
@@ -168,7 +171,7 @@ def fit(
 class _File:
     """The file that a training is saved to; without a path nothing is saved."""
 
-    path: Any
+    path: str | os.PathLike[str] | None
     parts: Mapping[str, Any]
     config: Any
 
@@ -208,7 +211,7 @@ class _Run:
     start: float = 0.0  # the time when it began
     stop: list[int] = field(default_factory=list)  # filled by Ctrl-C
 
-    def resume(self, path: Any) -> None:
+    def resume(self, path: str | os.PathLike[str]) -> None:
         """Go on from a file, with its options."""
         given = _options(self.optimizer)
         load_training(path, self.file.parts, self.file.config)
@@ -222,7 +225,7 @@ class _Run:
         try:
             with (
                 _modes(self.model),
-                _interrupts() as self.stop,
+                interrupts() as self.stop,
                 progress(self.first, self._last_step()) as show,
             ):
                 if not self.model.training:
@@ -366,20 +369,9 @@ def _check_kinds(
         )
 
 
-def _is_number(value: Any) -> bool:
-    kinds = (int, float, np.integer, np.floating)
-    return isinstance(value, kinds) and not isinstance(value, (bool, np.bool_))
-
-
 def _total(name: str, value: Any) -> float:
     """A limit as an int of at least 0; infinite where none was given."""
-    if value is None:
-        return math.inf
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"fit: {name} must be an int, got {type(value).__name__}")
-    if value < 0:
-        raise ValueError(f"fit: {name} must be at least 0, got {value}")
-    return int(value)
+    return math.inf if value is None else integer("fit", name, value, 0)
 
 
 def _check_count(name: str, value: Any, needed: str, given: Any) -> None:
@@ -420,7 +412,7 @@ def _backward(value: Any, optimizer: Optimizer) -> float:
         return value.item()
     if not isinstance(value, Tensor):
         expected = "a Tensor of shape (), or go backward itself and return a float (see accumulate)"
-        if not _is_number(value):
+        if not is_number(value):
             raise TypeError(f"fit: loss must return {expected}, got {type(value).__name__}")
         if not done:
             raise TypeError(
@@ -435,7 +427,7 @@ def _validation(value: Any) -> float:
     """What `validate` returned, as a number."""
     if isinstance(value, Tensor) and value.size == 1:
         return value.item()
-    if not _is_number(value):
+    if not is_number(value):
         raise TypeError(f"fit: validate must return a number, got {type(value).__name__}")
     return float(value)
 

@@ -9,6 +9,8 @@ from minigrad.random import Generator, default_generator
 from minigrad.training.history import History
 from minigrad.training.saving import _check_parts
 
+__all__ = ["Reader", "everything"]
+
 
 class Reader:
     """The batches of a training. The place that is saved is that of fit's own iteration, whoever

@@ -11,6 +11,15 @@ from minigrad.nn.module import Module
 from minigrad.optim.optimizers import Optimizer
 from minigrad.training.history import History
 
+__all__ = [
+    "default_line",
+    "print_broken_off",
+    "print_end",
+    "print_resumed",
+    "print_untrained",
+    "progress",
+]
+
 
 def default_line(history: History) -> str:
     """The text of the progress line, if no function was given to make it."""

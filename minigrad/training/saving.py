@@ -1,6 +1,7 @@
 """Checkpoints of all that a training consists of, in one file."""
 
 import copy
+import os
 import reprlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +12,14 @@ from minigrad.core.tensor import Tensor
 from minigrad.random import Generator, default_generator
 from minigrad.training.checkpoint import CheckpointError, load
 from minigrad.training.checkpoint import save as save_arrays
-from minigrad.training.interrupts import _interrupts
+from minigrad.training.interrupts import interrupts
+
+__all__ = ["load_training", "save_training"]
 
 
-def save_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
+def save_training(
+    path: str | os.PathLike[str], parts: Mapping[str, Any], config: Any = None
+) -> None:
     """Write all that a training consists of to one file, atomically.
 
     A run that resumes from the file equals the uninterrupted one to the bit. The default generator
@@ -88,7 +93,9 @@ def _set_state(part: Any, state: Any) -> None:
         part.load_state_dict(state)
 
 
-def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> None:
+def load_training(
+    path: str | os.PathLike[str], parts: Mapping[str, Any], config: Any = None
+) -> None:
     """Set the parts and the default generator to what `save_training` wrote.
 
     Everything in the file counts, the options of the optimizer too: its learning rate is then the
@@ -131,7 +138,7 @@ def load_training(path: Any, parts: Mapping[str, Any], config: Any = None) -> No
             _set_state(part, states[name])
         default_generator.state = extra["generator"]
     except BaseException as error:
-        with _interrupts() as stop:  # Ctrl-C waits
+        with interrupts() as stop:  # Ctrl-C waits
             wrong = _set_back({changed: parts[changed] for changed in touched}, before)
             default_generator.state = generator
         if stop:
@@ -213,7 +220,7 @@ def _packed(value: Any, name: str, arrays: dict[str, np.ndarray] | None) -> Any:
                 )
             arrays[name] = value.numpy()
             return {"@tensor": name}
-        arrays[name] = value  # type: ignore[assignment]  # a scalar is written like an array
+        arrays[name] = np.asarray(value) if isinstance(value, np.generic) else value
         return {"@scalar" if isinstance(value, np.generic) else "@array": name}
     if type(value) is float and not np.isfinite(value):
         return {"@float": repr(value)}
@@ -224,14 +231,16 @@ def _packed(value: Any, name: str, arrays: dict[str, np.ndarray] | None) -> Any:
                 f"got {list(value)}"
             )
         return {key: _packed(inner, f"{name}.{key}", arrays) for key, inner in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
+    fields: tuple[str, ...] | None = getattr(value, "_fields", None)
+    if isinstance(value, tuple) and fields is not None:
         parts = {
             key: _packed(inner, f"{name}.{key}", arrays)
-            for key, inner in zip(value._fields, value, strict=True)  # pyright: ignore[reportAttributeAccessIssue]
+            for key, inner in zip(fields, value, strict=True)
         }
         return {"@named": type(value).__name__, "@parts": parts}
-    if type(value) in (tuple, list):
-        return type(value)(_packed(inner, f"{name}.{i}", arrays) for i, inner in enumerate(value))  # pyright: ignore[reportArgumentType]
+    if type(value) is tuple or type(value) is list:
+        inside = [_packed(inner, f"{name}.{i}", arrays) for i, inner in enumerate(value)]
+        return tuple(inside) if type(value) is tuple else inside
     return value
 
 

@@ -114,7 +114,8 @@ def test_data_made_of_tensors_is_refused(call, container, requires_grad):
         return
     with pytest.raises(
         TypeError,
-        match=r"must not be made of Tensors, they would lose their gradient: join them with mg\.stack",
+        match=r"must not be made of Tensors, they would lose their gradient: join them with "
+        r"mg\.stack",
     ):
         CALLS[call](x, data)
 
@@ -235,7 +236,8 @@ def test_formats_and_rounding_of_one_number():
         assert f"{loss}" == str(loss) and "%.2f" % loss == "2.35"
     with pytest.raises(
         TypeError,
-        match=r"format: only a tensor of one element takes a format such as '\.3f', this has shape \(2,\)",
+        match=r"format: only a tensor of one element takes a format such as '\.3f', this has shape "
+        r"\(2,\)",
     ):
         f"{mg.ones(2):.3f}"
     for function in (round, math.floor, int, math.trunc, float):
@@ -257,7 +259,7 @@ def test_in():
             value in x
 
 
-# ---------------------------------------------------------------- numbers and sizes beyond what fits
+# --------------------------------------------------------------- numbers and sizes beyond what fits
 
 HUGE = [10**400, -(10**400), 2**5000]
 

@@ -45,10 +45,10 @@ import os, numpy as np, minigrad as mg
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-large = 1 << 20                                     # elements of 4 bytes: 4 MB
+large = 1 << 20             # elements of 4 bytes: 4 MB
 x = mg.Tensor(np.ones(large, np.float32))
 before = resident()
-for n in range(40):                                 # 40 different sizes, one after another: none of them stays
+for n in range(40):         # 40 different sizes, one after another: none of them stays
     y = mg.concatenate([x, mg.Tensor(np.ones(4096 * n, np.float32))])
     del y
 print(resident() - before)
@@ -63,6 +63,7 @@ print(resident() - peak)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_what_is_kept_is_little_more_than_was_in_use():
     run = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)

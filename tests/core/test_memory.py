@@ -151,7 +151,8 @@ def test_a_stale_view_whose_owner_is_gone_is_refused():
     first[1:2] = w
     with pytest.raises(
         RuntimeError,
-        match=r"mul: an input of shape \(2,\) is a stale view: .* the tensor that it was taken from is gone",
+        match=r"mul: an input of shape \(2,\) is a stale view: .* the tensor that it was taken "
+        r"from is gone",
     ):
         second * second
     with mg.no_grad():
@@ -168,7 +169,8 @@ def test_a_view_taken_under_no_grad_is_refused_when_its_memory_was_assigned_to()
     assert (view * w).requires_grad
     with pytest.raises(
         RuntimeError,
-        match=r"assignment: the tensor is a view that was taken under no_grad\(\) and shares memory",
+        match=r"assignment: the tensor is a view that was taken under no_grad\(\) and shares "
+        r"memory",
     ):
         view[0:1] = w
     buf[0:1] = w
@@ -234,6 +236,7 @@ def test_a_tensor_made_of_a_tensor_without_a_copy_is_detached():
         alias[0:1] = w
 
 
+@pytest.mark.slow
 def test_what_looks_at_memory_goes_away_with_it():
     x = leaf([1.0, 2.0]) * 2.0
     views = [x[0:1], x.detach(), x.reshape((2, 1))]
@@ -346,7 +349,8 @@ def test_a_leaf_that_requires_grad_is_not_changed_while_recording(name):
     for target in (w, w[0:2], w.reshape((2, 2)), w.T):
         with pytest.raises(
             RuntimeError,
-            match=r"\S+ a (view of a )?leaf that requires grad cannot be changed in place while recording: use no_grad",
+            match=r"\S+ a (view of a )?leaf that requires grad cannot be changed in place while "
+            r"recording: use no_grad",
         ):
             operate(target, np.full((2, 2), 3.0))
     np.testing.assert_array_equal(w, np.full((2, 2), 2.0))
@@ -384,7 +388,8 @@ def test_in_place_errors_change_nothing():
     y += 1.0
     with pytest.raises(
         RuntimeError,
-        match="tanh: one of the tensors needed for gradient computation has been modified by an in-place",
+        match="tanh: one of the tensors needed for gradient computation has been modified by an "
+        "in-place",
     ):
         y.backward()
 
@@ -396,7 +401,7 @@ def test_a_sum_in_place_over_a_million_elements_keeps_its_dtype():
     assert copy.deepcopy(x).numpy()[5] == 2.0
 
 
-# ---------------------------------------------------------------- NumPy memory that changes before backward
+# -------------------------------------------------------- NumPy memory that changes before backward
 
 
 @pytest.mark.parametrize(

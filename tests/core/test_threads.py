@@ -114,6 +114,7 @@ def test_a_child_of_a_fork_during_backward_goes_backward():
     )
 
 
+@pytest.mark.slow
 def test_interpreters_end_cleanly():
     for _ in range(10):
         assert run("print((a @ a).shape)") == "(300, 300)\n"
@@ -157,7 +158,10 @@ def test_the_number_may_change_at_any_time():
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity here")
 def test_the_default_is_the_affinity():
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import minigrad; print(minigrad.get_num_threads())"
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+        "import minigrad; print(minigrad.get_num_threads())"
+    )
     environment = {k: v for k, v in os.environ.items() if k != "MINIGRAD_NUM_THREADS"}
     assert (
         subprocess.run(
@@ -167,6 +171,7 @@ def test_the_default_is_the_affinity():
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_answered_during_a_long_sequence():
     """The signal comes while C is at work; the KeyboardInterrupt comes long before the call would
     have ended."""

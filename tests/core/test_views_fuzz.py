@@ -449,7 +449,8 @@ def check(seed, length):
         loss, leaves, tensors = program.run()
         if not loss.requires_grad:
             assert derivative == 0, (
-                f"program {seed}: the loss does not depend on the leaves, its derivative is {derivative}"
+                f"program {seed}: the loss does not depend on the leaves, its derivative is "
+                f"{derivative}"
             )
             found = 0
         else:
@@ -487,11 +488,13 @@ def check_many(seeds):
     return found
 
 
+@pytest.mark.slow
 def test_programs_of_views_and_assignments():
     check_many(range(400))
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_many_programs_of_views_and_assignments():
     check_many(range(1000, 21000))
 

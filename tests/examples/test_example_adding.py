@@ -27,6 +27,7 @@ def test_the_task():
     assert (marks[:25].mean(1) > 0.02).all()  # every step is marked now and then
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("T", [40])
 def test_gates_learn_it(tmp_path, T):
     done = run(
@@ -52,6 +53,7 @@ def test_gates_learn_it(tmp_path, T):
     assert result.count("solved at") == 2, done.stdout
 
 
+@pytest.mark.slow
 def test_the_rnn_stays_at_chance(tmp_path):
     done = run("--length", 100, "--cells", "RNN", "--steps", 300, folder=tmp_path)
     result = next(line for line in done.stdout.splitlines() if "not solved" in line)
@@ -94,6 +96,7 @@ def test_bad_arguments(tmp_path, arguments, message):
     assert message in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
 def test_ctrl_c(tmp_path):
     child = SCRIPT.start("--length", 20, "--cells", "RNN", "--steps", 10**6, folder=tmp_path)

@@ -13,7 +13,7 @@ from running import Script
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Script("classify", timeout=240)
-start, run = SCRIPT.start, SCRIPT.run
+run, run_alone = SCRIPT.run, SCRIPT.run_alone
 FILES = Path(__file__).parents[1] / "files"
 SHARED = Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JapaneseVowels"
 HEADER = "# a comment\n@problemName waves\n@dimensions 2\n@classLabel  true slow fast\n@data\n"
@@ -43,6 +43,7 @@ def waves(path, count, seed):
     return path
 
 
+@pytest.mark.slow
 def test_it_learns_a_file(tmp_path):
     train, test = waves(tmp_path / "w_TRAIN.ts", 120, 0), waves(tmp_path / "w_TEST.ts", 100, 1)
     done = run("--train", train, "--test", test, "--epochs", 6, "--seed", 0, 1, folder=tmp_path)
@@ -53,6 +54,7 @@ def test_it_learns_a_file(tmp_path):
     assert accuracies(again.stdout) == accuracies(done.stdout)[1:]
 
 
+@pytest.mark.slow
 def test_japanese_vowels(tmp_path):
     if not SHARED.is_dir():
         pytest.skip("skipped: JapaneseVowels is not there (MINIGRAD_SHARED)")
@@ -64,6 +66,7 @@ def test_japanese_vowels(tmp_path):
     assert len(accuracies(done.stdout)) == 2 and min(accuracies(done.stdout)) >= 0.95, done.stdout
 
 
+@pytest.mark.slow
 def test_digits_and_the_picture(tmp_path):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
@@ -72,15 +75,16 @@ def test_digits_and_the_picture(tmp_path):
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_without_the_optional_packages(tmp_path):
-    done = run(folder=tmp_path, without=("sklearn",))
+    done = run_alone(folder=tmp_path, without=("sklearn",))
     assert done.returncode == 2 and done.stdout == ""
     assert (
         done.stderr == "classify: the digits need scikit-learn: "
         "pip install scikit-learn (or give --train and --test)\n"
     )
     file = waves(tmp_path / "w.ts", 20, 0)
-    done = run(
+    done = run_alone(
         "--train",
         file,
         "--test",
@@ -266,10 +270,11 @@ def test_bad_arguments(tmp_path, arguments, message):
     assert done.stderr.startswith("classify: ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
 def test_interrupting(tmp_path):
     file = waves(tmp_path / "w.ts", 400, 0)
-    with start("--train", file, "--test", file, "--epochs", 10**6, folder=tmp_path) as child:
+    with SCRIPT.start("--train", file, "--test", file, "--epochs", 10**6, folder=tmp_path) as child:
         assert "sequences" in child.stdout.readline()
         time.sleep(0.3)
         child.send_signal(signal.SIGINT)

@@ -10,6 +10,7 @@ run = SCRIPT.run
 SMALL = ("--bits", 1, "--hidden", 4, "--batch", 16, "--length", 20)
 
 
+@pytest.mark.slow
 def test_one_bit(tmp_path):
     """Two stable points and a saddle between them, which hold the two values of the bit."""
     done = run(*SMALL, "--steps", 300, "--plot", "", folder=tmp_path)
@@ -38,6 +39,7 @@ def test_what_is_to_be_learnt():
     assert (y[1:][x[1:] == 0] == y[:-1][x[1:] == 0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [1, 2, 4])
 def test_the_picture(tmp_path, hidden):
     """Of one, two and three axes."""
@@ -49,8 +51,9 @@ def test_the_picture(tmp_path, hidden):
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_without_matplotlib(tmp_path):
-    done = run(*SMALL, "--steps", 1, folder=tmp_path, without=("matplotlib",))
+    done = SCRIPT.run_alone(*SMALL, "--steps", 1, folder=tmp_path, without=("matplotlib",))
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "no picture without matplotlib: pip install matplotlib" in done.stdout
 

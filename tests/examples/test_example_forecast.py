@@ -15,7 +15,7 @@ from running import Script
 import minigrad as mg
 
 SCRIPT = Script("forecast", timeout=240)
-start, run = SCRIPT.start, SCRIPT.run
+run, run_alone = SCRIPT.run, SCRIPT.run_alone
 FILES = Path(__file__).parents[1] / "files"
 
 
@@ -54,6 +54,7 @@ def trend(count=240):
     )
 
 
+@pytest.mark.slow
 def test_sunspots(tmp_path):
     pytest.importorskip("statsmodels")
     pytest.importorskip("matplotlib")
@@ -66,10 +67,11 @@ def test_sunspots(tmp_path):
     assert (tmp_path / "sun.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_column_of_a_file(tmp_path):
     file = table(tmp_path / "shop.csv", trend())
     arguments = ("--csv", file, "--column", "sales", "--season", 12, "--horizon", 12)
-    done = run(*arguments, folder=tmp_path, without=("matplotlib",))
+    done = run_alone(*arguments, folder=tmp_path, without=("matplotlib",))
     assert (
         done.returncode == 0
         and "no picture without matplotlib: pip install matplotlib" in done.stdout
@@ -85,7 +87,7 @@ def test_a_column_of_a_file(tmp_path):
     expected = 100 + np.arange(240, 244) + 34 * np.sin(2 * np.pi * np.arange(240, 244) / 12)
     assert len(after) == 4 and np.abs(np.array(after) - expected).max() < 20
     assert (
-        run(*arguments, folder=tmp_path, without=("matplotlib",)).stdout == done.stdout
+        run_alone(*arguments, folder=tmp_path, without=("matplotlib",)).stdout == done.stdout
     )  # a seed repeats a run
 
 
@@ -103,8 +105,9 @@ def test_the_quantile_loss_gives_quantiles(forecast):
     assert np.abs(share - [0.1, 0.5, 0.9]).max() < 0.06, share
 
 
+@pytest.mark.slow
 def test_without_statsmodels_it_makes_a_series(tmp_path):
-    done = run("--epochs", 20, folder=tmp_path, without=("statsmodels",))
+    done = run_alone("--epochs", 20, folder=tmp_path, without=("statsmodels",))
     assert done.returncode == 0 and done.stdout.startswith(
         "no sunspots without statsmodels: pip install"
     ), done.stderr
@@ -299,9 +302,10 @@ def test_bad_arguments(tmp_path, arguments, message):
     assert done.stderr.startswith("forecast: ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
 def test_interrupting(tmp_path):
-    with start(
+    with SCRIPT.start(
         "--csv", table(tmp_path / "shop.csv", trend()), "--epochs", 10**6, folder=tmp_path
     ) as child:
         assert "values" in child.stdout.readline()

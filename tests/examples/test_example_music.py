@@ -1,28 +1,17 @@
-"""examples/music.py as a user runs it: it learns, reads every kind of file alike, refuses bad ones
-in one line."""
+"""examples/music.py as a user runs it: it learns, reads every kind of file alike, writes MIDI and a
+picture."""
 
-import importlib.util
-import io
 import os
-import re
-import runpy
 import signal
-import struct
-import subprocess
-import sys
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from running import Script
+from music_rolls import SCRIPT, midi_file, npz, results, rolls, works
 
 import minigrad as mg
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = Script("music", timeout=240)
-run = SCRIPT.run
 FILES = Path(__file__).parents[1] / "files"
 SHARED = (
     Path(os.environ.get("MINIGRAD_SHARED", ROOT.parent / "shared")) / "data" / "JSB_Chorales.npz"
@@ -30,73 +19,15 @@ SHARED = (
 SPLITS = "train", "valid", "test"
 
 
-def works(*arguments, folder, without=()):
-    done = run(*arguments, folder=folder, without=without)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    return done.stdout
-
-
-def refused(status, errors, message):
-    assert status == 2 and "Traceback" not in errors, errors
-    assert errors.startswith("music: ") and errors.count("\n") == 1 and message in errors, errors
-
-
-@pytest.fixture
-def fails(tmp_path, monkeypatch, capsys):
-    """Runs the script within this process, which is faster, and expects one line with the
-    message."""
-
-    def check(message, *arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["music.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(SCRIPT.path), run_name="__main__")
-        refused(end.value.code, capsys.readouterr().err, message)
-
-    return check
-
-
-def results(out):
-    """name -> (validation, test), nats per frame."""
-    row = r"validation ([\d.]+)  test ([\d.]+) nats per frame  (\S+)"
-    return {name: (float(valid), float(test)) for valid, test, name in re.findall(row, out)}
-
-
 @pytest.fixture(scope="module")
 def music():
     return SCRIPT.load()
 
 
-def rolls(seed=0):
-    """Per split a few pieces of 3 to 12 frames, random but for a key that always sounds, so that no
-    frame is silent."""
-    rng = np.random.default_rng(seed)
-    made = {
-        split: [
-            (rng.random((rng.integers(3, 13), 88)) < 0.05).astype(np.uint8) for _ in range(count)
-        ]
-        for split, count in (("train", 9), ("valid", 3), ("test", 4))
-    }
-    for pieces in made.values():
-        for roll in pieces:
-            roll[:, 40] = 1
-    return made
-
-
-def npz(path, data, **changes):
-    arrays = {
-        f"{s}_roll": np.concatenate(pieces) if pieces else np.zeros((0, 88), np.uint8)
-        for s, pieces in data.items()
-    }
-    arrays |= {f"{s}_offset": np.cumsum([0, *map(len, pieces)]) for s, pieces in data.items()}
-    arrays = {name: array for name, array in (arrays | changes).items() if array is not None}
-    np.savez(path, **arrays)
-    return path
-
-
 # ---------------------------------------------------------------- learning
 
 
+@pytest.mark.slow
 def test_it_learns_the_set_that_it_makes(tmp_path, music):
     """Better than the best guess that ignores the past, the frequency of each key, and that by a
     margin; with the published sizes."""
@@ -115,6 +46,7 @@ def test_it_learns_the_set_that_it_makes(tmp_path, music):
         assert f"{parameters} parameters" in out
 
 
+@pytest.mark.slow
 def test_a_seed_is_a_run(tmp_path):
     path = npz(tmp_path / "small.npz", rolls())
     a, b, c = (
@@ -140,6 +72,7 @@ def test_the_loss_is_the_metric(music):
     )
 
 
+@pytest.mark.slow
 def test_the_chorales_of_boulanger_lewandowski(tmp_path):
     if not SHARED.exists():
         pytest.skip(f"skipped: {SHARED} is not there")
@@ -147,6 +80,7 @@ def test_the_chorales_of_boulanger_lewandowski(tmp_path):
     assert len(found) == 3 and all(test < 10.5 for _, test in found.values()), found
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it(tmp_path):
     if os.name != "posix":
         pytest.skip("skipped: no POSIX signals here")
@@ -163,19 +97,7 @@ def test_ctrl_c_ends_it(tmp_path):
 # ---------------------------------------------------------------- what it reads
 
 
-def midi_file(mido, path, roll):
-    """Each frame a quarter, each sounding key struck anew in it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    track = mido.MidiTrack()
-    for frame in roll:
-        keys = [int(key) + 21 for key in np.flatnonzero(frame)]
-        track += [mido.Message("note_on", note=note, time=0) for note in keys]
-        track += [
-            mido.Message("note_off", note=note, time=0 if k else 96) for k, note in enumerate(keys)
-        ]
-    mido.MidiFile(tracks=[track], ticks_per_beat=96).save(path)
-
-
+@pytest.mark.slow
 def test_npz(tmp_path):
     """The numbers are those of the pieces: another test piece gives another test result and nothing
     else."""
@@ -188,6 +110,7 @@ def test_npz(tmp_path):
         assert a[name][0] == b[name][0] and a[name][1] < b[name][1]
 
 
+@pytest.mark.slow
 def test_mat_is_read_like_npz(tmp_path):
     matlab = pytest.importorskip("scipy.io", reason="skipped: SciPy is not installed")
     data, cells = rolls(), {}
@@ -201,6 +124,7 @@ def test_mat_is_read_like_npz(tmp_path):
     assert results(a) == results(b) and len(results(a)) == 3
 
 
+@pytest.mark.slow
 def test_midi_is_read_like_npz(tmp_path):
     mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
     data = rolls()
@@ -215,6 +139,7 @@ def test_midi_is_read_like_npz(tmp_path):
     assert results(a) == results(b) and len(results(a)) == 3
 
 
+@pytest.mark.slow
 def test_midi_without_splits_is_split_up(tmp_path):
     mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
     pieces = rolls()["train"] + rolls()["valid"]
@@ -258,24 +183,6 @@ def test_midi_files(music, name, drums, outside, expected):
         and found == drums
         and music.roll_of(notes, length)[1] == outside
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("format2.mid", "its format is 2, pieces that are independent of each other"),
-        ("smpte.mid", "its times are not counted in parts of a quarter (SMPTE division, or none)"),
-        ("truncated.mid", "EOFError"),
-    ],
-)
-def test_midi_files_that_are_refused(tmp_path, fails, name, message):
-    mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
-    for k, roll in enumerate(rolls()["train"]):
-        midi_file(mido, tmp_path / "all" / f"{k}.mid", roll)
-    bad = tmp_path / "all" / name
-    bad.write_bytes((FILES / name).read_bytes())
-    fails(message, "--data", tmp_path / "all")
-    fails(f"cannot read {bad}: ", "--data", tmp_path / "all")
 
 
 def test_no_note_is_lost(tmp_path, music):
@@ -344,6 +251,7 @@ def test_the_pedal(tmp_path, music):
     ]
 
 
+@pytest.mark.slow
 def test_folders_are_the_split_and_what_is_left_out_is_told(tmp_path):
     """Names of the three folders as people write them; ._x.mid and x.mid.txt are no MIDI; drums
     alone are no piece."""
@@ -376,20 +284,6 @@ def test_folders_are_the_split_and_what_is_left_out_is_told(tmp_path):
         "left out: 1 files without two frames of notes\n",
     ):
         assert line in b
-
-
-def test_folders_that_are_half_a_split(tmp_path, fails):
-    mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
-    folder = tmp_path / "all"
-    for name in ("train/0.mid", "test/0.mid"):
-        midi_file(mido, folder / name, rolls()["train"][0])
-    fails(
-        "no piece for valid: each of train, valid, test needs at least one sequence",
-        "--data",
-        folder,
-    )
-    midi_file(mido, folder / "else" / "0.mid", rolls()["train"][0])
-    fails("0.mid is in none of the folders train, valid and test, others are", "--data", folder)
 
 
 def test_what_sounds_when_a_quarter_begins(tmp_path, music):
@@ -427,10 +321,11 @@ def test_what_sounds_when_a_quarter_begins(tmp_path, music):
     assert keys(music, tmp_path / "b.mid") == [[60]] * 50  # steps of a third sum up exactly
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_music21(tmp_path):
+    """Reading its chorales takes minutes."""
     pytest.importorskip("music21", reason="skipped: music21 is not installed")
-    if os.environ.get("MINIGRAD_SLOW") is None:
-        pytest.skip("skipped: reading music21's chorales takes minutes, set MINIGRAD_SLOW=1")
     assert all(
         test < 12
         for _, test in results(
@@ -465,6 +360,7 @@ def test_midi_and_picture(tmp_path, music):
     assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_without_mido_and_matplotlib_it_says_so(tmp_path):
     out = works(
         "--data",
@@ -483,233 +379,3 @@ def test_without_mido_and_matplotlib_it_says_so(tmp_path):
         and not (tmp_path / "music.png").exists()
         and len(results(out)) == 3
     )
-
-
-def test_a_place_that_cannot_be_written(tmp_path, fails):
-    if importlib.util.find_spec("mido") is None and importlib.util.find_spec("matplotlib") is None:
-        pytest.skip("skipped: neither mido nor matplotlib is installed")
-    path = npz(tmp_path / "a.npz", rolls())
-    fails(
-        "No such file or directory",
-        "--data",
-        path,
-        "--epochs",
-        "1",
-        "--out",
-        tmp_path / "missing" / "x",
-    )
-
-
-# ---------------------------------------------------------------- what it refuses
-
-
-def test_files_that_cannot_be_used(tmp_path, fails):
-    data, path = rolls(), tmp_path / "a.npz"
-
-    def refuses(message, *more):
-        fails(message, "--data", path, "--epochs", "1", *more)
-
-    refuses("No such file")
-    for content in (b"", b"no archive", npz(path, data).read_bytes()[:-200]):
-        path.write_bytes(content)
-        refuses(f"cannot read {path}: ")
-    first, wide = data["train"][0], np.zeros((sum(map(len, data["train"])), 128), np.uint8)
-    for message, changes in {
-        "valid_offset": {"valid_offset": None},
-        "test_roll": {"test_roll": None},
-        "train piece 0: ValueError: its shape is (0, 88)": {
-            "train_offset": np.array([0, 0, len(wide)])
-        },
-        "train piece 1: ValueError: its shape is (1, 88)": {
-            "train_offset": np.array([0, 2, 3, len(wide)])
-        },
-        "(0, 88), it should be 2 frames or more": {"train_offset": np.array([0, 9, 4, len(wide)])},
-        "train_offset must go from 0": {"train_offset": np.array([0, 2, 10**6])},
-        "must go from 0 to": {"train_offset": np.array([3, 9, len(wide)])},
-        "piece 0: ValueError: its shape is (": {"train_roll": wide},
-        "zeros and ones": {"train_roll": wide[:, :88] + 0.5},
-        "at least one sequence": {"test_roll": first[:0], "test_offset": np.array([0])},
-        "test_offset must go from 0": {"test_offset": np.array([], int)},
-        "Object arrays cannot be loaded": {"train_roll": np.array([None])},
-        "valid_offset must be a row of whole numbers": {"valid_offset": np.array([0.5, 2])},
-        "test_offset must be a row of whole numbers": {"test_offset": np.array([0, -1, 2])},
-        "test_roll frames": {"test_roll": np.array(1)},
-        "train_roll has the dtype <U1": {"train_roll": np.array(["1"])},
-    }.items():
-        npz(path, data, **changes)
-        refuses(message)
-        refuses(str(path))
-    nan = wide[:, :88].astype(float)
-    nan[0, 0] = np.nan
-    npz(path, data, train_roll=nan)
-    refuses("zeros and ones")
-
-
-LIMITED = """import resource, runpy, sys
-resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
-sys.argv = ["music.py", "--data", {data!r}, "--epochs", "1"]
-runpy.run_path({script!r}, run_name="__main__")
-"""
-
-
-def with_little_memory(data, folder):
-    """The script in a process that can have 3 GB, of which its packages take a part."""
-    if sys.platform != "linux":
-        pytest.skip("skipped: the memory of a process cannot be limited here")
-    code = LIMITED.format(limit=3 * 2**30, data=str(data), script=str(SCRIPT.path))
-    path = os.pathsep.join(
-        [
-            str(SCRIPT.path.parent),
-            str(Path(mg.__file__).parents[1]),
-            os.environ.get("PYTHONPATH", ""),
-        ]
-    )
-    environment = os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-
-
-def npz_bomb(path, shape, declared=None):
-    """A .npz file of a few KB whose train_roll unpacks to zeros of this shape, or whose header
-    declares another one."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "|u1", "fortran_order": False, "shape": declared or shape}
-    )
-    left = int(np.prod(shape))
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("train_roll.npy", "w", force_zip64=True) as member:
-            member.write(header.getvalue())
-            while left:
-                member.write(bytes(min(left, 2**24)))
-                left -= min(left, 2**24)
-        for name in ("train_offset", "valid_roll", "valid_offset", "test_roll", "test_offset"):
-            data = io.BytesIO()
-            np.save(
-                data, np.zeros((2, 88), np.uint8) if name.endswith("roll") else np.array([0, 2])
-            )
-            archive.writestr(f"{name}.npy", data.getvalue())
-    return path
-
-
-@pytest.mark.parametrize(
-    ("shape", "declared"),
-    [
-        ((2_000_000, 88), None),  # 176 MB of zeros in a file of 172 KB
-        ((1000, 88), (10**13, 88)),  # a header that claims petabytes
-        ((1000, 88), (2**62, 2**62)),  # and one whose size overflows 64 bits
-        ((2_000_000, 88), (2, 88)),  # and one that claims little, before much
-    ],
-)
-def test_a_small_file_that_unpacks_to_gigabytes(tmp_path, shape, declared):
-    path = npz_bomb(tmp_path / "bomb.npz", shape, declared)
-    assert path.stat().st_size < 200_000
-    done = with_little_memory(path, tmp_path)
-    refused(
-        done.returncode,
-        done.stderr,
-        f"cannot read {path}: ValueError: train_roll has the shape {declared or shape}",
-    )
-
-
-def test_mat_files_that_unpack_to_gigabytes(tmp_path):
-    pytest.importorskip("scipy.io", reason="skipped: SciPy is not installed")
-    path = tmp_path / "bomb.mat"
-    data = zlib.compress(bytes(2**28), 9)
-    path.write_bytes(
-        b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + struct.pack("<II", 15, len(data)) + data
-    )
-    assert path.stat().st_size < 300_000
-    done = with_little_memory(path, tmp_path)
-    refused(
-        done.returncode, done.stderr, f"cannot read {path}: ValueError: it unpacks to more than"
-    )
-
-
-def test_pickled_rolls_are_not_read(tmp_path, fails):
-    (tmp_path / "a.pickle").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
-    fails(
-        "it is neither a .npz or .mat file nor a folder of MIDI files",
-        "--data",
-        tmp_path / "a.pickle",
-    )
-    assert not (tmp_path / "ran").exists()
-
-
-def test_other_sources_that_cannot_be_used(tmp_path, fails):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "a.txt").write_text("no music")
-    for message, source in (
-        ("it is neither", "missing"),
-        ("No such file", "missing.npz"),
-        ("it is neither", "empty"),
-        ("it is neither", "a.txt"),
-    ):
-        fails(message, "--data", source)
-    for option, value in (("--epochs", 0), ("--epochs", -1), ("--seed", -1), ("--seed", 2**128)):
-        fails(option, "--data", "synthetic", option, value)
-    assert "invalid int value" in run("--epochs", "many", folder=tmp_path).stderr
-
-
-def test_mat_files_that_cannot_be_used(tmp_path, fails):
-    matlab = pytest.importorskip("scipy.io", reason="skipped: SciPy is not installed")
-    path = tmp_path / "a.mat"
-    fails("a.mat", "--data", path)
-    path.write_bytes(b"no MATLAB file at all" * 20)
-    fails(f"cannot read {path}", "--data", path)
-    matlab.savemat(path, {"traindata": np.ones(3)})
-    fails(f"{path}", "--data", path)
-
-
-def test_midi_files_that_cannot_be_used(tmp_path, fails):
-    mido = pytest.importorskip("mido", reason="skipped: mido is not installed")
-    folder, bad = tmp_path / "all", tmp_path / "all" / "3.mid"
-    for k, roll in enumerate(rolls()["train"]):
-        midi_file(mido, folder / f"{k}.mid", roll)
-    good = bad.read_bytes()
-    (tmp_path / "few").mkdir()
-    (tmp_path / "few" / "a.mid").write_bytes(good)
-    fails("at least one sequence", "--data", "few")
-
-    def note(pitch, start, end):
-        messages = [
-            mido.Message("note_on", note=pitch, time=start),
-            mido.Message("note_off", note=pitch, time=end - start),
-        ]
-        mido.MidiFile(tracks=[mido.MidiTrack(messages)], ticks_per_beat=480).save(bad)
-        return bad.read_bytes()
-
-    for message, content in {
-        "": b"",
-        "MThd not found": b"no MIDI file",
-        "EOFError": good[:-3],
-        "times must be from 0 to 100,000 quarters": note(60, 0, 480 * 100_001),
-        "its times are not counted in parts of a quarter": note(60, 0, 960)[:12]
-        + b"\0\0"
-        + note(60, 0, 960)[14:],
-        "(SMPTE division, or none)": note(60, 0, 960)[:12] + b"\xe7\x28" + note(60, 0, 960)[14:],
-    }.items():
-        bad.write_bytes(content)
-        fails(message, "--data", folder)
-        fails(f"cannot read {bad}: ", "--data", folder)
-
-
-@pytest.mark.parametrize(
-    "package, source", [("scipy", "a.mat"), ("mido", "folder"), ("music21", "music21")]
-)
-def test_a_package_that_is_missing(tmp_path, package, source):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "a.mid").touch()
-    done = run("--data", source, folder=tmp_path, without=(package,))
-    refused(done.returncode, done.stderr, f"{source} needs {package}: pip install {package}")
-
-
-def test_help(tmp_path):
-    out = works("--help", folder=tmp_path)
-    assert "python examples/music.py" in out and "--epochs" in out

@@ -57,6 +57,7 @@ def test_no_help_from_nn_and_about_ten_lines_each(scratch):
         assert len([line for line in lines if not line.strip().startswith("#")]) <= 13
 
 
+@pytest.mark.slow
 def test_all_three_learn(tmp_path):
     done = run("--steps", 300, folder=tmp_path)
     assert done.returncode == 0 and done.stderr == "", done.stderr

@@ -12,8 +12,6 @@ import _script
 import pytest
 from running import Script
 
-import minigrad as mg
-
 EXAMPLES = Path(_script.__file__).parent
 SHORT = {  # each script, with options that end it within seconds
     "adding": ("--length", "4", "--cells", "GRU", "--steps", "1", "--hidden", "4"),
@@ -46,14 +44,24 @@ def test_every_script_is_here():
     assert set(SHORT) == {path.stem for path in EXAMPLES.glob("*.py")} - {"_script"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_an_ascii_terminal(folder, name):
-    done = Script(name).run(*SHORT[name], folder=folder, encoding="ascii")
+    done = Script(name).run_alone(*SHORT[name], folder=folder, encoding="ascii")
     assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\n") > 1, done.stderr
     if name in ("forecast", "tagging"):
         assert "r?sum??" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_a_refusal(folder, name):
+    done = Script(name).run_alone("--seed", -1, folder=folder)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"{name}: argument --seed: must be at least 0, got -1\n"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_a_notebook(folder, monkeypatch, name):
     """Its stdout is no file: it has no reconfigure, no fileno, no encoding."""
@@ -78,12 +86,12 @@ def test_a_notebook(folder, monkeypatch, name):
         assert WORD in output.text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX pipes here")
 @pytest.mark.parametrize("name", SHORT)
 def test_a_pipe_that_nobody_reads(folder, name):
     read, write = os.pipe()
     os.close(read)
-    path = os.pathsep.join([str(Path(mg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *SHORT[name]]
     try:
         done = subprocess.run(
@@ -93,7 +101,6 @@ def test_a_pipe_that_nobody_reads(folder, name):
             text=True,
             cwd=folder,
             timeout=240,
-            env=os.environ | {"PYTHONPATH": path},
         )
     finally:
         os.close(write)

@@ -14,7 +14,7 @@ import pytest
 from running import Script
 
 SCRIPT = Script("tagging", timeout=240)
-start, run = SCRIPT.start, SCRIPT.run
+run, run_alone = SCRIPT.run, SCRIPT.run_alone
 FILES = Path(__file__).parents[1] / "files"
 NETWORKS = ["one direction", "mean", "sum", "concat"]
 CONLLU = """\
@@ -88,6 +88,7 @@ def test_the_tag_of_a_word_is_the_bracket_and_the_mark_of_its_clause(tagging):
                 assert tag == re.findall(r"[(\[]", text[:k])[-1] + re.search(r"[.?!]", text[k:])[0]
 
 
+@pytest.mark.slow
 def test_one_direction_stays_below_the_bound_and_both_solve_it(tmp_path):
     pytest.importorskip("matplotlib")
     done = run("--epochs", 2, folder=tmp_path)
@@ -137,13 +138,14 @@ def test_the_report_counts_right(tagging, monkeypatch, capsys, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_files_in_two_columns(tagging, tmp_path):
     rng = np.random.default_rng(5)
     files = [
         columns(tmp_path / name, tagging.make_sentences(n, rng))
         for name, n in (("train.txt", 400), ("test.txt", 50))
     ]
-    done = run(
+    done = run_alone(
         "--train",
         files[0],
         "--test",
@@ -295,9 +297,10 @@ def test_bad_arguments(tmp_path, arguments, message):
     assert done.stderr.startswith("tagging: ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="skipped: no POSIX signals here")
 def test_interrupting(tmp_path):
-    with start("--epochs", 10**6, folder=tmp_path) as child:
+    with SCRIPT.start("--epochs", 10**6, folder=tmp_path) as child:
         assert "sentences" in child.stdout.readline()
         time.sleep(0.3)
         child.send_signal(signal.SIGINT)

@@ -9,6 +9,7 @@ SCRIPT = Script("vanishing")
 run = SCRIPT.run
 
 
+@pytest.mark.slow
 def test_what_it_measures(tmp_path):
     done = run("--steps", 300, folder=tmp_path)
     assert done.returncode == 0 and done.stderr == "", done.stderr
@@ -35,12 +36,14 @@ def test_what_it_measures(tmp_path):
     ), second
 
 
+@pytest.mark.slow
 def test_gates_that_forget(tmp_path):
     """With a bias of 0 the GRU halves its state at each step: its gradient vanishes too."""
     done = run("--radii", 0.5, "--keep", 0, "--steps", 1, folder=tmp_path)
     assert float(done.stdout.splitlines()[2].split()[-1]) < 1e-15
 
 
+@pytest.mark.slow
 def test_the_picture(tmp_path):
     pytest.importorskip("matplotlib")
     done = run("--steps", 5, "--radii", 1, "--length", 5, "--plot", "picture.png", folder=tmp_path)

@@ -69,7 +69,8 @@ BAD_X = {
     "float64": (
         lambda: tensor(T, B, I, dtype=np.float64),
         TypeError,
-        r"OP: x has dtype float64, the weights have float32: convert the input with x.astype\('float32'\) or make",
+        r"OP: x has dtype float64, the weights have float32: convert the input with "
+        r"x.astype\('float32'\) or make",
     ),
     "float64 array": (
         lambda: draw(T, B, I, dtype=np.float64),
@@ -255,7 +256,8 @@ def test_state_of_two_directions():
         layer,
         lambda: layer(x, tensor(2, B, H)),
         ValueError,
-        r"^GRU: h0 must have shape \(4, 2, 4\) = \(num_layers \* 2, batch, hidden_size\), got \(2, 2, 4\)",
+        r"^GRU: h0 must have shape \(4, 2, 4\) = \(num_layers \* 2, batch, hidden_size\), got \(2, "
+        r"2, 4\)",
         [x],
     )
 
@@ -453,7 +455,8 @@ def test_x_of_a_cell(op):
 def test_state_of_a_cell(op):
     cell, x = CELLS[op](I, H), tensor(B, I)
     for shape in ((3, H), (B, 5), (1, B, H), (H,)):
-        message = rf"^{op}: h must have shape \(2, 4\) = \(batch, hidden_size\), got {re.escape(str(shape))}"
+        got = re.escape(str(shape))
+        message = rf"^{op}: h must have shape \(2, 4\) = \(batch, hidden_size\), got {got}"
         refused(cell, lambda shape=shape: cell(x, states(op, *shape)), ValueError, message, [x])
     double, array = (
         states(op, B, H, dtype=np.float64),

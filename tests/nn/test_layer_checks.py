@@ -111,8 +111,7 @@ def test_linear_and_embedding_check_their_weights():
 # ---------------------------------------------------------------- internals
 
 
-def test_sequence_refuses_what_does_not_fit():
-    """Each argument in turn is replaced by something else: an exception, never a crash."""
+def sequence_arguments():
     good = {
         "x": (3, 2, 3),
         "h0": (2, 4),
@@ -122,7 +121,12 @@ def test_sequence_refuses_what_does_not_fit():
         "bias": (16,),
         "peephole": (3, 4),
     }
-    tensors = {name: mg.Tensor(np.ones(shape), requires_grad=True) for name, shape in good.items()}
+    return {name: mg.Tensor(np.ones(shape), requires_grad=True) for name, shape in good.items()}
+
+
+def test_sequence_refuses_what_does_not_fit():
+    """Each argument in turn is replaced by something else: an exception, never a crash."""
+    tensors = sequence_arguments()
     others = [
         mg.Tensor(np.ones(shape, dtype))
         for dtype in (np.float32, np.float64)
@@ -148,9 +152,12 @@ def test_sequence_refuses_what_does_not_fit():
                 recurrent.sequence(cell, **(tensors | {name: other}))
             except (TypeError, ValueError):
                 refused += 1
-    assert refused >= len(recurrent.CELLS) * (
-        len(tensors) * len(others) - 2
-    )  # x of another T or batch without a state
+    # All but two for each cell: x of another T or batch without a state.
+    assert refused >= len(recurrent.CELLS) * (len(tensors) * len(others) - 2)
+
+
+def test_sequence_refuses_bad_options():
+    tensors = sequence_arguments()
     for bad in (
         {"cell": "transformer"},
         {"lengths": [4, 1]},

@@ -1,12 +1,8 @@
-"""The fused recurrent layers against the op-by-op form, the fixtures of other libraries,
-differences, and themselves: chunks, threads, rows, ISAs.
+"""The fused recurrent layers against the op-by-op form, against differences, and against
+themselves: chunks, threads, rows, instruction sets."""
 
-Fixtures are looked for in ../shared (or $MINIGRAD_SHARED) and skipped where absent.
-"""
-
+import functools
 import itertools
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,19 +189,13 @@ def test_the_clipped_state_gradient_is_that_of_the_loop(name, dtype, mask):
         x, state, dout, dstate = inputs(layer, T, B, dtype)
         lengths, reset = np.array([7, 0, 3, 5]), np.random.default_rng(3).random((T, B)) < 0.2
         mg.manual_seed(3)
-        found[clip] = run(layer, lambda x, s: layer(x, s, lengths, reset), x, state, dout, dstate)  # noqa: B023
+        call = functools.partial(layer, lengths=lengths, reset=reset)
+        found[clip] = run(layer, call, x, state, dout, dstate)
         if not mask:
-            same(
-                found[clip],
-                run(
-                    layer,
-                    lambda x, s: composed(layer, x, s, lengths, reset, clip),
-                    x,
-                    state,
-                    dout,
-                    dstate,
-                ),
-            )  # noqa: B023
+            loop = functools.partial(
+                composed, layer, lengths=lengths, reset=reset, clip_state_grad=clip
+            )
+            same(found[clip], run(layer, loop, x, state, dout, dstate))
     same(found[None], found[np.inf])
     assert (
         np.abs(found[bound]["dh0"][:, [0, 2, 3]]).max()
@@ -317,19 +307,19 @@ def test_recurrent_dropout_is_the_masked_loop(name):
 
 
 @each_layer
-@pytest.mark.parametrize("scale", [0.01, 1.0, 20.0])
+@pytest.mark.parametrize("scale", [pytest.param(0.01, marks=pytest.mark.slow), 1.0, 20.0])
 def test_gradcheck(name, scale):
     """Every input and weight, unequal lengths, reset, both directions; near zero, usual, and
     saturated."""
     T, B, I, H = 4, 3, 2, 3
     layer = make(name, I, H, bidirectional=True, scale=scale)
-    steps = {
-        0.01: {"eps": 1e-6, "rtol": 1e-6} if "relu" in name else {},
-        1.0: {},
-        20.0: {"eps": 1e-5, "rtol": 1e-6, "atol": 1e-9},
-    }[
-        scale
-    ]  # kinks, steep slopes; 1 - y of a saturated gate y is right to a unit in the last place of 1, times weights of 20
+    steps = {}
+    if scale == 0.01 and "relu" in name:  # kinks
+        steps = {"eps": 1e-6, "rtol": 1e-6}
+    if scale == 20.0:
+        # Steep slopes; 1 - y of a saturated gate y is right to a unit in the last place of 1, times
+        # weights of 20.
+        steps = {"eps": 1e-5, "rtol": 1e-6, "atol": 1e-9}
     x, state, _, _ = inputs(layer, T, B)
     lengths, reset = [4, 1, 3], np.array([[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]], bool)
     cells = layer.cells
@@ -342,6 +332,7 @@ def test_gradcheck(name, scale):
     assert mg.gradcheck(lambda x, *rest: call(x, *rest), [x, *state, *weights], **steps)
 
 
+@pytest.mark.slow
 @each_layer
 def test_second_order(name):
     layer = make(name, 2, 3)
@@ -625,198 +616,3 @@ def test_outputs_are_kept_once(name, options):
     ):
         out.sum().backward()
     assert x.grad is None
-
-
-# ---------------------------------------------------------------- other libraries
-
-
-def fixtures(name):
-    folder = Path(Path(__file__).parents[1], "fixtures", "rnn")
-    if not folder.is_dir():
-        return None, []
-    return np.load(folder / f"{name}.npz"), json.loads((folder / f"{name}.json").read_text())[
-        "cases"
-    ]
-
-
-TORCH, TORCH_CASES = fixtures("torch_rnn")
-ORT, ORT_CASES = fixtures("ort_rnn")
-needs_fixtures = pytest.mark.skipif(
-    TORCH is None, reason="skipped: no ../shared/fixtures/rnn here (set MINIGRAD_SHARED)"
-)
-
-
-def close(found, expected, what):
-    np.testing.assert_allclose(
-        found,
-        expected,
-        rtol=1e-10,
-        atol=1e-10 * max(1e-3, np.abs(expected).max(initial=0)),
-        err_msg=what,
-    )
-
-
-@needs_fixtures
-@pytest.mark.parametrize("case", TORCH_CASES, ids=lambda c: c["prefix"] + c["name"])
-def test_torch_fixtures(case):
-    """PyTorch: weights (out, in), two biases a gate that are added, but for the GRU's inner one."""
-    if case["proj"]:
-        pytest.skip("projections are not offered")
-    z = {
-        k.removeprefix(case["prefix"]): TORCH[k]
-        for k in TORCH.files
-        if k.startswith(case["prefix"])
-    }
-    H, cell = case["H"], case["cell"]
-    kinds = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
-    extra = (
-        {"nonlinearity": case["nonlinearity"]}
-        if cell == "RNN"
-        else {"reset_after": True}
-        if cell == "GRU"
-        else {}
-    )
-    layer = kinds[cell](
-        case["I"],
-        H,
-        case["layers"],
-        case["bidirectional"],
-        bias=case["bias"],
-        dtype=np.float64,
-        **extra,
-    )
-    names = [
-        f"l{k}{d}"
-        for k in range(case["layers"])
-        for d in (["", "_reverse"] if case["bidirectional"] else [""])
-    ]
-    with mg.no_grad():
-        for c, n in zip(layer.cells, names, strict=True):
-            c.W[...], c.U[...] = z[f"weight_ih_{n}"].T, z[f"weight_hh_{n}"].T
-            if case["bias"]:
-                outer, inner = z[f"bias_ih_{n}"], z[f"bias_hh_{n}"]
-                c.b[...] = (
-                    np.concatenate(
-                        [outer[: 2 * H] + inner[: 2 * H], outer[2 * H :], inner[2 * H :]]
-                    )
-                    if cell == "GRU"
-                    else outer + inner
-                )
-    x = mg.Tensor(z["x"], requires_grad=True)
-    state = None
-    if case["initial_state"]:
-        state = layer.state_type(
-            *(
-                mg.Tensor(z[n], requires_grad=True)
-                for n in (["h0", "c0"] if cell == "LSTM" else ["h0"])
-            )
-        )
-    out, final = layer(x, state, case["lengths"])
-    for found, name in zip((out, *final), case["outputs"], strict=True):
-        close(found.numpy(), z[f"out_{name}"], name)
-    total = sum(
-        (y * mg.Tensor(z[f"cot_{n}"])).sum()
-        for y, n in zip((out, *final), case["outputs"], strict=True)
-        if f"cot_{n}" in z
-    )
-    total.backward()
-    close(x.grad.numpy(), z["grad_x"], "dx")
-    for name, value in zip(("h0", "c0"), state or (), strict=False):
-        close(value.grad.numpy(), z[f"grad_{name}"], name)
-    for c, n in zip(layer.cells, names, strict=True):
-        close(c.W.grad.numpy().T, z[f"grad_weight_ih_{n}"], "dW")
-        close(c.U.grad.numpy().T, z[f"grad_weight_hh_{n}"], "dU")
-        if case["bias"]:
-            close(c.b.grad.numpy()[: z[f"grad_bias_ih_{n}"].size], z[f"grad_bias_ih_{n}"], "db")
-            if cell == "GRU":
-                close(c.b.grad.numpy()[3 * H :], z[f"grad_bias_hh_{n}"][2 * H :], "db_u")
-
-
-@needs_fixtures
-@pytest.mark.parametrize("case", ORT_CASES, ids=lambda c: c["prefix"] + c["name"])
-def test_onnx_fixtures(case):
-    """ONNX: W (D, G H, I), R, B (D, 2 G H), gates i o f c or z r h, peepholes P i o f; outputs by
-    ONNX Runtime, gradients by JAX."""
-    z = {k.removeprefix(case["prefix"]): ORT[k] for k in ORT.files if k.startswith(case["prefix"])}
-    op, attributes, H = case["op"], case["attrs"], case["attrs"]["hidden_size"]
-    order = {"RNN": [0], "LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2]}[op]
-    after = bool(attributes.get("linear_before_reset", 0))
-    relu = [a.lower() for a in attributes.get("activations", ["tanh"])][0] == "relu"
-    D, G = z["W"].shape[0], len(order)
-
-    def turned(m):
-        return np.concatenate([m[k * H : (k + 1) * H] for k in order]).astype(np.float64)
-
-    x = mg.Tensor(z["X"].astype(np.float64), requires_grad=True)
-    lengths = z.get("sequence_lens")
-    outs, finals, leaves = [], [], []
-    for d in range(D):
-        I = z["W"].shape[2]
-        cell = {
-            "RNN": lambda I=I: nn.RNNCell(
-                I, H, nonlinearity="relu" if relu else "tanh", dtype=np.float64
-            ),
-            "LSTM": lambda I=I: nn.LSTMCell(I, H, peepholes="P" in z, dtype=np.float64),
-            "GRU": lambda I=I: nn.GRUCell(I, H, reset_after=after, dtype=np.float64),
-        }[op]()
-        state = [
-            mg.Tensor(z[n][d].astype(np.float64), requires_grad=True)
-            for n in ("initial_h", "initial_c")
-            if n in z
-        ]
-        with mg.no_grad():
-            cell.W[...], cell.U[...] = turned(z["W"][d]).T, turned(z["R"][d]).T
-            outer, inner = (
-                np.split(z["B"][d].astype(np.float64), 2)
-                if "B" in z
-                else (np.zeros(G * H), np.zeros(G * H))
-            )
-            both = turned(outer + inner)
-            cell.b[...] = (
-                np.concatenate([both[: 2 * H], turned(outer)[2 * H :], turned(inner)[2 * H :]])
-                if after
-                else both
-            )
-            if "P" in z:
-                i, o, f = np.split(z["P"][d].astype(np.float64), 3)
-                cell.p[...] = np.stack([i, f, o])
-        two = op == "LSTM"
-        initial = None if not state else tuple(state) if two else state[0]
-        reverse = attributes["direction"] == "reverse" or d == 1
-        composed_form = nn.unroll(cell, x, initial, lengths=lengths, reverse=reverse)
-        from minigrad.nn.fused import sequence
-
-        fused = sequence(
-            cell.kind,
-            x,
-            *([*state, None, None][:2] if state else (None, None)),
-            *cell.weights(),
-            lengths=lengths,
-            reverse=reverse,
-        )
-        final = composed_form[1] if two else (composed_form[1],)
-        for a, b in zip((composed_form[0], *final), fused, strict=True):
-            assert np.array_equal(a.numpy(), b.numpy())
-        outs.append(fused[0])
-        finals.append(fused[1:])
-        leaves.append((cell, state))
-    out = mg.stack(outs, 1)
-    results = {"Y": out, "Y_h": mg.stack([f[0] for f in finals])} | (
-        {"Y_c": mg.stack([f[1] for f in finals])} if op == "LSTM" else {}
-    )
-    total = 0.0
-    for name in case["outputs"]:
-        close(results[name].numpy(), z[f"out64_{name}"], name)
-        total = total + (results[name] * mg.Tensor(z[f"cot_{name}"])).sum()
-    total.backward()
-    close(x.grad.numpy(), z["grad_X"], "dX")
-    for d, (cell, state) in enumerate(leaves):
-        close(cell.W.grad.numpy().T, turned(z["grad_W"][d]), "dW")
-        close(cell.U.grad.numpy().T, turned(z["grad_R"][d]), "dR")
-        for name, value in zip(("initial_h", "initial_c"), state, strict=False):
-            close(value.grad.numpy(), z[f"grad_{name}"][d], name)
-        if "B" in z:
-            close(cell.b.grad.numpy()[: G * H], turned(z["grad_B"][d][: G * H]), "dB")
-        if "P" in z:
-            i, o, f = np.split(z["grad_P"][d], 3)
-            close(cell.p.grad.numpy(), np.stack([i, f, o]), "dP")

@@ -23,21 +23,28 @@ class Op:
     """One op, or one use of an op: the public name with a word in brackets, `matmul[vector]`."""
 
     name: str
-    fn: Callable  # takes the Tensors (and the keyword arguments) of a sample; gives a Tensor or a tuple of them
-    ref: Callable  # the same in NumPy, on arrays, by the formula itself; takes complex arrays when `analytic`
-    samples: Callable  # samples(rng, dtype): tuples of float arrays, a last dict holding keyword arguments
-    errors: list  # (call without arguments, exception, regular expression of the message); 3 for a public name
-    analytic: bool = True  # ref is exact in the complex step; else gradients are held to differences of fn itself
-    elementwise: bool = (
-        False  # y[p] depends on the inputs at p only: held to all lengths and pairs of shapes
-    )
-    differentiable: bool = True  # False: fn gives NumPy arrays (argmax)
-    view: bool = False  # documented to look at its input's memory
-    empty: bool = True  # some sample has an array of size 0; False where the op refuses them
-    ulps: float = 16  # allowed error, in epsilons of the dtype times the element if `elementwise`, else the largest
-    infinities: bool = (
-        True  # NaNs come out where ref has them for infinite inputs too, not only for NaN ones
-    )
+    # Takes the Tensors (and the keyword arguments) of a sample; gives a Tensor or a tuple of them.
+    fn: Callable
+    # The same in NumPy, on arrays, by the formula itself; takes complex arrays when `analytic`.
+    ref: Callable
+    # samples(rng, dtype): tuples of float arrays, a last dict holding keyword arguments.
+    samples: Callable
+    # (call without arguments, exception, regular expression of the message); 3 for a public name.
+    errors: list
+    # ref is exact in the complex step; else gradients are held to differences of fn itself.
+    analytic: bool = True
+    # y[p] depends on the inputs at p only: held to all lengths and pairs of shapes.
+    elementwise: bool = False
+    # False: fn gives NumPy arrays (argmax).
+    differentiable: bool = True
+    # Documented to look at its input's memory.
+    view: bool = False
+    # Some sample has an array of size 0; False where the op refuses them.
+    empty: bool = True
+    # Allowed error, in epsilons of the dtype times the element if `elementwise`, else the largest.
+    ulps: float = 16
+    # NaNs come out where ref has them for infinite inputs too, not only for NaN ones.
+    infinities: bool = True
 
     def __str__(self):
         return self.name

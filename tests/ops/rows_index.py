@@ -106,12 +106,14 @@ ROWS = [
             (
                 lambda: ones(3)[-4],
                 IndexError,
-                r"index: index -4 is out of bounds for axis 0 with size 3, in a tensor of shape \(3,\)",
+                r"index: index -4 is out of bounds for axis 0 with size 3, in a tensor of shape "
+                r"\(3,\)",
             ),
             (
                 lambda: ones(3)[10**30],
                 IndexError,
-                "index: index 1000000000000000000000000000000 is out of bounds for axis 0 with size 3",
+                "index: index 1000000000000000000000000000000 is out of bounds for axis 0 with "
+                "size 3",
             ),
             (
                 lambda: ones()[0],
@@ -163,7 +165,8 @@ ROWS = [
             (
                 lambda: ones(3)[np.array([0, 3])],
                 IndexError,
-                r"index: index 3 is out of bounds for axis 0 with size 3, at position \(1,\) of the index",
+                r"index: index 3 is out of bounds for axis 0 with size 3, at position \(1,\) of "
+                r"the index",
             ),
             (
                 lambda: ones(3)[np.array([[0], [-4]])],
@@ -178,7 +181,8 @@ ROWS = [
             (
                 lambda: ones(3, 2)[:, [2]],
                 IndexError,
-                r"index: index 2 is out of bounds for axis 1 with size 2, in a tensor of shape \(3, 2\)",
+                r"index: index 2 is out of bounds for axis 1 with size 2, in a tensor of shape "
+                r"\(3, 2\)",
             ),
             (lambda: ones(3)[[[0], [1, 2]]], IndexError, "index: index is ragged or not an array"),
             (
@@ -220,7 +224,8 @@ ROWS = [
             (
                 lambda: assigned(ones(3), ones(1, 3), slice(None)),
                 ValueError,
-                r"assignment: could not broadcast a value of shape \(1, 3\) into a place of shape \(3,\)",
+                r"assignment: could not broadcast a value of shape \(1, 3\) into a place of shape "
+                r"\(3,\)",
             ),
             (
                 lambda: assigned(ones(3), ones(2), [0, 1, 2]),

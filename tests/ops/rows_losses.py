@@ -150,9 +150,17 @@ def bad_reduction(function, *arguments):
 
 
 def bad_classes(function):
-    x = mg.zeros((2, 2, 5))
-    right, huge = np.zeros((2, 2), int), np.full((2, 2), 2**64 - 100, np.uint64)
-    return bad_reduction(function, x, right) + refused(
+    x, right = mg.zeros((2, 2, 5)), np.zeros((2, 2), int)
+    return (
+        bad_reduction(function, x, right)
+        + classes_out_of_bounds(function, x, right)
+        + targets_that_are_no_classes(function, x, right)
+    )
+
+
+def classes_out_of_bounds(function, x, right):
+    huge = np.full((2, 2), 2**64 - 100, np.uint64)
+    return refused(
         function,
         [
             (
@@ -182,6 +190,14 @@ def bad_classes(function):
                 TypeError,
                 "ignore_index must be an int, got float",
             ),
+        ],
+    )
+
+
+def targets_that_are_no_classes(function, x, right):
+    return refused(
+        function,
+        [
             (
                 lambda: function(x, np.zeros((2, 2))),
                 TypeError,

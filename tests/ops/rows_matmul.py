@@ -73,7 +73,8 @@ ROWS = [
             (
                 lambda: mg.matmul(ones(2, 3, 4), ones(3, 4, 5)),
                 ValueError,
-                r"matmul: batch dimensions could not be broadcast together with shapes \(2, 3, 4\) \(3, 4, 5\)",
+                r"matmul: batch dimensions could not be broadcast together with shapes \(2, 3, 4\) "
+                r"\(3, 4, 5\)",
             ),
             (
                 lambda: mg.matmul(ones(3), ones(2)),
@@ -83,7 +84,8 @@ ROWS = [
             (
                 lambda: mg.matmul(ones(), ones(2)),
                 ValueError,
-                r"matmul: both operands must have at least one dimension, got shapes \(\) and \(2,\)",
+                r"matmul: both operands must have at least one dimension, got shapes \(\) and "
+                r"\(2,\)",
             ),
             (
                 lambda: mg.matmul(ones(2, 3), ones(3, 2, dtype=np.float64)),

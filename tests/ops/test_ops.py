@@ -284,6 +284,7 @@ def test_gradient_in_float32(op):
             )
 
 
+@pytest.mark.slow
 @each(DIFFERENTIABLE)
 def test_second_order(op):
     for arrays, options in samples(op, np.float64):

@@ -42,6 +42,7 @@ def summed_first(array, shape):
 # ---------------------------------------------------------------- gradients of what was broadcast
 
 
+@pytest.mark.slow
 def test_a_bias_of_twenty_million_rows():
     rows, b = mg.zeros((2**20, 3)), mg.zeros(3, requires_grad=True)
     total = rows + b
@@ -194,6 +195,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.slow
 @both_types
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_bias_of_a_long_sequence(name, dtype):
@@ -256,6 +258,7 @@ def test_the_gradient_of_an_initial_state_that_was_broadcast(dtype):
 # ---------------------------------------------------------------- rows named many times
 
 
+@pytest.mark.slow
 @both_types
 @pytest.mark.parametrize("columns", [1, 7, 40])
 def test_a_row_that_is_named_many_times(columns, dtype):

@@ -296,7 +296,8 @@ SCRIPT = textwrap.dedent('''
         rng = np.random.default_rng(0)
         arrays = [rng.normal(size=s) for s in ((5, 7), (17_000,), (3,), (6, 4))]
         ps = [mg.Tensor(a, requires_grad=True) for a in arrays]
-        ps.append(mg.Tensor(np.asfortranarray(rng.normal(size=(30, 20))).T[::2], copy=False, requires_grad=True))
+        strided = np.asfortranarray(rng.normal(size=(30, 20))).T[::2]
+        ps.append(mg.Tensor(strided, copy=False, requires_grad=True))
         for p in ps:
             p.grad = mg.Tensor(rng.normal(size=p.shape))
         return [{"params": ps[:2]}, {"params": ps[2:], "lr": 0.05}]
@@ -307,7 +308,8 @@ SCRIPT = textwrap.dedent('''
         found = []
         for p in optimizer.parameters:
             state = optimizer.state[p]
-            found.append((p.numpy().tobytes(), None if p.grad is None else p.grad.numpy().tobytes(), state["step"]))
+            gradient = None if p.grad is None else p.grad.numpy().tobytes()
+            found.append((p.numpy().tobytes(), gradient, state["step"]))
             found += [(k, None if v is None else v.tobytes()) for k, v in sorted(state.items())
                       if k != "step" and (state["step"] or (v is not None and np.any(v)))]
         return found
@@ -329,7 +331,7 @@ def child(body, *arguments):
 
 ACTIONS = """
     def prepare(name):
-        optimizer = MAKERS["Adam" if name in ("clip norm", "clip value", "zero_grad", "load") else name](groups())
+        optimizer = MAKERS[name if name in MAKERS else "Adam"](groups())
         if name in ("clip norm", "clip value"):
             clip = optim.clip_grad_norm_ if name == "clip norm" else optim.clip_grad_value_
             return optimizer, lambda: clip(optimizer.parameters, 0.01)
@@ -345,11 +347,14 @@ ACTIONS = """
         return optimizer, optimizer.step
 
     def whole(optimizer):
-        return everything(optimizer) + [[(k, v) for k, v in g.items() if k != "params"] for g in optimizer.param_groups]
+        groups = optimizer.param_groups
+        options = [[(k, v) for k, v in g.items() if k != "params"] for g in groups]
+        return everything(optimizer) + options
 """
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*MAKERS, "clip norm", "clip value", "zero_grad", "load"])
 def test_out_of_memory_anywhere_is_all_or_nothing(name):
     """The n-th allocation fails, for every n until the call succeeds."""
@@ -387,6 +392,7 @@ def test_out_of_memory_anywhere_is_all_or_nothing(name):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*MAKERS, "clip norm", "clip value", "zero_grad", "load"])
 def test_ctrl_c_anywhere_is_all_or_nothing(name):
     """A timer's signal raises at many different moments of the call."""
@@ -457,7 +463,8 @@ def test_parameters_that_share_memory_are_refused():
         a.grad, b.grad = mg.ones(a.shape), mg.ones(b.shape)
         with pytest.raises(
             ValueError,
-            match=r"SGD: parameters and the arrays of their states must not share memory, got arrays",
+            match=r"SGD: parameters and the arrays of their states must not share memory, got "
+            r"arrays",
         ):
             optim.SGD([a, b]).step()
         assert not memory.any()

@@ -17,9 +17,7 @@ CASES = (
     if FIXTURE.is_file()
     else []
 )
-needs_fixtures = pytest.mark.skipif(
-    not CASES, reason="skipped: no ../shared/fixtures/optim here (set MINIGRAD_SHARED)"
-)
+needs_fixtures = pytest.mark.skipif(not CASES, reason="skipped: tests/fixtures is not there")
 
 MAKERS = {
     "constant": lambda o: schedule.ConstantLR(o, 0.25, 5),

@@ -157,6 +157,7 @@ def test_drawing_changes_nothing():
     )  # the sweep has freed the graph
 
 
+@pytest.mark.slow
 def test_a_million_nodes_in_a_small_stack():
     def work():
         x = y = mg.ones(1, requires_grad=True)

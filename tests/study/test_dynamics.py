@@ -151,6 +151,7 @@ def test_singular_values_of_a_short_product():
     assert np.allclose(found.whole, back.whole, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_singular_values_of_a_long_product():
     """10,000 steps: e^2600 to e^(-7300), where a product of matrices is 0 or infinite. Those of the
     inverse are the inverses, in reverse order, and their sum is log |det|."""
@@ -270,8 +271,8 @@ def test_exponents_with_lengths_and_reset():
 
 @pytest.mark.parametrize("gain, chaotic", [(0.5, False), (0.9, False), (1.5, True), (2.5, True)])
 def test_the_threshold_of_chaos(gain, chaotic):
-    """h' = tanh(h U) with normal U of variance gain^2 / H is chaotic above a gain of 1 (Sompolinsky,
-    Crisanti and Sommers, Chaos in random neural networks, 1988)."""
+    """h' = tanh(h U) with normal U of variance gain^2 / H is chaotic above a gain of 1
+    (Sompolinsky, Crisanti and Sommers, Chaos in random neural networks, 1988)."""
     units, rng = 128, np.random.default_rng(0)
     made = mg.nn.RNN(1, units, bias=False, dtype=np.float64, rng=rng)
     with mg.no_grad():

@@ -41,6 +41,7 @@ def test_results_are_readable():
     )
 
 
+@pytest.mark.slow
 def test_plots():
     figure = pytest.importorskip("matplotlib.figure").Figure()
     made, x = network("GRU"), sequence()
@@ -97,8 +98,8 @@ def test_networks_that_cannot_be_looked_at(name):
         X,
     )
     message = (
-        f"{name}: network has {{}} = 0.5 and is in training mode, where each call draws a new mask: "
-        "call network.eval() first"
+        f"{name}: network has {{}} = 0.5 and is in training mode, where each call draws a new "
+        "mask: call network.eval() first"
     )
     made = network("GRU", recurrent_dropout=0.5)
     refuses(ValueError, message.format("recurrent_dropout"), name, made, X)

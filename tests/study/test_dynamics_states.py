@@ -1,5 +1,5 @@
-"""Dynamics of trained networks: memory, gates, fixed points of hand-made and trained units, and paths
-of the state."""
+"""Dynamics of trained networks: memory, gates, fixed points of hand-made and trained units, and
+paths of the state."""
 
 import numpy as np
 import pytest

@@ -131,8 +131,10 @@ def test_the_message_says_where_and_what():
     with pytest.raises(
         mg.GradcheckError,
         match=(
-            r"^gradcheck: the gradient of output 1\[1\] with respect to input 1\[1\] is 2\.25 by backward "
-            r"but (2\.0|1\.99)\d* by differences with a step of \S+; allowed is a difference of 2e-08; 1 of 3 elements differ$"
+            r"^gradcheck: the gradient of output 1\[1\] with respect to input 1\[1\] is 2\.25 by "
+            r"backward "
+            r"but (2\.0|1\.99)\d* by differences with a step of \S+; allowed is a difference of "
+            r"2e-08; 1 of 3 elements differ$"
         ),
     ):
         mg.gradcheck(fn, (leaf(2), leaf(3)))
@@ -185,7 +187,7 @@ def test_empty_and_scalar():
     assert mg.gradcheck(mg.exp, leaf(0, 3))
 
 
-# ---------------------------------------------------------------- functions that are hard to difference
+# ------------------------------------------------------------ functions that are hard to difference
 
 
 def at(*values):

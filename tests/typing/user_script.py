@@ -1,8 +1,11 @@
-"""What a user writes, with types: `mypy --strict` and pyright in strict mode must find no error here.
+"""What a user writes, with types: `mypy --strict` and pyright in strict mode must find no error
+here.
 
 The lines with `assert_type` say what a checker must know of the public names.
 """
 
+import os
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,7 +112,44 @@ def stream(tokens: npt.NDArray[np.int64]) -> float:
     return loss.item()
 
 
+def recurrent(x: Tensor) -> Tensor:
+    """Layers in their forms, and the cells that they are made of."""
+    layer = nn.RNN(3, 4, bidirectional=True, merge="sum", nonlinearity="relu")
+    outputs, state, traces = layer(x, lengths=[2, 1], trace=True)
+    cell = nn.LSTMCell(3, 4, peepholes=True)
+    h, c = cell(x[0])
+    unrolled, (h_n, c_n) = nn.unroll(cell, x, (h, c), reverse=True)
+    both = nn.bidirectional(nn.GRUCell(3, 4), nn.GRUCell(3, 4), x, merge="mean")
+    if TYPE_CHECKING:
+        assert_type(outputs, Tensor)
+        assert_type(state, nn.HiddenState)
+        assert_type(traces[0]["h"], npt.NDArray[Any])
+        assert_type(nn.LSTM(3, 4)(x), tuple[Tensor, nn.CellState])
+        assert_type(nn.GRU(3, 4)(x, state), tuple[Tensor, nn.HiddenState])
+        assert_type(nn.GRUCell(3, 4)(x[0], h), Tensor)
+        assert_type((h_n, c_n), tuple[Tensor, Tensor])
+        assert_type(both, Tensor)
+    return mg.stack([outputs, unrolled, both])[..., ::2].sum((0, 1))[-1] + state.detach().h[0, 0, 0]
+
+
+def files(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
+    """Weights to a file and back; the derivative of a derivative."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.safetensors")
+        mg.save(path, model.state_dict(), extra={"epoch": 1})
+        arrays, _ = mg.load(path)
+    model.load_state_dict(arrays)
+    w = mg.Tensor([1.0, 2.0], requires_grad=True)
+    (dw,) = mg.grad((w**3).sum(), w, create_graph=True)
+    if TYPE_CHECKING:
+        assert_type(dw, Tensor)
+        assert_type(model.eval(), nn.Module)
+        assert_type(mg.jacobian(mg.exp, w), Tensor)
+    return arrays
+
+
 if __name__ == "__main__":
+    print(recurrent(mg.ones((2, 2, 3))).shape, len(files(nn.Linear(2, 3).eval())))
     print(ops(mg.ones((2, 3), requires_grad=True), mg.ones((3, 4))).item())
     train(np.sin(np.arange(64.0))[:, None])
     print(stream(np.arange(24) % 3))

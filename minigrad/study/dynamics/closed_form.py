@@ -22,6 +22,8 @@ import numpy as np
 from minigrad.nn.cell import Cell
 from minigrad.study.dynamics.run import Array, Values, run
 
+__all__ = ["closed_form", "diagonal", "jacobians", "through"]
+
 
 def jacobians(
     network: Any,
@@ -69,7 +71,7 @@ def jacobians(
     return J
 
 
-def closed_form(cell: Cell, values: Values, before: Values) -> Array:
+def closed_form(cell: Cell[Any], values: Values, before: Values) -> Array:
     """The Jacobians (..., n, n) of steps of a cell.
 
     Args:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+__all__ = ["axes_of", "number_of"]
+
 
 def axes_of(op: str, ax: Any) -> Any:
     """The matplotlib Axes to draw on: the one that was given, or a new one."""

@@ -9,6 +9,8 @@ from minigrad.checks import integer
 from minigrad.study.dynamics.figures import axes_of
 from minigrad.study.dynamics.run import Array, checked_network, run
 
+__all__ = ["Gates", "gates"]
+
 # The gates between 0 and 1, and the one that multiplies the state before the step.
 GATES = {"LSTM": ("i", "f", "o"), "GRU": ("r", "z")}
 KEEPING = {"LSTM": "f", "GRU": "z"}

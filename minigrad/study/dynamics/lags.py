@@ -11,9 +11,13 @@ from minigrad.checks import integer, number
 from minigrad.core.modes import enable_grad, no_grad
 from minigrad.core.sweep import grad
 from minigrad.core.tensor import Tensor
+from minigrad.nn.module import tensor_of
+from minigrad.nn.stack import Recurrent
 from minigrad.ops.shape import concatenate
 from minigrad.study.dynamics.figures import axes_of, number_of
 from minigrad.study.dynamics.run import Array, checked_network, quiet
+
+__all__ = ["Memory", "memory"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,10 +140,12 @@ def memory(
     op = "memory"
     network = checked_network(op, network)
     threshold = number(op, "threshold", threshold, 0, 1, "(]")
-    T, B, I = network._check_input(x).shape
+    x = tensor_of(network.op, "x", x, network.cells[0].W.dtype)
+    with no_grad():  # a first run checks the arguments, and tells the features of the output
+        F = sum(out.shape[2] for out in _outputs(network, x, state, lengths, reset))
+    T, B, I = x.shape
     chosen = range(T) if steps is None else [integer(op, "steps", t, 0, T - 1) for t in steps]
-    y, wide = _output(network, x, state, lengths, reset)
-    F = y.shape[2]
+    y, wide = _wide_output(network, F, x, state, lengths, reset)
     norms = np.zeros((len(chosen), T, B))
     for k, t in enumerate(chosen):
         # Row b * F + f of the wide batch gives the gradient of feature f.
@@ -156,15 +162,12 @@ def memory(
     return Memory(norms, at, reach, mean_lag, threshold)
 
 
-def _output(network: Any, x: Any, state: Any, lengths: Any, reset: Any) -> tuple[Tensor, Tensor]:
-    """The output of the network for a batch in which each row stands once for each feature of the
-    output, and this batch."""
-    twin = quiet(network)
-    values = network._check_input(x).numpy()
-    with no_grad():  # a first run checks the arguments and tells the features
-        outputs = twin(x, state, lengths, reset)[0]
-    F = sum(out.shape[2] for out in outputs) if isinstance(outputs, tuple) else outputs.shape[2]
-    wide = Tensor(np.repeat(values, F, axis=1), requires_grad=True)
+def _wide_output(
+    network: Recurrent[Any], F: int, x: Tensor, state: Any, lengths: Any, reset: Any
+) -> tuple[Tensor, Tensor]:
+    """The output of the network for a batch in which each row stands once for each of the F
+    features of the output, and this batch."""
+    wide = Tensor(np.repeat(x.numpy(), F, axis=1), requires_grad=True)
     if state is not None:
         state = (state,) if isinstance(state, Tensor) else state
         state = tuple(Tensor(np.repeat(s.numpy(), F, axis=1)) for s in state)
@@ -173,8 +176,15 @@ def _output(network: Any, x: Any, state: Any, lengths: Any, reset: Any) -> tuple
     if reset is not None:
         reset = np.repeat(np.asarray(reset, bool), F, axis=1)
     with enable_grad():
-        y = twin(wide, state, lengths, reset)[0]
-        return concatenate(list(y), -1) if isinstance(y, tuple) else y, wide
+        return concatenate(_outputs(network, wide, state, lengths, reset), -1), wide
+
+
+def _outputs(
+    network: Recurrent[Any], x: Tensor, state: Any, lengths: Any, reset: Any
+) -> list[Tensor]:
+    """The output of the network; with merge=None that of each direction."""
+    y = quiet(network)(x, state, lengths, reset)[0]
+    return list(y) if isinstance(y, tuple) else [y]
 
 
 def _largest_singular_value(matrices: Array) -> Array:

@@ -1,4 +1,5 @@
-"""The path of the state through its space, and its projection to the axes in which it moves most."""
+"""The path of the state through its space, and its projection to the axes along which it moves
+most."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from minigrad.core.tensor import Tensor
 from minigrad.study.dynamics.figures import axes_of, number_of
 from minigrad.study.dynamics.points import FixedPoints
 from minigrad.study.dynamics.run import Array, run
+
+__all__ = ["Trajectories", "trajectories"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

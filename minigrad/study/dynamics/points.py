@@ -12,6 +12,8 @@ from minigrad.study.dynamics.closed_form import closed_form
 from minigrad.study.dynamics.figures import axes_of, number_of
 from minigrad.study.dynamics.run import Array, Step, checked_network, checked_place
 
+__all__ = ["FixedPoints", "fixed_points"]
+
 # Levenberg-Marquardt: the damping at the start, its bounds, and its factor for a step that lowers
 # the speed and for one that does not. It is in units of the largest element of A^T A, or of 1, so
 # that the least one lets no singular A through.
@@ -122,9 +124,12 @@ def fixed_points(
     high-dimensional recurrent neural networks, Neural Computation 25, 2013; their q is
     1/2 |dx/dt|^2, and F(s) - s is what a step adds to the state). The method is that of Levenberg
     and Marquardt: with r = F(s) - s and A = J - 1 a step solves (A^T A + mu) ds = -A^T r, with a
-    smaller mu after each step that lowers q and a larger one after each that does not. So unstable points are found as well as stable ones. Ends closer to
-    each other than `distance` are one point. A higher tolerance also returns slow points, where the
-    state moves, but little. Not every fixed point need be found: more starts find more.
+    smaller mu after each step that lowers q and a larger one after each that does not. So unstable
+    points are found as well as stable ones.
+
+    Ends closer to each other than `distance` are one point. A higher tolerance also returns slow
+    points, where the state moves, but little. Not every fixed point need be found: more starts find
+    more.
 
     Args:
         network: an RNN, an LSTM or a GRU.

@@ -22,6 +22,8 @@ from minigrad.nn.fused import checked_lengths
 from minigrad.study.dynamics.figures import axes_of, number_of
 from minigrad.study.dynamics.run import Array
 
+__all__ = ["Lyapunov", "SingularValues", "lyapunov", "singular_values"]
+
 # Products that are decomposed at once hold at most so many numbers.
 CHUNK = 2**20
 # Two groups of singular values count as apart if the entries between them are below this.

@@ -1,5 +1,5 @@
-"""Running a network to look at it: the checks of arguments, the values of all steps of one layer and
-direction, and single steps from any state."""
+"""Running a network to look at it: the checks of arguments, the values of all steps of one layer
+and direction, and single steps from any state."""
 
 import copy
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from minigrad.core.tensor import Tensor
 from minigrad.nn.cell import Cell
 from minigrad.nn.fused import checked_lengths, checked_reset, sequence
 from minigrad.nn.stack import Recurrent
+
+__all__ = ["Array", "Run", "Step", "Values", "checked_network", "checked_place", "quiet", "run"]
 
 Array = NDArray[np.float64]
 Values = dict[str, Array]  # gates and states by name
@@ -31,14 +33,14 @@ class Run:
     reset: bool (T, B), where the state is set to zero before the step.
     """
 
-    cell: Cell
+    cell: Cell[Any]
     values: Values
     before: Values
     alive: NDArray[np.bool_]
     reset: NDArray[np.bool_]
 
 
-def checked_network(op: str, network: Any) -> Recurrent:
+def checked_network(op: str, network: Any) -> Recurrent[Any]:
     """The network itself, if each call of it computes the same."""
     if not isinstance(network, Recurrent):
         raise TypeError(
@@ -57,7 +59,7 @@ def checked_network(op: str, network: Any) -> Recurrent:
     return network
 
 
-def checked_place(op: str, network: Recurrent, layer: Any, direction: Any) -> int:
+def checked_place(op: str, network: Recurrent[Any], layer: Any, direction: Any) -> int:
     """The position among the cells of one layer and direction."""
     number = integer(op, "layer", layer, 0, network.num_layers - 1)
     if direction not in network.directions:
@@ -66,7 +68,7 @@ def checked_place(op: str, network: Recurrent, layer: Any, direction: Any) -> in
     return number * len(network.directions) + network.directions.index(direction)
 
 
-def quiet(network: Recurrent) -> Recurrent:
+def quiet(network: Recurrent[Any]) -> Recurrent[Any]:
     """The same weights in a copy that writes its telemetry to itself, and whose gradients are not
     clipped on their way back."""
     twin = copy.copy(network)
@@ -137,7 +139,7 @@ class Step:
         x: the input, (I,).
     """
 
-    def __init__(self, cell: Cell, x: Array) -> None:
+    def __init__(self, cell: Cell[Any], x: Array) -> None:
         self.cell = cell
         self.x = x
         self.weights = [

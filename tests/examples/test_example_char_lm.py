@@ -1,5 +1,5 @@
-"""The examples as a user runs them, each in a process of its own: what they print, what they save,
-how they refuse."""
+"""examples/char_lm.py as a user runs it: it learns a text, prints samples of it, goes on after
+Ctrl-C with the same bits, refuses what does not fit in one line."""
 
 import os
 import signal
@@ -103,6 +103,7 @@ def test_the_same_seed_is_the_same_run(tmp_path):
     assert a == b != c
 
 
+@pytest.mark.slow
 @posix
 def test_resuming_gives_the_bits_of_one_run(tmp_path):
     """Also across the start of a new pass over the text, where the state is zeros again (a pass has
@@ -116,6 +117,7 @@ def test_resuming_gives_the_bits_of_one_run(tmp_path):
     assert (tmp_path / "resumed").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
+@pytest.mark.slow
 @posix
 def test_ctrl_c_saves_and_leaves(tmp_path):
     arguments = (
@@ -136,6 +138,7 @@ def test_ctrl_c_saves_and_leaves(tmp_path):
     assert all(np.isfinite(a).all() for a in arrays.values())
 
 
+@pytest.mark.slow
 @posix
 def test_ctrl_c_outside_of_the_training(tmp_path):
     arguments = (
@@ -155,8 +158,11 @@ def test_ctrl_c_outside_of_the_training(tmp_path):
         assert (status, errors) == (130, "") and out.endswith("interrupted\n"), at
 
 
+@pytest.mark.slow
 def test_a_terminal_without_the_characters(tmp_path):
-    done = run("--text", text_file(tmp_path, RUSSIAN), "--steps", "2", *SMALL, encoding="ascii")
+    done = SCRIPT.run_alone(
+        "--text", text_file(tmp_path, RUSSIAN), "--steps", "2", *SMALL, encoding="ascii"
+    )
     assert done.returncode == 0 and done.stderr == "" and "goes on:\n??" in done.stdout
 
 
