@@ -27,6 +27,7 @@ help:
 	@echo "  make large           a layer with more than 2^31 gate values; 14 GB of memory"
 	@echo "Other:"
 	@echo "  make figures         the pictures of docs/, by the examples; 3 minutes"
+	@echo "  make docs            the pages of docs/ and the reference, as web pages in build/docs"
 
 .PHONY: build test test_all test_long
 build:
@@ -145,11 +146,12 @@ figures:
 	$(PYTHON) examples/adding.py --plot docs/figures/adding.png
 	$(PYTHON) examples/flipflop.py --plot docs/figures/flipflop.png
 
-# The pages and the reference of the public names, for a browser; a dead link is an error. Needs what
-# `pip install '.[docs]'` installs.
+# The pages and the reference of the public names, for a browser. A dead link is an error, and so is a public name that is
+# missing. Needs what `pip install '.[docs]'` installs.
 .PHONY: docs
 docs:
 	$(PYTHON) -m sphinx -q -E -W --keep-going -c docs . build/docs
+	$(PYTHON) docs/check.py build/docs
 	@echo "open build/docs/docs/index.html"
 
 .PHONY: large

@@ -1,26 +1,38 @@
-"""A step of each optimiser, and clipping by norm, beside PyTorch's three forms (when installed).
+"""A step of each optimiser, and clipping by norm, beside PyTorch's three forms of each.
 
     python benchmarks/optim.py                      about a minute
     python benchmarks/optim.py --threads 2
 
-Every line is measured in one interleaved run, with parameters in float32: those of a character
-LSTM, many small ones, one large.
+There are three sets of parameters in float32: those of a character LSTM, many small ones, one large
+one. For each set a table of microseconds is printed, with the ratio to minigrad's time in brackets.
+PyTorch's columns are its loop over the parameters, its `foreach` form and its fused form; they are
+left out where it is not installed.
 """
 
-from timing import begin, interleave, table
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
 
-options, torch = begin(__doc__, seconds=2.0, threads="")
+import numpy as np
+from _measure import count, interleave, parser, restart_with_threads, seconds, table
 
-import numpy as np  # noqa: E402
+import minigrad as mg
 
-import minigrad as mg  # noqa: E402
+try:
+    import torch
+except ImportError:
+    torch = None
+
+
+# ---------------------------------------------------------------- settings
 
 SHAPES = {
     "char LSTM": [(90, 64), (64, 768), (192, 768), (768,), (192, 90), (90,), (192, 256)],
     "60 small": [(100,)] * 60,
     "one large": [(2000, 2000)],
 }
-KINDS = {
+OPTIMISERS = {
     "SGD momentum": ("SGD", {"lr": 1e-3, "momentum": 0.9}),
     "RMSprop": ("RMSprop", {"lr": 1e-3}),
     "Adam": ("Adam", {"lr": 1e-3}),
@@ -28,60 +40,109 @@ KINDS = {
     "Adagrad": ("Adagrad", {"lr": 1e-3}),
 }
 FORMS = {"foreach": {"foreach": True}, "fused": {"fused": True}, "loop": {"foreach": False}}
-rng = np.random.default_rng(0)
+CLIPPING_FORMS = ("foreach", "loop")  # there is no fused clipping
+LARGEST_NORM = 1e-3  # to which the gradients are clipped
 
 
-def numbers(shapes):
-    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+def settings() -> argparse.Namespace:
+    options = parser(__doc__)
+    options.add_argument(
+        "--threads", type=count, default=1, help="threads of every contestant (default 1)"
+    )
+    options.add_argument(
+        "--seconds", type=seconds, default=2.0, help="time for each line (default 2)"
+    )
+    return options.parse_args()
 
 
-def line(name, contestants):
-    """Microseconds of each, and how many times as long as minigrad's each form of PyTorch takes."""
-    found = interleave(contestants, options.seconds)
-    row = [name, f"{found['minigrad'] * 1e6:,.1f}"]
-    for form in FORMS if torch else ():
-        row += [
-            f"{found[form] * 1e6:,.1f} ({found[form] / found['minigrad']:.2f})"
-            if form in found
-            else "-"
-        ]
-    return row
+# ---------------------------------------------------------------- parameters
+
+
+def with_gradients(library, values: list[np.ndarray], gradients: list[np.ndarray]) -> list:
+    """Parameters of a library, `mg.Tensor` or `torch.tensor`, whose gradients are already there."""
+    parameters = []
+    for value, gradient in zip(values, gradients, strict=True):
+        parameter = library(value, requires_grad=True)
+        parameter.grad = library(gradient)
+        parameters.append(parameter)
+    return parameters
+
+
+# ---------------------------------------------------------------- contestants
+
+
+def steps(name: str, values: list, gradients: list) -> dict[str, Callable[[], object]]:
+    """A step of an optimiser by minigrad and by each form of PyTorch."""
+    kind, options = OPTIMISERS[name]
+    optimiser = getattr(mg.optim, kind)(with_gradients(mg.Tensor, values, gradients), **options)
+    contestants = {"minigrad": optimiser.step}
+    if torch is None:
+        return contestants
+    for form, choice in FORMS.items():
+        if kind == "RMSprop" and form == "fused":
+            continue  # PyTorch has none
+        parameters = with_gradients(torch.tensor, values, gradients)
+        optimiser = getattr(torch.optim, kind)(parameters, **options, **choice)
+        contestants[form] = optimiser.step
+    return contestants
+
+
+def clippings(values: list, gradients: list) -> dict[str, Callable[[], object]]:
+    """Clipping by norm by minigrad and by two forms of PyTorch."""
+    parameters = with_gradients(mg.Tensor, values, gradients)
+    contestants = {"minigrad": partial(mg.optim.clip_grad_norm_, parameters, LARGEST_NORM)}
+    if torch is None:
+        return contestants
+    for form in CLIPPING_FORMS:
+        parameters = with_gradients(torch.tensor, values, gradients)
+        contestants[form] = partial(
+            torch.nn.utils.clip_grad_norm_, parameters, LARGEST_NORM, **FORMS[form]
+        )
+    return contestants
+
+
+# ---------------------------------------------------------------- result
+
+
+def row(name: str, contestants: dict[str, Callable[[], object]], seconds: float) -> list[str]:
+    """Microseconds of minigrad and of each form of PyTorch, and how many times minigrad's that
+    is."""
+    times = interleave(contestants, seconds)
+    ours = times.pop("minigrad")
+    cells = [name, f"{ours * 1e6:,.1f}"]
+    if torch is None:
+        return cells
+    for form in FORMS:
+        if form in times:
+            cells.append(f"{times[form] * 1e6:,.1f} ({times[form] / ours:.2f})")
+        else:
+            cells.append("-")
+    return cells
 
 
 def main() -> None:
-    header = ["microseconds a step", "minigrad", *(f"torch {form}" for form in FORMS if torch)]
+    args = settings()
+    restart_with_threads(args.threads)
+    header = ["microseconds a step", "minigrad"]
+    if torch:
+        torch.set_num_threads(args.threads)
+        header += [f"torch {form}" for form in FORMS]
+    else:
+        print("PyTorch is not installed: its columns are left out", file=sys.stderr)
+
+    rng = np.random.default_rng(0)
     for size, shapes in SHAPES.items():
-        rows, data, gradients = [], numbers(shapes), numbers(shapes)
-        for name, (kind, arguments) in KINDS.items():
-            ours = [mg.Tensor(a, requires_grad=True) for a in data]
-            for p, g in zip(ours, gradients, strict=True):
-                p.grad = mg.Tensor(g)
-            contestants = {"minigrad": getattr(mg.optim, kind)(ours, **arguments).step}
-            for form, choice in FORMS.items() if torch else ():
-                theirs = [torch.tensor(a, requires_grad=True) for a in data]
-                for p, g in zip(theirs, gradients, strict=True):
-                    p.grad = torch.tensor(g)
-                if not (form == "fused" and kind == "RMSprop"):  # PyTorch has none
-                    contestants[form] = getattr(torch.optim, kind)(
-                        theirs, **arguments, **choice
-                    ).step
-            rows.append(line(name, contestants))
-        ours = [mg.zeros(shape, requires_grad=True) for shape in shapes]
-        for p, g in zip(ours, gradients, strict=True):
-            p.grad = mg.Tensor(g)
-        contestants = {"minigrad": lambda p=ours: mg.optim.clip_grad_norm_(p, 1e-3)}
-        for form, foreach in (("foreach", True), ("loop", False)) if torch else ():
-            theirs = [torch.zeros(shape, requires_grad=True) for shape in shapes]
-            for p, g in zip(theirs, gradients, strict=True):
-                p.grad = torch.tensor(g)
-            contestants[form] = lambda p=theirs, f=foreach: torch.nn.utils.clip_grad_norm_(
-                p, 1e-3, foreach=f
-            )
-        rows.append(line("clip_grad_norm_", contestants))
+        values = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+        gradients = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+        rows = [row(name, steps(name, values, gradients), args.seconds) for name in OPTIMISERS]
+        rows.append(row("clip_grad_norm_", clippings(values, gradients), args.seconds))
+        numbers = sum(value.size for value in values)
         print(
-            f"\n{size}: {len(shapes)} parameters, {sum(a.size for a in data):,} numbers; in brackets: times minigrad's"
+            f"\n{size}: {len(shapes)} parameters, {numbers:,} numbers; "
+            "in brackets: times minigrad's"
         )
         print(table(header, rows))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -23,17 +23,27 @@ myst_heading_anchors = 3
 default_role = "code"  # docstrings write `code` in single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+napoleon_use_ivar = True  # attributes that a class lists may be properties with a text of their own
 smartquotes = False
+
+
+def whole_text(app, what, name, obj, options, lines):
+    """Napoleon reads the first line of a property as "type: description", but it is text. So an
+    empty comment comes first."""
+    if what in ("property", "attribute"):
+        lines[:0] = ["..", ""]
 
 
 def plain(app, what, name, obj, options, lines):
     """Names such as clip_grad_norm_ are no references, nor are |x| and * marks of emphasis."""
+    in_example = False
     for k, line in enumerate(lines):
-        if line.lstrip().startswith(">>>"):
+        in_example = line.lstrip().startswith(">>>") or (in_example and line.strip() != "")
+        if in_example:
             continue
         parts = re.split(r"(``?[^`]+``?)", line)  # what is in backticks stays as it is
         parts[::2] = [
-            re.sub(r"(?<=\w)_(?!\w)|\||(?<!\*)\*(?!\*)|(?<=\w)\*\*(?=\w)", r"\\\g<0>", part)
+            re.sub(r"(?<!\\)((?<=\w)_(?!\w)|\||(?<!\*)\*(?!\*)|(?<=\w)\*\*(?=\w))", r"\\\1", part)
             for part in parts[::2]
         ]
         lines[k] = "".join(parts)
@@ -54,4 +64,5 @@ def signature(app, what, name, obj, options, given, result):
 
 def setup(app):
     app.connect("autodoc-process-signature", signature)
+    app.connect("autodoc-process-docstring", whole_text, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", plain)

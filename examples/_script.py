@@ -1,5 +1,5 @@
-"""What the example scripts share: refusals, options, reading text files, pictures, and how a script
-ends.
+"""What the example scripts share: error messages, options, reading text files, pictures, and how a
+script ends.
 
 A script makes one Script, `script = Script("forecast", __doc__)`, and hands its main function to
 `script.run`.
@@ -13,11 +13,11 @@ import re
 import sys
 import warnings
 
-LARGEST_TEXT = 2**30  # bytes of a text file that are read at most
-LARGEST_NUMBER = 1e30  # its square is far from the end of float64's range, itself from float32's
+LARGEST_TEXT = 2**30  # bytes of the largest text file that is read
+LARGEST_NUMBER = 1e30  # far below float32's largest number, and its square far below float64's
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
-NOT_TEXT = {  # how files begin that are taken for UTF-8 text by mistake
+NOT_TEXT = {  # the first bytes of files that are taken for UTF-8 text by mistake
     b"\xff\xfe\0\0": "UTF-32 text: convert it to UTF-8 (iconv -f utf-32 -t utf-8)",
     b"\0\0\xfe\xff": "UTF-32 text: convert it to UTF-8 (iconv -f utf-32 -t utf-8)",
     b"\xff\xfe": "UTF-16 text: convert it to UTF-8 (iconv -f utf-16 -t utf-8)",
@@ -35,8 +35,8 @@ def shown(text: str, limit: int = 40) -> str:
 
 
 def number(text: str) -> float:
-    """The number that a file's text stands for; a ValueError if it is none, is missing, or is too
-    large."""
+    """The number in a field of a file. A field that is empty, or holds no number or one that is too
+    large, is a ValueError."""
     text = text.strip(" \t")
     if not text or text.lower() in ("?", "na", "n/a", "#n/a", "nan", "null", "none", "-", "."):
         raise ValueError(f"a missing value ({shown(text)}): fill the gaps first")
@@ -68,7 +68,7 @@ def whole(low: int, below: int = 10**10):
 
 
 def real(low: float, below: float = math.inf):
-    """A number of at least `low` and below `below`; so it is finite."""
+    """A finite number of at least `low` and below `below`."""
 
     def convert(text: str) -> float:
         try:
@@ -84,8 +84,8 @@ def real(low: float, below: float = math.inf):
     return convert
 
 
-# A learning rate or a clipping threshold of 0 would train nothing; the least value keeps steps that
-# float32 can take.
+# A learning rate or a clipping threshold of 0 would train nothing. The smallest value allowed still
+# gives steps that float32 can represent.
 positive = real(1e-8)
 size = whole(1, 10**6)  # of layers, batches, sequences
 count = whole(1)  # of steps, epochs
@@ -120,15 +120,15 @@ def picture(path: str) -> str:
 
 
 class Script:
-    """An example by its name, which stands before each refusal, and its docstring, which `--help`
-    prints."""
+    """An example script: its name, with which each error message begins, and its docstring, which
+    `--help` prints."""
 
     def __init__(self, name: str, doc: str) -> None:
         self.name = name
         self.doc = doc
 
     def fail(self, message: str) -> None:
-        """One clear line on stderr, exit status 2."""
+        """Print one line on stderr and exit with status 2."""
         line = "".join(c if c.isprintable() else " " for c in " ".join(message.split()))
         print(f"{self.name}: {line}", file=sys.stderr)
         sys.exit(2)
@@ -144,8 +144,8 @@ class Script:
     def read_text(self, path) -> str:
         """The text of a UTF-8 file, without a byte order mark, each line ended by "\\n" alone.
 
-        Lines of a text are `text.split("\\n")`: str.splitlines would also split at U+2028, U+0085
-        and other characters that stand within lines.
+        Get its lines by `text.split("\\n")`: str.splitlines would also split at U+2028, U+0085 and
+        other characters that stand within lines.
         """
         try:
             with open(path, "rb") as file:
@@ -165,7 +165,7 @@ class Script:
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            # error.start counts from behind a byte order mark, which holds no line's end
+            # error.start counts from the end of the byte order mark
             mark = 3 if data.startswith(b"\xef\xbb\xbf") else 0
             before = data[: error.start + mark].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             self.fail(
@@ -175,8 +175,8 @@ class Script:
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
     def draw(self, path: str, drawing, width: float, height: float, dpi: int = 120) -> bool:
-        """Save at `path` ("" for nowhere) what drawing(figure) draws on a matplotlib Figure;
-        whether that was done."""
+        """Save what drawing(figure) draws on a matplotlib Figure at `path`, or nowhere if it is "".
+        Return whether the picture was saved."""
         if not path:
             return False
         try:
@@ -186,9 +186,8 @@ class Script:
             return False
         figure = Figure(figsize=(width, height), layout="constrained")
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="Glyph"
-            )  # a letter that the font lacks is drawn as a box
+            # A letter that the font lacks is drawn as a box.
+            warnings.filterwarnings("ignore", message="Glyph")
             drawing(figure)
             try:
                 figure.savefig(path, dpi=dpi)
@@ -197,11 +196,10 @@ class Script:
         return True
 
     def run(self, main) -> None:
-        """Run main(); end in a line instead of a traceback where the user, the system or a reader
-        of the output ends it."""
-        if hasattr(
-            sys.stdout, "reconfigure"
-        ):  # a notebook's stdout has no such method, and can show all characters
+        """Run main(). Where the user, the system or the reader of the output ends it, print a line
+        instead of a traceback."""
+        # The stdout of a notebook has no such method, and can show all characters.
+        if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="replace")
         try:
             main()
@@ -213,11 +211,12 @@ class Script:
             self.fail(f"out of memory: {error}")
         except BrokenPipeError:
             # Nobody reads what is printed, as in `... | head`. Python flushes stdout once more at
-            # its end: to nowhere.
+            # its end; let that go nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
 
 
 def literal(text: str) -> str:
-    """A name out of a file as matplotlib draws it letter by letter: $ would begin a formula."""
+    """A name from a file, such that matplotlib draws it letter by letter: $ would begin a
+    formula."""
     return text.replace("$", r"\$")

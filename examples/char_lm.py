@@ -5,17 +5,17 @@
     python examples/char_lm.py --save m.safetensors     and later, to go on:
     python examples/char_lm.py --resume m.safetensors --steps 3000
 
-It prints the speed of the network op by op and fused, then, once a second, the loss in nats and
-bits per character, characters per second, the norm of the gradient and the time left. At the end
-come the loss on text that was held out, and samples. The picture, char_lm.png, shows the losses; it
-needs matplotlib. Ctrl-C saves (with --save) and leaves.
+It prints the speed of the network, op by op and fused. Then, once a second, it prints the loss in
+nats and bits per character, the characters per second, the norm of the gradient and the time left.
+At the end it prints the loss on text that was held out, and samples. The picture, char_lm.png,
+shows the losses; it needs matplotlib. Ctrl-C saves (with --save) and quits.
 
-The last tenth of the text is held out: its first half chooses the weights, and the loss on its
-second half is the one that is printed at the end.
+The last tenth of the text is held out. Its first half is used to choose the weights; the loss on
+its second half is the one that is printed at the end.
 
-A full run with the default options takes one or two minutes; it gave 1.046 nats there (1.135 on the
-whole tenth), in 31 s on 2 cores of an AMD EPYC with AVX-512. The text is Python's help topics,
-465,000 characters.
+The text is Python's help topics, 465,000 characters. A full run with the default options takes one
+or two minutes. It gave 1.046 nats (1.135 on the whole tenth) in 31 s on 2 cores of an AMD EPYC with
+AVX-512.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def settings(arguments: list[str] | None) -> argparse.Namespace:
         "--dropout",
         type=real(0, 1),
         default=0.1,
-        help="share of units dropped between layers (default 0.1)",
+        help="share of the units dropped between layers (default 0.1)",
     )
     add("--lr", type=positive, default=3e-3, help="Adam's learning rate (default 0.003)")
     add("--clip", type=positive, default=1.0, help="largest norm of the gradient (default 1.0)")
@@ -88,7 +88,7 @@ def read(path: str | None) -> str:
 
 
 def indices_of(text: str, characters: str) -> np.ndarray:
-    """The text as places in `characters`, which are sorted."""
+    """The text as indices into `characters`, which are sorted."""
     codes = np.array([ord(c) for c in characters])
     return np.searchsorted(codes, np.frombuffer(text.encode("utf-32-le"), np.uint32))
 
@@ -110,8 +110,8 @@ class CharLM(mg.nn.Module):
         return self.head(self.dropout(x)), state
 
     def op_by_op(self, indices):
-        """The same from a zero state, without dropout, made of single ops: the specification of the
-        fused layer, with the same bits."""
+        """The same from a zero state, without dropout, made of single ops. It is the specification
+        of the fused layer, which gives the same bits."""
         x = self.embed(indices)
         for cell in self.lstm.cells:
             x, _ = mg.nn.unroll(cell, x)
@@ -119,7 +119,7 @@ class CharLM(mg.nn.Module):
 
 
 def nats(model: CharLM, data: np.ndarray) -> float:
-    """The loss per character on data, read as one sequence in pieces with the state carried on."""
+    """The loss per character on `data`, read as one sequence, in pieces that pass the state on."""
     model.eval()
     sum_of_losses = functools.partial(mg.cross_entropy, reduction="sum")
     pieces = mg.training.TruncatedBPTT(model, sum_of_losses, k1=1000)
@@ -148,7 +148,7 @@ def sample(
 
 
 def print_speed(name: str, loss: Callable[[], mg.Tensor], characters: int) -> None:
-    """Time one forward and backward pass, after one that warms up."""
+    """Time one forward and backward pass, after a forward pass to warm up."""
     loss()
     start = time.perf_counter()
     loss().backward()
@@ -163,7 +163,7 @@ def train(
     characters: str,
     args: argparse.Namespace,
 ) -> mg.training.History:
-    """Train the model; it ends with the weights that are best on `choice`."""
+    """Train the model. It ends up with the weights that do best on `choice`."""
     optimizer = mg.optim.Adam(model.parameters(), lr=args.lr)
     bptt = mg.training.TruncatedBPTT(model, mg.cross_entropy, k1=args.length)
 
@@ -180,7 +180,7 @@ def train(
         )
 
     def lower_learning_rate(history: mg.training.History) -> None:
-        """It is constant for two thirds of the steps, then falls in a line to a fiftieth."""
+        """Keep it constant for two thirds of the steps, then lower it linearly to a fiftieth."""
         share = min(1.0, 3.02 - 3 * history.step / args.steps)
         optimizer.param_groups[0]["lr"] = args.lr * share
 
@@ -228,7 +228,7 @@ def draw(figure, losses: list[float]) -> None:
 def print_samples(
     model: CharLM, characters: str, held_out: np.ndarray, args: argparse.Namespace
 ) -> None:
-    """Go on from three places of the text that was held out."""
+    """Go on from three places in the held-out text."""
     print(f"\nsamples at temperature {args.temperature}:")
     for k in range(3):
         start = k * len(held_out) // 3

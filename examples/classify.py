@@ -1,17 +1,18 @@
-"""Classifies sequences of any lengths with a bidirectional LSTM: many-to-one.
+"""Classifies sequences of any length with a bidirectional LSTM (many-to-one).
 
     python examples/classify.py                 scikit-learn's digits, read row by row
     python examples/classify.py --train X_TRAIN.ts --test X_TEST.ts
 
 The second form reads .ts files, the format of timeseriesclassification.com.
 
-For each seed it prints the training loss and the accuracy on the test data, by which nothing was
-chosen. The picture, classify.png, shows the losses and which classes are taken for which; it needs
-matplotlib.
+For each seed it prints the training loss and the accuracy on the test data. Nothing was chosen by
+the test data. The picture, classify.png, shows the losses, and which classes are mistaken for
+which; it needs matplotlib.
 
-Full runs, on one core of an AMD EPYC: JapaneseVowels 97.9 % of the test data on average over the
-seeds 0 to 9, the least 97.6 %, the most 98.4 %, 2 seconds a seed; digits 97.3 % over the seeds 0 to
-2, 96.9 to 97.5 %, 3 seconds a seed.
+Test accuracy in full runs, with the seconds of a seed on one core of an AMD EPYC:
+
+    JapaneseVowels, seeds 0 to 9: 97.9 % on average, from 97.6 to 98.4 %; 2 s
+    digits, seeds 0 to 2: 97.3 % on average, from 96.9 to 97.5 %; 3 s
 """
 
 import argparse
@@ -60,7 +61,7 @@ def settings(arguments: list[str] | None) -> argparse.Namespace:
 
 
 class Data(NamedTuple):
-    """Sequences (T, I) and the places of their labels in `classes`."""
+    """Sequences (T, I), and labels as indices into `classes`."""
 
     sequences: list[np.ndarray]
     labels: np.ndarray
@@ -92,8 +93,8 @@ def read(args: argparse.Namespace) -> Data:
 
 
 def read_digits() -> Data:
-    """Images of handwritten digits as sequences of 8 rows with 8 pixels; a fifth, chosen at random,
-    are the test data."""
+    """Images of handwritten digits as sequences of 8 rows of 8 pixels. A fifth of them, chosen at
+    random, are the test data."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -108,10 +109,10 @@ def read_digits() -> Data:
 def read_ts(
     path: str, known: list[str] | None = None, dimensions: int | None = None
 ) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
-    """Sequences (T, I), labels, classes of a .ts file: lines of @key value, then one case a line,
-    row:row:...:label.
+    """Sequences (T, I), labels and classes of a .ts file. It has lines of the form "@key value",
+    then a line for each case, of the form "row:row:...:label".
 
-    known, dimensions: the classes and I of the training data, where these are test data.
+    known, dimensions: the classes and I of the training data, if this is the test data.
     """
     header = {}
     sequences = []
@@ -140,7 +141,7 @@ def read_ts(
 
 
 def is_true(values: list[str]) -> bool:
-    """Whether the value of a header's line is `true`, in any case."""
+    """Whether the value in a line of the header is `true`, in upper or lower case."""
     return bool(values) and values[0].lower() == "true"
 
 
@@ -150,8 +151,8 @@ def is_natural(text: str) -> bool:
 
 
 def header_line(header: dict, line: str) -> None:
-    """Note in `header` what the line @key value ... says, where it matters for reading; keys and
-    true in any case."""
+    """Note in `header` what a line "@key value ..." says, if reading the cases depends on it. Keys
+    and `true` may be in upper or lower case."""
     key, *values = line.split()
     key = key.lower()
     if key == "@classlabel":
@@ -173,8 +174,8 @@ def header_line(header: dict, line: str) -> None:
 
 
 def declared_dimensions(header: dict, dimensions: int | None) -> int | None:
-    """How many rows a case must have by the header, and by the training file; None if neither says
-    it."""
+    """How many rows a case must have, by the training file or by the header; None if neither says
+    so."""
     declared = header.get("dimensions")
     if header.get("@univariate"):
         declared = declared or 1
@@ -207,7 +208,7 @@ def case(line: str, classes: list[str], dimensions: int | None) -> tuple[np.ndar
 
 
 def check_length(header: dict, sequence: np.ndarray, before: list[np.ndarray]) -> None:
-    """The steps of a case must be as many as the header says, if it does."""
+    """Refuse a case that has another number of steps than the header says, if it says so."""
     if not header.get("@equallength"):
         return
     steps = len(sequence)
@@ -224,8 +225,7 @@ def check_length(header: dict, sequence: np.ndarray, before: list[np.ndarray]) -
 
 
 class Classifier(mg.nn.Module):
-    """A sequence (T, B, I) -> what each direction knows at its own end -> logits of the classes (B,
-    C)."""
+    """Sequences (T, B, I) -> the last state of each direction -> logits of the classes (B, C)."""
 
     def __init__(self, features: int, hidden: int, classes: int) -> None:
         self.lstm = mg.nn.LSTM(features, hidden, bidirectional=True)
@@ -241,7 +241,7 @@ class Classifier(mg.nn.Module):
 
 
 def train_and_test(data: Data, epochs: int) -> tuple[np.ndarray, np.ndarray]:
-    """The training loss of each epoch, and the classes that are predicted for the tests."""
+    """The training loss of each epoch, and the classes predicted for the test data."""
     features = data.sequences[0].shape[1]
     model = Classifier(features, 64, len(data.classes))
     optimizer = mg.optim.Adam(model.parameters(), lr=2e-3)
@@ -266,7 +266,7 @@ def train_and_test(data: Data, epochs: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(figure, losses: list[np.ndarray], confusion: np.ndarray, classes: list[str]) -> None:
-    """The losses of each seed, and which classes were taken for which."""
+    """The losses of each seed, and which classes were mistaken for which."""
     left, right = figure.subplots(1, 2)
     left.semilogy(np.transpose(losses))
     left.set(xlabel="epoch", ylabel="training loss, nats", title=f"{len(losses)} seeds")

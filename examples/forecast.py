@@ -1,5 +1,5 @@
-"""Forecasts a time series many steps ahead, with bands, beside the naive and the seasonal-naive
-forecast.
+"""Forecasts a time series many steps ahead, with bands, and compares the result with the naive and
+the seasonal-naive forecast.
 
     python examples/forecast.py                             yearly sunspots
     python examples/forecast.py --csv FILE --column NAME --season 12 --horizon 24
@@ -7,20 +7,25 @@ forecast.
 The second form takes any column of numbers, oldest first. The sunspots come from statsmodels; where
 it is not installed, the script makes a series of its own.
 
-It prints RMSE and MASE of the medians and of the naive forecasts, from each starting point of the
-end that was held out, how many values the bands hold, and the forecast after the end. The picture,
-forecast.png, shows a forecast and the error by steps ahead; it needs matplotlib.
+It prints the RMSE and MASE of the medians and of the naive forecasts, over all starting points in
+the end that was held out; then the share of the values that lie within the bands, and the forecast
+after the end of the series. The picture, forecast.png, shows a forecast, and the error by steps
+ahead; it needs matplotlib.
 
-The last fifth of the series is held out, the fifth before it calibrates the bands, the rest is
-learnt. An LSTM reads two seasons, minus their last value and divided by their standard deviation
-(after RevIN, Kim et al. 2022), and gives the quantiles 10, 50 and 90 % of each of the next values,
-learnt by the quantile loss (Wen et al. 2017). Three networks are averaged. The band from 10 to 90 %
-is moved, step by step, until it holds 80 % of the calibration's values (conformalised quantiles,
-Romano et al. 2019).
+The last fifth of the series is held out, the fifth before it is used to calibrate the bands, and
+the rest is learnt. An LSTM reads two seasons, from which their last value is subtracted and which
+are divided by their standard deviation (after RevIN, Kim et al. 2022). It gives the 10, 50 and 90 %
+quantiles of each of the next values, and is trained with the quantile loss (Wen et al. 2017). The
+quantiles of three networks are averaged. For each number of steps ahead, the band from 10 to 90 %
+is widened or narrowed until it holds 80 % of the values of the calibration (conformalised
+quantiles, Romano et al. 2019).
 
-Full runs, one core of an AMD EPYC. Sunspots, 1 s, seeds 0 to 4: RMSE 34.2 to 37.2, MASE 1.16 to
-1.25 (as one season ago 38.9 and 1.36), bands 83 to 86 %. Their monthly means to 1983, 20 s, seeds 0
-to 2: 41.1 to 44.0, 1.09 to 1.13 (47.3 and 1.26), 77 to 80 %.
+Full runs on one core of an AMD EPYC:
+
+    sunspots, 1 s, seeds 0 to 4: RMSE 34.2 to 37.2, MASE 1.16 to 1.25; bands hold 83 to 86 %;
+        as one season ago 38.9 and 1.36
+    their monthly means to 1983, 20 s, seeds 0 to 2: 41.1 to 44.0, 1.09 to 1.13; 77 to 80 %;
+        as one season ago 47.3 and 1.26
 """
 
 import argparse
@@ -42,7 +47,7 @@ fail = script.fail
 
 NETWORKS = 3  # whose quantiles are averaged
 LEVELS = np.array([0.1, 0.5, 0.9], np.float32)  # of the quantiles
-COVERAGE = 0.8  # share of values that the bands should hold
+COVERAGE = 0.8  # the share of the values that the bands should hold
 
 
 def settings(arguments: list[str] | None) -> argparse.Namespace:
@@ -54,8 +59,8 @@ def settings(arguments: list[str] | None) -> argparse.Namespace:
         help="a table whose first line names the columns (default: sunspots)",
     )
     add("--column", metavar="NAME", help="column to forecast (default: the last one)")
-    add("--season", type=size, default=11, help="values of a season or cycle (default 11)")
-    add("--horizon", type=size, default=11, help="values to forecast (default 11)")
+    add("--season", type=size, default=11, help="values in a season or cycle (default 11)")
+    add("--horizon", type=size, default=11, help="how many values to forecast (default 11)")
     add("--epochs", type=count, default=60, help="passes over the training data (default 60)")
     add("--seed", type=seed_number, default=0, help="of the weights and batches (default 0)")
     add(
@@ -84,8 +89,8 @@ ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?")
 
 
 def records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, fields) of each record of a CSV text but blank lines; csv.Error, with the line, where
-    a quote is amiss."""
+    """(line, fields) of each record of a CSV text, without blank lines. A misplaced quote is a
+    csv.Error that names the line."""
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=separator != "\t")
     while True:
@@ -101,7 +106,7 @@ def records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def splits_evenly(text: str, separator: str) -> bool:
-    """Whether the text is CSV with this separator and all records have equally many fields."""
+    """Whether the text is CSV with this separator, with as many fields in each record."""
     try:
         lengths = {len(fields) for _, fields in records(text, separator)}
     except csv.Error:
@@ -110,7 +115,7 @@ def splits_evenly(text: str, separator: str) -> bool:
 
 
 def separator_of(path: str, text: str) -> str:
-    """What separates the fields: the character of SEPARATORS that splits the first line, outside of
+    """What separates the fields: the one of SEPARATORS that splits the first line outside of
     quotes."""
     first = next((line for line in text.split("\n") if line.strip()), "")
     unquoted = re.sub(r'"[^"]*"', "", first)
@@ -130,8 +135,8 @@ def separator_of(path: str, text: str) -> str:
 
 
 def read_csv(path: str, column: str | None) -> tuple[np.ndarray, str]:
-    """The numbers of one column, by default the last, and its name. Each row must be as long as the
-    first line, the names."""
+    """The numbers of one column, by default the last, and its name. Each row must have as many
+    fields as the first line, which names the columns."""
     text = script.read_text(path)
     separator = separator_of(path, text)
     try:
@@ -173,7 +178,8 @@ def check_lengths(path: str, names: list[str], rows: list, separator: str) -> No
 
 
 def chosen_column(path: str, names: list[str], column: str | None) -> str:
-    """The column asked for, or the last; a refusal where there is none of this name, or two."""
+    """The column that was asked for, or the last. A name that no column has, or that two have, is
+    refused."""
     listed = ", ".join(names[:20])
     if len(names) > 20:
         listed += ", ..."
@@ -191,8 +197,7 @@ def chosen_column(path: str, names: list[str], column: str | None) -> str:
 
 
 def check_gaps(path: str, text: str, lines: list[int]) -> None:
-    """In a table of one column a blank line between numbers is a missing value, not the end of the
-    table."""
+    """Refuse a blank line between numbers in a table of one column: it is a missing value."""
     if not lines:
         return
     for line_number, line in enumerate(text.split("\n")[: lines[-1]], 1):
@@ -201,7 +206,7 @@ def check_gaps(path: str, text: str, lines: list[int]) -> None:
 
 
 def check_order(path: str, rows: list) -> None:
-    """Refuse a table whose first column holds dates, the newest first."""
+    """Refuse a table whose first column holds dates with the newest first."""
     days = [fields[0] for _, fields in rows]
     if days and all(ISO_DATE.match(day) for day in days) and days[0] > days[-1]:
         last_line, _ = rows[-1]
@@ -276,9 +281,32 @@ def made_series(seed: int) -> np.ndarray:
     return np.abs(series * factor + noise)
 
 
+def split(series: np.ndarray, source: str, args: argparse.Namespace) -> tuple[int, int]:
+    """Where the values that are learnt end and the calibration begins, and where that ends and the
+    test begins. A series with too little to learn is refused."""
+    N = len(series)
+    calibration = N - 2 * (N // 5)
+    test = N - N // 5
+    L = window_length(args)
+    too_short = N // 5 < args.horizon or calibration < L + args.horizon + 8
+    if too_short or (series[args.season : test] == series[: test - args.season]).all():
+        fail(
+            f"{source}: {N} values are too few for windows of {L} and {args.horizon} steps ahead, "
+            "or they repeat themselves exactly"
+        )
+    if series[:calibration].std() < 1e-30:
+        fail(f"{source}: the first {calibration} values, which are to be learnt, are all the same")
+    return calibration, test
+
+
+def window_length(args: argparse.Namespace) -> int:
+    """How many values the network reads: two seasons."""
+    return max(2 * args.season, 8)
+
+
 class Windows:
-    """All windows of a series, those that end at its end too: what is read, x (L, N), and what
-    follows, y (H, N), NaN where it is unknown."""
+    """All windows of a series, up to the one that ends where the series ends: what is read, x (L,
+    N), and what follows, y (H, N), which is NaN where it is unknown."""
 
     def __init__(self, series: np.ndarray, L: int, H: int, least_scale: float) -> None:
         unknown = np.full(H, np.nan)
@@ -323,8 +351,8 @@ def quantile_loss(y: np.ndarray, quantiles: mg.Tensor) -> mg.Tensor:
 
 
 def train(x: np.ndarray, y: np.ndarray, learn: np.ndarray, epochs: int) -> np.ndarray:
-    """What a network that has learnt y (horizon, N) after some of the windows x (L, N) says of all:
-    quantiles (N, horizon, 3)."""
+    """Train a network on those of the windows x (L, N), and of what follows them, y (horizon, N),
+    that `learn` selects. Return its quantiles (N, horizon, 3) for all windows."""
     model = Forecaster(len(y))
     optimizer = mg.optim.Adam(model.parameters(), lr=3e-3)
     batches = mg.data.Batches(x.T[learn], np.flatnonzero(learn), batch_size=32, shuffle=True)
@@ -341,9 +369,9 @@ def train(x: np.ndarray, y: np.ndarray, learn: np.ndarray, epochs: int) -> np.nd
 def calibrated(
     quantiles: np.ndarray, y: np.ndarray, calibrate: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The low end of the bands, the medians and the high end, each (N, horizon), from quantiles
-    (N, horizon, 3): the bands are widened or narrowed until they hold the share COVERAGE of y where
-    `calibrate` says so."""
+    """The low ends of the bands, the medians and the high ends, each (N, horizon), from quantiles
+    (N, horizon, 3). The bands are widened or narrowed until they hold the share COVERAGE of the
+    values y (horizon, N) of the windows that `calibrate` selects."""
     low, median, high = np.moveaxis(quantiles, -1, 0)
     # By how much a value is outside of its band; below 0 inside.
     outside = np.maximum(low - y.T, y.T - high)[calibrate]
@@ -363,8 +391,9 @@ def print_results(
     known: np.ndarray,
     season: int,
 ) -> None:
-    """The errors of all methods and what the bands hold, where the truth is known, and the forecast
-    after the end. `known` is the series before the held-out end, by which MASE is scaled."""
+    """Print the errors of all methods and the share of values within the bands, where the truth is
+    known; then the forecast after the end. `known` is the series before the held-out end, which
+    scales MASE."""
     n, H = truth.shape
     for method, values in forecasts.items():
         rmse = mg.metrics.rmse(truth, values[:n])
@@ -390,7 +419,8 @@ def draw(
     forecasts: dict[str, np.ndarray],
     truth: np.ndarray,
 ) -> None:
-    """The last forecast whose outcome is known and that after the end; the error by steps ahead."""
+    """The last forecast whose outcome is known and the one after the end; the error by steps
+    ahead."""
     n, H = truth.shape
     N = len(series)
     known = np.arange(N - H, N)
@@ -402,10 +432,12 @@ def draw(
         left.plot(unknown, values[-1], f"C{k}")
         rmse = np.sqrt(np.mean((values[:n] - truth) ** 2, axis=0))
         right.plot(np.arange(1, H + 1), rmse, f"C{k}")
-    left.fill_between(known, low[n - 1], high[n - 1], color="C0", alpha=0.2)
+    band = f"{COVERAGE:.0%} band"
+    left.fill_between(known, low[n - 1], high[n - 1], color="C0", alpha=0.2, label=band)
     left.fill_between(unknown, low[-1], high[-1], color="C0", alpha=0.2)
     left.axvline(N - 0.5, color="gray", lw=0.8, ls=":", label="end of the series")
-    left.legend(loc="upper left")
+    left.set_xlabel("step")
+    left.legend(loc="upper left", fontsize=8)
     right.set(xlabel="steps ahead", ylabel="RMSE on the held-out end")
 
 
@@ -417,23 +449,11 @@ def main(arguments: list[str] | None = None) -> None:
         series, name = default_series(args.seed)
     source = args.csv or name
 
-    # What is learnt ends where the calibration begins, and that ends where the test begins.
     N = len(series)
     H = args.horizon
-    L = max(2 * args.season, 8)
-    calibration = N - 2 * (N // 5)
-    test = N - N // 5
-    too_short = N // 5 < H or calibration < L + H + 8
-    if too_short or (series[args.season : test] == series[: test - args.season]).all():
-        fail(
-            f"{source}: {N} values are too few for windows of {L} and {H} steps ahead, "
-            "or they repeat themselves exactly"
-        )
-    spread = series[:calibration].std()
-    if spread < 1e-30:
-        fail(f"{source}: the first {calibration} values, which are to be learnt, are all the same")
-
-    windows = Windows(series, L, H, least_scale=0.1 * spread)
+    L = window_length(args)
+    calibration, test = split(series, source, args)
+    windows = Windows(series, L, H, least_scale=0.1 * series[:calibration].std())
     end = windows.now + H
     learn = end <= calibration
     calibrate = (windows.now >= calibration) & (end <= test)
@@ -467,8 +487,8 @@ def main(arguments: list[str] | None = None) -> None:
     script.draw(
         args.plot,
         lambda figure: draw(figure, series, name, low, high, forecasts, truth),
-        13,
-        4.5,
+        9,
+        4,
     )
 
 

@@ -1,29 +1,29 @@
-"""Polyphonic music: three recurrent networks of about equal size learn to go on with a piece, and
+"""Polyphonic music: three recurrent networks of about the same size learn to continue a piece, and
 the best one composes.
 
-    python examples/music.py                    Bach's chorales out of music21
+    python examples/music.py                    Bach's chorales, from music21
     python examples/music.py --data DATA        your own pieces
     python examples/music.py --data synthetic --epochs 5            a short look
 
-Without music21 the pieces are made here. DATA is a file of piano rolls, .npz or .mat (needs scipy),
-or a folder of MIDI files (needs mido).
+Without music21 the script makes pieces of its own. DATA is a file of piano rolls, .npz or .mat
+(needs scipy), or a folder of MIDI files (needs mido).
 
-It prints negative log-likelihoods in nats, summed over keys, as a mean over all predicted frames;
-at last those of the weights best in validation. The best network writes music.mid (needs mido) and
-the picture music.png (needs matplotlib).
+It prints negative log-likelihoods in nats, summed over the keys and averaged over all predicted
+frames; at the end, those of the weights that did best in validation. The best network writes
+music.mid (needs mido) and the picture music.png (needs matplotlib).
 
-After Chung et al. 2014 (arXiv:1412.3555): tanh, GRU and LSTM see which of 88 keys sound in each
-frame, a quarter long, and tell how likely each is in the next. Full run on
-Boulanger-Lewandowski's JSB chorales: test 8.48, 8.43, 8.57 in 5, 3, 4 s, one core of an AMD EPYC
-(Zen 5); 4 seeds: at most 8.57.
+The comparison is that of Chung et al. 2014 (arXiv:1412.3555). A tanh RNN, a GRU and an LSTM see
+which of 88 keys sound in each frame, which is a quarter note long, and say how likely each key is
+in the next. A full run on Boulanger-Lewandowski's JSB chorales gives 8.48, 8.43 and 8.57 on the
+test pieces, in 5, 3 and 4 s on one core of an AMD EPYC (Zen 5); over 4 seeds, at most 8.57.
 
-Of a MIDI file each note begins and ends at the nearest quarter (from halfway between two at the
-earlier one), and lasts one frame at least; tempo does not matter. The sustain pedal is honoured.
-Drums (channel 10) and notes that a piano does not have are left out, and files in which no two
-frames are left; it is printed how many. Folders named train, valid (or validation, val, dev) and
-test within DATA are the split; without them three of five pieces in the order of their names are
-learnt, the fourth is for validation, the fifth for the test. Pickled rolls are not read: a pickle
-runs code.
+Each note of a MIDI file begins and ends at the nearest quarter (halfway between two, at the earlier
+one) and lasts at least one frame; the tempo does not matter. The sustain pedal is honoured. Drums
+(channel 10), notes that a piano does not have, and files with fewer than two frames of notes are
+left out; the script prints how many. Folders named train, valid (or validation, val, dev) and test
+within DATA are the split. Without them, of each five pieces in the order of their names the first
+three are learnt, the fourth is for validation, and the fifth for the test. Pickled rolls are not
+read, since reading a pickle can run code.
 """
 
 import argparse
@@ -32,7 +32,7 @@ import zlib
 from collections import Counter, defaultdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from _script import Script, count, place, seed_number
@@ -90,8 +90,8 @@ def settings(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def synthetic(rng: np.random.Generator) -> np.ndarray:
-    """A piece in a major key: chords that mostly go down a fifth; each voice goes to a near note of
-    the next chord."""
+    """A piece in a major key. The chords mostly go down a fifth, and each voice goes to a nearby
+    note of the next chord."""
     tonic = rng.integers(-3, 4)
     degree = 0
     voices = np.array([48, 55, 64, 72])
@@ -115,13 +115,13 @@ def synthetic(rng: np.random.Generator) -> np.ndarray:
 
 
 def nearest(time: float) -> int:
-    """The nearest frame to a time in quarters; from halfway between two it is the earlier one."""
+    """The frame nearest to a time in quarters; halfway between two it is the earlier one."""
     return int(np.ceil(time - 0.5))
 
 
 def roll_of(notes: list[tuple[float, float, int]], length: float) -> tuple[np.ndarray, int]:
-    """The roll of notes (start, end, pitch), times in quarters, that is `length` long or longer;
-    how many it has no key for."""
+    """The piano roll of notes (start, end, pitch), with times in quarters, at least `length` long,
+    and how many of the notes have no key."""
     frames = [
         (nearest(start), max(nearest(end), nearest(start) + 1), pitch - LOW)
         for start, end, pitch in notes
@@ -133,12 +133,57 @@ def roll_of(notes: list[tuple[float, float, int]], length: float) -> tuple[np.nd
     return roll, len(frames) - len(on_keys)
 
 
-def midi_notes(file: Path) -> tuple[list[tuple[float, float, int]], float, int]:
-    """The notes (start, end, pitch) of a MIDI file, when it ends, both in quarters, and how many
-    notes of drums it has."""
-    import mido
+class Piano:
+    """Turns the keys and pedals of a MIDI file into notes (start, end, pitch), times in ticks."""
 
-    midi = mido.MidiFile(file)
+    def __init__(self) -> None:
+        self.notes = []
+        self.down = defaultdict(list)  # (channel, track, pitch) -> when its open notes began
+        self.held = defaultdict(list)  # channel -> (start, pitch) of notes that the pedal holds
+        self.pedals = set()  # channels whose pedal is down
+        self.last_up = {}  # (channel, track, pitch) -> when the key last went up
+
+    def press(self, tick: int, channel: int, track: int, pitch: int) -> None:
+        # A key that is struck again ends the note that only the pedal holds.
+        for start, held_pitch in self.held[channel]:
+            if held_pitch == pitch:
+                self.notes.append((start, tick, pitch))
+        self.held[channel] = [note for note in self.held[channel] if note[1] != pitch]
+        self.down[channel, track, pitch].append(tick)
+
+    def release(self, tick: int, channel: int, track: int, pitch: int) -> None:
+        key = channel, track, pitch
+        if not self.down[key]:
+            return
+        start = self.down[key].pop(0)
+        self.last_up[key] = tick
+        if channel in self.pedals:
+            self.held[channel].append((start, pitch))
+        else:
+            self.notes.append((start, tick, pitch))
+
+    def move_pedal(self, tick: int, channel: int, is_down: bool) -> None:
+        if is_down:
+            self.pedals.add(channel)
+            return
+        self.pedals.discard(channel)
+        for start, pitch in self.held.pop(channel, []):
+            self.notes.append((start, tick, pitch))
+
+    def close(self, end: int) -> None:
+        """End the notes that are still open when the file ends."""
+        for channel_notes in self.held.values():
+            for start, pitch in channel_notes:
+                self.notes.append((start, end, pitch))
+        for key, starts in self.down.items():
+            # A key that was struck twice and released once: the release ends both notes.
+            last_up = self.last_up.get(key, -1)
+            for start in starts:
+                self.notes.append((start, last_up if last_up > start else end, key[2]))
+
+
+def midi_events(midi) -> list[tuple[int, int, Any]]:
+    """(tick, track, message) of all tracks in the order of time. A track keeps its order."""
     if midi.type == 2:
         raise ValueError(
             "its format is 2, pieces that are independent of each other: "
@@ -148,8 +193,8 @@ def midi_notes(file: Path) -> tuple[list[tuple[float, float, int]], float, int]:
         raise ValueError(
             "its times are not counted in parts of a quarter (SMPTE division, or none)"
         )
-    events = []  # (tick, track, message); sorted is stable: a track keeps its order
-    for k, track in enumerate(midi.tracks):
+    events = []
+    for track_number, track in enumerate(midi.tracks):
         tick = 0
         for message in track:
             tick += message.time
@@ -157,50 +202,34 @@ def midi_notes(file: Path) -> tuple[list[tuple[float, float, int]], float, int]:
                 raise ValueError(
                     f"{message} at tick {tick}: times must be from 0 to {LONGEST:,} quarters"
                 )
-            events.append((tick, k, message))
-    notes, drums, end = [], 0, 0
-    begun = defaultdict(list)  # (channel, track, pitch) -> when the notes began whose key is down
-    held = defaultdict(list)  # channel -> (start, pitch) of notes that the pedal holds
-    last_off = {}  # (channel, track, pitch) -> when the key last went up
-    pedals = set()  # channels whose pedal is down
-    for tick, track, message in sorted(events, key=lambda event: event[0]):
-        end = tick
-        if message.type in ("note_on", "note_off"):
-            channel, pitch = message.channel, message.note
-            key = channel, track, pitch
-            if message.type == "note_on" and message.velocity:
-                if channel == DRUMS:
-                    drums += 1
-                    continue
-                # A key struck again ends the note that only the pedal holds.
-                notes += [(start, tick, pitch) for start, p in held[channel] if p == pitch]
-                held[channel] = [note for note in held[channel] if note[1] != pitch]
-                begun[key].append(tick)
-            elif begun[key]:
-                start = begun[key].pop(0)
-                last_off[key] = tick
-                if channel in pedals:
-                    held[channel].append((start, pitch))
-                else:
-                    notes.append((start, tick, pitch))
-        elif message.type == "control_change" and message.control == PEDAL:
-            if message.value >= 64:
-                pedals.add(message.channel)
+            events.append((tick, track_number, message))
+    return sorted(events, key=lambda event: event[0])
+
+
+def midi_notes(file: Path) -> tuple[list[tuple[float, float, int]], float, int]:
+    """The notes (start, end, pitch) of a MIDI file, when it ends, both in quarters, and how many
+    notes of drums it has."""
+    import mido
+
+    midi = mido.MidiFile(file)
+    piano = Piano()
+    drums = 0
+    tick = 0
+    for tick, track, message in midi_events(midi):
+        if message.type == "note_on" and message.velocity:
+            if message.channel == DRUMS:
+                drums += 1
             else:
-                pedals.discard(message.channel)
-                notes += [(start, tick, pitch) for start, pitch in held.pop(message.channel, [])]
-    for channel_notes in held.values():
-        notes += [(start, end, pitch) for start, pitch in channel_notes]
-    for key, starts in begun.items():
-        # Never closed: until its key last went up (struck twice, released once), else to the end.
-        off = last_off.get(key, -1)
-        notes += [(start, off if off > start else end, key[2]) for start in starts]
+                piano.press(tick, message.channel, track, message.note)
+        elif message.type in ("note_on", "note_off"):  # a velocity of 0 releases the key
+            piano.release(tick, message.channel, track, message.note)
+        elif message.type == "control_change" and message.control == PEDAL:
+            piano.move_pedal(tick, message.channel, message.value >= 64)
+    piano.close(tick)
+
     quarter = midi.ticks_per_beat
-    return (
-        [(start / quarter, stop / quarter, pitch) for start, stop, pitch in notes],
-        end / quarter,
-        drums,
-    )
+    notes = [(start / quarter, end / quarter, pitch) for start, end, pitch in piano.notes]
+    return notes, tick / quarter, drums
 
 
 def midi_files(folder: Path) -> list[Path]:
@@ -216,7 +245,7 @@ def midi_files(folder: Path) -> list[Path]:
 
 
 def midi_pieces(folder: Path, files: list[Path]):
-    """(split or None, name, roll) of each file; at the end is printed what was left out."""
+    """(split or None, name, roll) of each file. At the end, print what was left out."""
     splits = []
     for file in files:
         named = [
@@ -256,8 +285,8 @@ def midi_pieces(folder: Path, files: list[Path]):
 
 
 def npz_pieces(source: str):
-    """The pieces of a .npz file: the rolls of a split end to end, and the offsets where they begin
-    and end.
+    """The pieces of a .npz file. It holds the rolls of each split end to end, and the offsets where
+    they begin and end.
 
     A small file may unpack to gigabytes, so the sizes that it declares are checked before anything
     is read.
@@ -312,7 +341,7 @@ def npz_pieces(source: str):
 
 
 def mat_pieces(source: str):
-    """The pieces of a .mat file: cells traindata, validdata and testdata."""
+    """The pieces of a .mat file, in its cells traindata, validdata and testdata."""
     from scipy.io import loadmat, whosmat
 
     check_mat_size(source)
@@ -329,12 +358,12 @@ def mat_pieces(source: str):
 
 
 def check_mat_size(source: str) -> None:
-    """Refuse a file whose compressed variables unpack to more than LARGEST bytes; nothing of it is
-    kept meanwhile."""
+    """Refuse a file whose compressed variables unpack to more than LARGEST bytes, without keeping
+    what is unpacked."""
     with open(source, "rb") as file:
         order = {b"IM": "little", b"MI": "big"}.get(file.read(128)[126:])
         if order is None:
-            return  # no MATLAB 5 file, so nothing is compressed: loadmat reads or refuses it
+            return  # not a MATLAB 5 file, so nothing is compressed: loadmat reads or refuses it
         total = 0
         while len(tag := file.read(8)) == 8:
             kind, stored = int.from_bytes(tag[:4], order), int.from_bytes(tag[4:], order)
@@ -384,8 +413,8 @@ def pieces(source: str):
 
 
 def batches(data: dict[str, list[np.ndarray]]) -> list[mg.data.Batches]:
-    """Of each split: frames, and the frames that follow them; the training's shuffled and 8 at a
-    time, the others in one."""
+    """For each split, frames and the frames that follow them. The training pieces are shuffled and
+    come 8 at a time; the others come all at once."""
     return [
         mg.data.Batches(
             [roll[:-1] for roll in data[split]],
@@ -398,9 +427,9 @@ def batches(data: dict[str, list[np.ndarray]]) -> list[mg.data.Batches]:
 
 
 def read(source: str) -> list[mg.data.Batches]:
-    """The batches of a source, or a refusal."""
+    """The batches of a source. What cannot be read ends the script with a message."""
     data = {split: [] for split in SPLITS}
-    name = source  # what a refusal tells of
+    name = source  # what an error message names
     try:
         for k, (split, piece, roll) in enumerate(list(pieces(source))):
             name = piece
@@ -432,8 +461,8 @@ def read(source: str) -> list[mg.data.Batches]:
 
 
 class Composer(mg.nn.Module):
-    """Called with frames (T, B, 88) and the following ones: nats per frame, a sum over keys, a mean
-    over all but the padding."""
+    """Frames (T, B, 88) and the ones that follow them -> nats per frame, summed over the keys and
+    averaged over all frames but the padding."""
 
     def __init__(self, layer: type, units: int) -> None:
         self.rnn = layer(KEYS, units, recurrent_dropout=0.3)
@@ -449,7 +478,7 @@ class Composer(mg.nn.Module):
 
 
 def compose(model: Composer, begin: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """The frames of `begin` (T, 88), and 56 more that the network draws one after another."""
+    """The frames of `begin` (T, 88), and 56 more that are drawn from the network one by one."""
     frames = list(begin)
     with mg.no_grad():
         for _ in range(56):
@@ -460,7 +489,7 @@ def compose(model: Composer, begin: np.ndarray, rng: np.random.Generator) -> lis
 
 
 def write_midi(frames: list[np.ndarray], path: str) -> bool:
-    """Save the frames as MIDI; whether that was done."""
+    """Save the frames as MIDI; return whether that was done."""
     try:
         import mido
     except ImportError:
@@ -495,7 +524,7 @@ def draw(figure, frames: list[np.ndarray]) -> None:
 
 
 class Result(NamedTuple):
-    """What came of training one network, and the network itself."""
+    """The outcome of training a network, and the network itself."""
 
     validation: float
     test: float
@@ -513,7 +542,7 @@ def train(
     test: tuple,
     args: argparse.Namespace,
 ) -> Result:
-    """Train a network until it no longer gets better in validation; its best weights are kept."""
+    """Train a network until it no longer improves in validation, and keep its best weights."""
     layer, units = NETWORKS[name]
     mg.manual_seed(args.seed)
     model = Composer(layer, units)
@@ -554,11 +583,11 @@ def main(arguments: list[str] | None = None) -> None:
         )
 
     best = min(results, key=lambda result: result.validation).model
-    begin = test[0][:8, 0]  # it begins as a test piece
+    begin = test[0][:8, 0]  # the beginning of a test piece
     frames = compose(best, begin, np.random.default_rng(args.seed))
     if write_midi(frames, f"{args.out}.mid"):
         print(f"wrote {args.out}.mid")
-    if script.draw(f"{args.out}.png", lambda figure: draw(figure, frames), 10, 4):
+    if script.draw(f"{args.out}.png", lambda figure: draw(figure, frames), 9, 3.4):
         print(f"wrote {args.out}.png")
 
 

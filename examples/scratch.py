@@ -1,19 +1,19 @@
 """The lecture's recurrent networks, written on bare Tensors, without minigrad.nn: RNN, LSTM and
 GRU, each trained.
 
-    python examples/scratch.py                  some 3 seconds; draws scratch.png
+    python examples/scratch.py                  about 3 seconds; draws scratch.png
     python examples/scratch.py --steps 100      a short look
 
-For each network it prints its number of weights, then the loss and the share of right answers as
+For each network it prints the number of weights, then the loss and the share of right answers as
 training goes on. The picture, scratch.png, shows the losses; it needs matplotlib.
 
-Read the three functions rnn, lstm and gru: each line is a line of the lecture, with its letters.
-x_n is (B, I), the states are (B, H), W1 is always the matrix of the last hidden state, W2 that of
-the input, and w a dict of the weights.
+Read the three functions rnn, lstm and gru. Each line is a line of the lecture, with its letters:
+x_n is (B, I), the states are (B, H), W1 is always the matrix of the last hidden state, and W2 that
+of the input. w is a dict of the weights.
 
 The task is many-to-many: at each step the network reads a bit, +1 or -1, and answers with the
 parity (the product) of the last three bits that it has read. The first two steps have no answer. A
-network without memory gets half of them right.
+network without memory gets half of the answers right.
 
 The full run (3 s on one core of an AMD EPYC with AVX-512): RNN 1088 weights, LSTM 4384, GRU 3296.
 All three give 100 % right answers from step 150 on, with losses of 5e-6, 3e-5 and 3e-5 at step 600.
@@ -58,7 +58,7 @@ def settings(arguments: list[str] | None) -> argparse.Namespace:
         "--graph",
         metavar="SVG",
         type=place,
-        help="also draw the computational graph of three steps of the RNN here",
+        help="also draw the computational graph of three steps of the RNN in this file",
     )
     return parser.parse_args(arguments)
 
@@ -116,13 +116,13 @@ def gru(x, w, B, H):
         # Update gate: forget gate z and input gate 1 - z in one.
         z = sigmoid(h @ w["W1z"] + x_t @ w["W2z"] + w["bz"])
         n = tanh((r * h) @ w["W1n"] + x_t @ w["W2n"] + w["bn"])
-        # There is one state, and no cell state beside it.
+        # h is the only state: there is no cell state.
         h = (1 - z) * n + z * h
         y.append(h @ w["W3"])
     return mg.stack(y)
 
 
-# Each network, and the letters of its gates. The RNN has one matrix pair, without a letter.
+# Each network, and the letters of its gates. The RNN has one pair of matrices, without a letter.
 NETWORKS = {
     "RNN": (rnn, [""]),
     "LSTM": (lstm, ["f", "c", "i", "o"]),

@@ -1,24 +1,24 @@
-"""Tags every word of a sentence: many-to-many. One direction against both, whose outputs are joined
-in three ways.
+"""Tags every word of a sentence (many-to-many). A network that reads in one direction is compared
+with networks that read in both and join the two outputs in three ways.
 
     python examples/tagging.py                  sentences that the script makes itself
     python examples/tagging.py --train train.conllu --test test.conllu
     python examples/tagging.py --train train.txt --test test.txt
 
-The second form reads Universal Dependencies, the words and their UPOS. The third reads two columns,
-word and tag; an empty line ends a sentence.
+The second form reads the words of Universal Dependencies and their UPOS tags. The third reads two
+columns, word and tag; an empty line ends a sentence.
 
 It prints the accuracy of each network on the test sentences and a report by tag. The picture,
 tagging.png, shows the F1 of each tag; it needs matplotlib.
 
-The sentences of the script are made of clauses as "( la la la ?": an opening bracket, ( or [, one
-to six "la", and a mark, one of . ? ! The tag of a la is the bracket and the mark of its clause,
-"(?". The mark is drawn independently of all that stands before it: no network that reads from left
-to right, however large, can expect more than a third of the la right. Reading both ways, all can be
-right.
+The sentences of the script are made of clauses such as "( la la la ?": an opening bracket, ( or [,
+one to six "la", and one of the marks . ? ! The tag of each "la" is the bracket and the mark of its
+clause: here "(?". The mark is drawn independently of everything before it. So a network that reads
+from left to right, however large, can expect to tag no more than a third of the "la" correctly. One
+that reads both ways can tag all of them correctly.
 
-A full run, 5 s on one core of an AMD EPYC: of the la one direction has 32.7 % right; concat, mean
-and sum all of them.
+A full run takes 5 s on one core of an AMD EPYC. One direction tags 32.7 % of the "la" correctly;
+concat, mean and sum tag all of them correctly.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def settings(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def make_sentences(count: int, rng: np.random.Generator) -> list[Sentence]:
-    """Sentences of one to four clauses as in the docstring, each a list of (word, tag)."""
+    """Sentences of one to four clauses, as the docstring above describes them."""
     sentences = []
     for _ in range(count):
         sentence = []
@@ -84,12 +84,11 @@ def make_sentences(count: int, rng: np.random.Generator) -> list[Sentence]:
 
 
 def read_sentences(path: str) -> list[Sentence]:
-    """Sentences, each a list of (word, tag): columns 2 and 4 of a CoNLL-U file, else the two
-    columns."""
+    """The sentences of a file: columns 2 and 4 if it is CoNLL-U, else its two columns."""
     lines = script.read_text(path).split("\n")
     conllu = any(line.count("\t") == 9 and line[0] != "#" for line in lines)
     read_line = conllu_word if conllu else two_columns
-    # Where tabs separate two columns, a line without one that begins with # is a comment.
+    # Where tabs separate the two columns, a line that begins with # and has no tab is a comment.
     skip_comments = not conllu and tabs_separate(lines)
 
     sentences = [[]]
@@ -117,8 +116,8 @@ def tabs_separate(lines: list[str]) -> bool:
 
 
 def conllu_word(line: str) -> tuple[str, str] | None:
-    """(word, UPOS) of a line of CoNLL-U; None for a comment and for what is not a word of the
-    sentence: 3-4 is written as one word, 5.1 is not written."""
+    """(word, UPOS) of a line of CoNLL-U; None for a comment, and for what is no word of the
+    sentence: the line 3-4 says how words 3 and 4 are written together, 5.1 is an omitted word."""
     if line.startswith("#"):
         return None
     columns = line.split("\t")
@@ -140,7 +139,7 @@ COMMENT = re.compile(r"# ?(newdoc|newpar)( |$)|# ?[^\s=]+ = ?")
 
 
 def two_columns(line: str) -> tuple[str, str] | None:
-    """(word, tag) of a line with a tab, or with spaces and no other; None for a comment out of
+    """(word, tag) of a line that is separated by a tab, or by spaces; None for a comment of
     CoNLL-U."""
     advice = ""
     if "\t" in line:
@@ -169,7 +168,8 @@ def checked(word: str, tag: str) -> tuple[str, str]:
 
 
 def known(items: list[str]) -> dict[str, int]:
-    """Numbers of what is met at least twice, the most frequent first; 0 is left for the others."""
+    """Number the items that occur at least twice from 1, the most frequent first. The others are
+    0."""
     ranked = enumerate(Counter(items).most_common(), 1)
     return {item: k for k, (item, times) in ranked if times > 1}
 
@@ -205,8 +205,8 @@ class Vocabulary:
 
 
 class Tagger(mg.nn.Module):
-    """Words, endings (T, B, 2) -> logits of the tags (T, B, tags). One direction has twice the
-    units, and so no fewer weights."""
+    """Numbers of words and endings (T, B, 2) -> logits of the tags (T, B, tags). One direction has
+    twice as many units, so that it has no fewer weights."""
 
     def __init__(self, network: str, words: int, endings: int, tags: int) -> None:
         self.word = mg.nn.Embedding(words, 32)
@@ -260,7 +260,7 @@ def train_and_tag(
 
 
 class Scores:
-    """How often each tag was predicted rightly (hits), was predicted, and was there."""
+    """How often each tag was predicted correctly (hits), was predicted, and was there."""
 
     def __init__(self, truth: np.ndarray, predicted: np.ndarray, tags: int) -> None:
         confusion = np.zeros((tags, tags), int)
@@ -275,7 +275,7 @@ class Scores:
 
 
 def print_report(tags: list[str], both: Scores, one: Scores) -> None:
-    """A line for each tag: how well both directions find it, and one."""
+    """Print a line for each tag: how well both directions find it, and how well one does."""
     print("\ntag (concat) precision  recall      F1  F1 of one direction  words")
     for k, tag in enumerate(tags):
         print(
@@ -285,7 +285,7 @@ def print_report(tags: list[str], both: Scores, one: Scores) -> None:
 
 
 def draw(figure, tags: list[str], scores: dict[str, Scores]) -> None:
-    """The F1 of each tag by each network."""
+    """The F1 of each network for each tag."""
     axes = figure.subplots()
     for k, (network, of_network) in enumerate(scores.items()):
         axes.bar(np.arange(len(tags)) + 0.2 * k, of_network.f1, 0.2, label=network)

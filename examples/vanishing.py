@@ -1,7 +1,7 @@
-"""Explosion and vanishing of gradients, measured; then one training without and with clipping: one
-diverges, the other learns.
+"""Measures how gradients explode and vanish. Then it trains a network without and with clipping:
+one training diverges, the other learns.
 
-    python examples/vanishing.py                            some 5 seconds; draws vanishing.png
+    python examples/vanishing.py                            about 5 seconds; draws vanishing.png
     python examples/vanishing.py --radii 0.5 1 2 --keep 1   other radii; gates that forget more
 
 It prints a table with a line for each spectral radius of W1 (part 1), then the losses of the two
@@ -15,25 +15,28 @@ tanh':
     so  |dL/dh_1| <= sigma^(T-1) |dL/dh_T|  with  sigma = |W1|
 
 since 0 < tanh' <= 1 and a product with W1^T stretches no vector by more than its norm sigma, the
-largest singular value. The spectral radius rho, of which the lecture speaks, gives such a bound
-only where rho = sigma. So it is here: every gate's matrix is orthogonal, times rho. Without tanh'
-between them the powers alone would give |(W1^T)^(T-1)|; it is printed beside the bound, and is no
-bound for a matrix of another kind. That rho > 1 makes the gradient explode is true only while tanh'
-stays near 1.
+largest singular value. The lecture speaks of the spectral radius rho, which gives such a bound only
+where rho = sigma. That is the case here: the matrix of every gate is rho times an orthogonal one.
+The powers alone, without tanh' between them, have the norm |(W1^T)^(T-1)|. It is printed beside the
+bound; for matrices of another kind it is no bound. And rho > 1 makes the gradient explode only
+while tanh' stays near 1.
 
-For each radius, what is printed is the norm of the gradient at step 1 over that at step T: for the
-RNN and GRU dL/dh, for the LSTM dL/dc (its memory) and dL/dh. The layers measure it in their
-backward pass (layer.telemetry). In LSTM and GRU the gate that keeps the state starts open, with the
+For each radius the norm of the gradient at step 1 over that at step T is printed: for the RNN and
+the GRU dL/dh, for the LSTM dL/dc (its memory) and dL/dh. The layers measure it in their backward
+pass (layer.telemetry). In the LSTM and the GRU the gate that keeps the state starts open, with the
 bias --keep.
 
 Part 2. An RNN with rho = 1.2 learns the mean of a sequence by plain SGD: first with its gradients
-as they are, then with each element above --clip replaced by --clip, and below -clip by -clip, as in
-the lecture. The loss starts near 1/3 or above; "nan" is a network whose weights have overflowed.
+as they are, then with each element above --clip replaced by --clip, and each one below -clip by
+-clip, as in the lecture. The loss starts near 1/3 or above; "nan" means that the weights of the
+network have overflowed.
 
-The full run (2 s on one core of an AMD EPYC with AVX-512): from rho = 0.5 to 3 the RNN's gradient
-shrinks by 1.5e-30 or grows by 2.5e14, never above its bound. The GRU's stays within 0.18 and 1.1,
-the LSTM's dL/dc grows by 560 to 95000, whatever rho: less exposed, not immune. Part 2: without
-clipping the loss is nan before step 126, with it it falls from 0.90 to below 0.1.
+The full run takes 2 s on one core of an AMD EPYC with AVX-512. Part 1: the RNN's gradient is
+multiplied by 1.5e-30 for rho = 0.5 and by 2.5e14 for rho = 3, and is never above its bound. The
+GRU's is multiplied by 0.18 to 1.1 and the LSTM's dL/dc by 560 to 95000, whatever rho is: they are
+less exposed, but not immune. Part 2: with clipping the loss falls from 0.90 to below 0.1; without
+it the loss becomes nan after some hundred steps. After how many depends on the last bits of W1,
+which is scaled by an eigenvalue from NumPy, and so on the machine.
 """
 
 import argparse
@@ -107,8 +110,8 @@ def settings(arguments: list[str] | None) -> argparse.Namespace:
 def gradient_norms(
     kind: str, radius: float, args: argparse.Namespace
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """|dL/dh_t| and, of an LSTM, |dL/dc_t| for each step of a sequence whose last output alone has
-    a loss; and W1."""
+    """|dL/dh_t| and, for an LSTM, |dL/dc_t| at each step of a sequence, where the loss depends on
+    the last output alone; and W1."""
     rng = np.random.default_rng(args.seed)
     layer = getattr(mg.nn, kind)(2, args.hidden, dtype=np.float64, rng=rng)
     cell = layer.cells[0]
@@ -128,8 +131,8 @@ def gradient_norms(
 
 
 def measure_gradients(args: argparse.Namespace) -> dict[tuple[str, float], np.ndarray]:
-    """Print what happens to the gradient over the radii; return (kind, radius) -> norms over the
-    steps."""
+    """Print what happens to the gradient for each radius; return the norms at each step by (kind,
+    radius)."""
     print(
         f"|gradient at step 1| / |gradient at step {args.length}|, "
         f"gates that keep start with the bias {args.keep:g}"
@@ -166,8 +169,8 @@ def measure_gradients(args: argparse.Namespace) -> dict[tuple[str, float], np.nd
 
 
 def train(clip: float | None, args: argparse.Namespace) -> list[float]:
-    """The losses of an RNN with a large spectral radius that learns the mean of 50 numbers, times
-    sqrt(50), by SGD."""
+    """Train an RNN with a large spectral radius by SGD to give the mean of 50 numbers, times
+    sqrt(50); return its losses."""
     rng = np.random.default_rng(args.seed)
     rnn = mg.nn.RNN(1, 32, rng=rng)
     head = mg.nn.Linear(32, 1, rng=rng)
@@ -190,7 +193,7 @@ def train(clip: float | None, args: argparse.Namespace) -> list[float]:
 
 
 def print_losses(without: list[float], clipped: list[float]) -> None:
-    """Some ten lines of both trainings, the first and the last step among them."""
+    """About ten steps of both trainings, including the first and the last."""
     print("\nloss of the training:  step   without clipping   with clipping")
     last = len(without) - 1
     for step in [*range(0, last, max(1, len(without) // 8)), last]:
@@ -210,7 +213,7 @@ def draw(
     """The gradient over the steps for each radius and network, and the two trainings."""
     from matplotlib import colormaps
 
-    axes = figure.subplots(1, 4)
+    axes = figure.subplots(2, 2).flat
     steps = range(1, args.length + 1)
     for axis, kind in zip(axes[:3], KINDS, strict=True):
         for k, radius in enumerate(args.radii):
@@ -223,12 +226,12 @@ def draw(
         state = "c" if kind == "LSTM" else "h"
         axis.set(title=f"{kind}: |dL/d{state}ₜ|, last = 1", xlabel="step t", ylim=(1e-12, 1e12))
     axes[0].plot([], [], "k:", label="bound σⁿ")
-    axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=7, ncols=2, loc="lower right")
+    axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=8, ncols=2, loc="lower right")
 
     axes[3].semilogy(without, label="without clipping", linewidth=0.8)
     axes[3].semilogy(clipped, label="with clipping", linewidth=0.8)
     axes[3].set(title="training", xlabel="step", ylabel="loss", ylim=(1e-2, 1e3))
-    axes[3].legend(fontsize=7)
+    axes[3].legend()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -242,8 +245,8 @@ def main(arguments: list[str] | None = None) -> None:
         drawn = script.draw(
             args.plot,
             lambda figure: draw(figure, norms, without, clipped, args),
-            14,
-            3.6,
+            9,
+            6.4,
             dpi=80,
         )
     if drawn:

@@ -11,10 +11,12 @@ except ModuleNotFoundError as error:
     ) from error
 
 from minigrad.core.kernels import get_num_threads, set_num_threads, show_config
+import minigrad.core.methods  # noqa: F401 - gives Tensor its methods
 from minigrad.core.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad
+from minigrad.core.operands import ones, zeros
 from minigrad.core.sweep import grad
 from minigrad.core.tape import record
-from minigrad.core.tensor import Tensor, ones, zeros
+from minigrad.core.tensor import Tensor
 from minigrad.ops.elementwise import (
     abs as abs,
     add,
@@ -39,6 +41,7 @@ from minigrad.ops.elementwise import (
 )
 from minigrad.ops.matmul import addmm, matmul
 from minigrad.ops.index import embedding
+import minigrad.ops.assign  # noqa: F401 - gives Tensor x[i] = v and x += y
 from minigrad.ops.shape import (
     astype,
     broadcast_to,

@@ -61,6 +61,18 @@ def is_number(value: Any) -> bool:
     return isinstance(value, kinds) and not isinstance(value, (bool, np.bool_))
 
 
+def real(op: str, name: str, value: Any, expected: str = "a number") -> float:
+    """`value` as a float: any real number, NaN and the infinities too."""
+    if not is_number(value):
+        raise TypeError(f"{op}: {name} must be {expected}, got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{op}: {name} must be a number that float64 holds, got {_shown(value)}"
+        ) from None
+
+
 def number(
     op: str, name: str, value: Any, low: float = 0, high: float = math.inf, ends: str = "[)"
 ) -> float:
@@ -73,12 +85,7 @@ def number(
     if not (above_low and below_high):
         expected = _interval(low, high, ends)
         raise ValueError(f"{op}: {name} must be {expected}, got {_shown(value)}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(
-            f"{op}: {name} must be a number that float64 holds, got {_shown(value)}"
-        ) from None
+    return real(op, name, value)
 
 
 def probability(op: str, name: str, value: Any) -> float:

@@ -137,13 +137,13 @@ def bits(nats: float) -> float:
 
 
 def perplexity(nats: float) -> float:
-    """exp(nats): among how many equally likely symbols the model hesitates on average.
+    """exp(nats): how many equally likely symbols would be as hard to predict.
 
     Args:
         nats: The mean negative log-likelihood of a symbol.
 
     Returns:
-        A float; inf where that is too large for one.
+        A float, or inf if that is too large for a float.
 
     >>> import minigrad as mg
     >>> mg.metrics.perplexity(0.0)
@@ -158,7 +158,7 @@ def perplexity(nats: float) -> float:
 def frame_nll(logits: "Operand", roll: "Operand", lengths: ArrayLike | None = None) -> float:
     """Music: the negative log-likelihood of a frame in nats (Boulanger-Lewandowski et al. 2012).
 
-    It is a sum over the keys of a frame, as a mean over the frames.
+    It is summed over the keys of a frame, and averaged over the frames.
 
     Args:
         logits: (..., keys), or (T, B, keys) with lengths.
@@ -209,8 +209,8 @@ def rmse(y: "Operand", forecast: "Operand") -> float:
     """The root of the mean squared error of a forecast.
 
     Args:
-        y: What came, an array of any shape with at least one value.
-        forecast: What was forecast, of the same shape.
+        y: The true values, an array of any shape with at least one value.
+        forecast: The forecast values, of the same shape.
 
     Raises:
         TypeError, ValueError: An argument does not fit.
@@ -225,14 +225,14 @@ def rmse(y: "Operand", forecast: "Operand") -> float:
 def mase(y: "Operand", forecast: "Operand", history: "Operand", season: int = 1) -> float:
     """The mean absolute scaled error of a forecast (Hyndman and Koehler 2006).
 
-    Its unit is the error that the forecast "as one season ago" makes, one step at a time, on the
-    history that was known: mean |y - forecast| / mean |history[t] - history[t - season]|. Below 1
-    is better than that.
+    The error is divided by that of the forecast "as one season ago" on the history that was known:
+    mean |y - forecast| / mean |history[t] - history[t - season]|. Below 1 the forecast is better
+    than that one.
 
     Args:
-        y: What came, an array of any shape with at least one value.
-        forecast: What was forecast, of the same shape.
-        history: (T,) or (T, ...), longer than the season.
+        y: The true values, an array of any shape with at least one value.
+        forecast: The forecast values, of the same shape.
+        history: The values before them, (T,) or (T, ...), longer than the season.
         season: How many steps a season has, at least 1. Default: 1.
 
     Raises:

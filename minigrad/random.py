@@ -1,10 +1,10 @@
 """Random numbers that can be repeated: Generator, manual_seed, and dropout with its masks.
 
 The numbers come from a counter-based generator, Philox 4x64-10 (Salmon et al., "Parallel random
-numbers: as easy as 1, 2, 3", 2011): the seed is its key, and each draw, the mask of one dropout
-say, reads the stream whose number is the count of the draws before it. So the state is two whole
-numbers, seed and count, which go into a checkpoint as they are. What is drawn depends on these
-alone: not on threads or dtypes, nor on how much the draws before have read.
+numbers: as easy as 1, 2, 3", 2011). The seed is its key, and each draw, such as the mask of one
+dropout, reads the stream whose number is the count of the draws before it. So the state is two
+whole numbers, seed and count, which go into a checkpoint as they are. What is drawn depends on
+these alone: not on threads or dtypes, nor on how much the draws before have read.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ import numpy as np
 
 from minigrad.checks import integer, probability
 from minigrad.core.array import checked_dtype, checked_shape
+from minigrad.core.operands import as_tensor
 from minigrad.core.tape import record
-from minigrad.core.tensor import Tensor, as_tensor
+from minigrad.core.tensor import Tensor
 from minigrad.ops.elementwise import mul
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ class Generator:
     """A source of random numbers that can be repeated.
 
     Args:
-        seed: a whole number from 0 and below 2 ** 128. Default: 0.
+        seed: a whole number of at least 0 and below 2 ** 128. Default: 0.
 
     Raises:
-        TypeError: seed is no int.
+        TypeError: seed is not an int.
         ValueError: seed is outside its range.
 
     >>> import minigrad as mg
@@ -56,14 +57,14 @@ class Generator:
         self.manual_seed(seed)
 
     def manual_seed(self, seed: int) -> "Generator":
-        """Start anew from a seed, a whole number below 2 ** 128; return the generator."""
+        """Start again from a seed, a whole number below 2 ** 128; return the generator."""
         self._seed, self._draws = integer("manual_seed", "seed", seed, 0, 2**128 - 1), 0
         return self
 
     @property
     def state(self) -> dict[str, int]:
-        """Where the generator is: {"seed": int, "draws": int}, which JSON can hold. Assign it to go
-        back there."""
+        """The seed and the number of draws so far: {"seed": int, "draws": int}, which JSON can
+        hold. Assign it to go back to that point."""
         return {"seed": self._seed, "draws": self._draws}
 
     @state.setter
@@ -95,10 +96,10 @@ default_generator = Generator()
 
 
 def manual_seed(seed: int) -> Generator:
-    """Start `default_generator`, which is used where no other is given, anew from a seed.
+    """Start `default_generator`, which is used where no other is given, again from a seed.
 
     Args:
-        seed: a whole number from 0 and below 2 ** 128. At import it is 0.
+        seed: a whole number of at least 0 and below 2 ** 128. At import it is 0.
 
     Returns:
         The generator.
@@ -118,8 +119,9 @@ def dropout_mask(
 ) -> np.ndarray:
     """An array of `shape` that is 0 with probability p and else 1 / (1 - p), so that its mean is 1.
 
-    Draw it once and multiply by it at every step of a sequence for recurrent (variational) dropout.
-    The same elements are 0 in float32 and float64. For p = 1 all are, and nothing is drawn.
+    For recurrent (variational) dropout, draw it once and multiply by it at every step of a
+    sequence. The same elements are 0 in float32 and float64. For p = 1 all are 0, and nothing is
+    drawn.
 
     Args:
         shape: of the mask, an int or a tuple of ints.
@@ -178,8 +180,8 @@ def dropout(
         generator: what to draw from. Default: `default_generator`.
 
     Raises:
-        TypeError: p is no number.
-        ValueError: p is NaN or outside 0 to 1.
+        TypeError: p is not a number.
+        ValueError: p is NaN, or not from 0 to 1.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)

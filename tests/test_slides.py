@@ -177,9 +177,10 @@ def test_gru_has_three_quarters_of_the_weights(I, H):
 
 
 @pytest.mark.slow
-def test_text_comparison_has_equal_numbers_of_weights(tmp_path):
+def test_text_comparison_has_equal_numbers_of_weights(tmp_path, monkeypatch):
     """benchmarks/text.py in a few steps; its counts are those of the networks, and equal within 1
     %."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     spec = importlib.util.spec_from_file_location("text_benchmark", ROOT / "benchmarks" / "text.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -7,7 +7,7 @@ In core/ no list of objects is made by a comprehension: where memory runs out wh
 of Cython 3.3 gives up a reference twice.
 """
 cimport numpy as cnp
-from minigrad.core.kernels cimport accumulate_strided, array_like, copy_strided, mg_kernels
+from minigrad.core.kernels cimport MAX_DIMS, array_like, csrc, mg_kernels
 
 import operator
 import reprlib
@@ -20,6 +20,13 @@ cdef extern from "Python.h":
     double PyFloat_AsDouble(object x) except? -1
     bint PySequence_Check(object x) noexcept
     bint PyObject_CheckBuffer(object x) noexcept
+    ctypedef struct PyTypeObject:
+        pass
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_New(PyTypeObject *type, int nd, cnp.npy_intp *dims, int typenum,
+                       cnp.npy_intp *strides, void *data, int itemsize, int flags, object base)
+    PyTypeObject PyArray_Type
 
 cdef object float32 = np.dtype(np.float32)
 cdef object float64 = np.dtype(np.float64)
@@ -35,7 +42,8 @@ def checked_dtype(dtype, str op) -> np.dtype:
     try:
         found = np.dtype(dtype).newbyteorder("=")
     except TypeError:
-        raise TypeError(f"{op}: dtype must be float32 or float64, got {reprlib.repr(dtype)}") from None
+        raise TypeError(
+            f"{op}: dtype must be float32 or float64, got {reprlib.repr(dtype)}") from None
     if found != float32 and found != float64:
         raise TypeError(f"{op}: dtype must be float32 or float64, got {found}")
     return found
@@ -53,19 +61,26 @@ def checked_shape(shape, str op) -> tuple:
         size *= max(d, 1)
     if size * 8 >= 2**63:
         raise ValueError(f"{op}: shape {dims} has too many elements to be addressed")
-    if len(dims) > 64:
-        raise ValueError(f"{op}: shape must have at most 64 dimensions, got {len(dims)}")
+    if len(dims) > MAX_DIMS:
+        raise ValueError(f"{op}: shape must have at most {MAX_DIMS} dimensions, got {len(dims)}")
     return dims
+
+
+cdef object as_int(object x):
+    """Python's own int for whatever counts as one; None for anything else."""
+    try:
+        return operator.index(x)
+    except MemoryError:
+        raise
+    except Exception:                   # __index__ may raise what it likes
+        return None
 
 
 cdef tuple ints_of(object numbers):
     """An int, or several, as a tuple of Python's own; None for anything else."""
-    try:
-        return (operator.index(numbers),)
-    except MemoryError:
-        raise
-    except Exception:                   # it may be several; and __index__ may raise what it likes
-        pass
+    number = as_int(numbers)
+    if number is not None:
+        return (number,)
     try:
         return tuple(map(operator.index, numbers))
     except MemoryError:
@@ -85,7 +100,8 @@ cdef double as_double(object x, str op) except? -1:
     except MemoryError:
         raise
     except Exception as error:
-        raise TypeError(f"{op}: {type(x).__name__} is no number: {type(error).__name__}: {error}") from error
+        raise TypeError(f"{op}: {type(x).__name__} is no number: "
+                        f"{type(error).__name__}: {error}") from error
 
 
 # ---------------------------------------------------------------- data as an array
@@ -111,16 +127,20 @@ cdef bint has_protocol(object data) except -1:
 
 
 cdef int look_through(object data, str op, str name, int depth) except -1:
-    if type(data) is float or type(data) is int or type(data) is range or isinstance(data, (np.generic, str, bytes)):
+    """check_data for what lies `depth` lists deep in the data."""
+    if type(data) is float or type(data) is int or type(data) is range:
+        return 0
+    if isinstance(data, (np.generic, str, bytes)):
         return 0
     if isinstance(data, differentiable):
         if depth:
-            raise TypeError(f"{op}: {name} must not be made of Tensors, they would lose their gradient: join them with mg.stack, "
-                            f"or mg.concatenate")
+            raise TypeError(f"{op}: {name} must not be made of Tensors, they would lose their "
+                            f"gradient: join them with mg.stack, or mg.concatenate")
         return 0
     if isinstance(data, np.ndarray):
         if isinstance(data, masked_array):
-            raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: use {name}.filled(value)")
+            raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: "
+                            f"use {name}.filled(value)")
         if (<cnp.ndarray>data).descr.kind != c"O":
             return 0
         parts = data.ravel().tolist()
@@ -165,47 +185,58 @@ cdef object converted(object data, str op, str name):
     except MemoryError:
         raise
     except Exception as error:
-        raise TypeError(f"{op}: {name} cannot be made an array: {type(error).__name__}: {error}") from error
+        raise TypeError(f"{op}: {name} cannot be made an array: "
+                        f"{type(error).__name__}: {error}") from error
 
 
 cdef cnp.ndarray as_array(object data, object dtype, bint copy, str op):
-    """NumPy's view of `data` as an array that a Tensor may hold;
-    see Tensor for the rules."""
+    """NumPy's view of `data` as an array that a Tensor may hold; see Tensor for the rules."""
     cdef cnp.ndarray array
     if isinstance(data, (str, bytes, bytearray)) or data is None:
         raise TypeError(f"{op}: data must be numbers, got {type(data).__name__}")
-    typed = isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "__array__") or hasattr(data, "__dlpack__")
     array = made_array(data, op, "data")
-    if type(data) is list or type(data) is tuple:
-        first = data
-        while isinstance(first, (list, tuple)) and len(first):
-            first = first[0]
-        typed = isinstance(first, (np.ndarray, np.generic)) and not isinstance(first, (list, tuple))
+    cdef bint typed = has_dtype(data)
     if not typed and array.dtype.kind == "O" and all_ints(array.ravel().tolist()):
         try:
             array = array.astype(np.float64)
         except OverflowError:
-            raise ValueError(f"{op}: data holds whole numbers beyond the range of floats") from None
+            raise ValueError(
+                f"{op}: data holds whole numbers beyond the range of floats") from None
     kind = array.dtype.kind
     if dtype is not None:
         dtype = checked_dtype(dtype, op)
         if kind not in "fiub":
-            raise TypeError(f"{op}: data of dtype {array.dtype} cannot become {dtype}: only real numbers can")
+            raise TypeError(f"{op}: data of dtype {array.dtype} cannot become {dtype}: "
+                            f"only real numbers can")
     elif typed:
         if kind != "f" or array.dtype.itemsize not in (4, 8):
-            raise TypeError(f"{op}: data has dtype {array.dtype}, supported are float32 and float64: "
-                            f"convert it, or give dtype=; integer arrays are for indexing")
+            raise TypeError(
+                f"{op}: data has dtype {array.dtype}, supported are float32 and float64: "
+                f"convert it, or give dtype=; integer arrays are for indexing")
         dtype = array.dtype.newbyteorder("=")
     else:
         if kind not in "fiub":
-            raise TypeError(f"{op}: data must be numbers, got {type(data).__name__} of {array.dtype}")
+            raise TypeError(
+                f"{op}: data must be numbers, got {type(data).__name__} of {array.dtype}")
         dtype = float32
     with np.errstate(all="ignore"):
-        result = np.array(array, dtype=dtype, order="K", copy=True if copy else None, subok=False)
+        result = np.array(array, dtype=dtype, order="K", copy=True if copy else None,
+                          subok=False)
     cdef bint usable = result.flags.aligned
     for stride in result.strides:
         usable &= stride % result.itemsize == 0
     return result if usable else result.copy()
+
+
+cdef bint has_dtype(object data) except -1:
+    """Does the data say what its dtype is, be it by the first number in its lists?"""
+    if type(data) is list or type(data) is tuple:
+        while isinstance(data, (list, tuple)) and len(data):
+            data = data[0]
+        return isinstance(data, (np.ndarray, np.generic))
+    if isinstance(data, (np.ndarray, np.generic)):
+        return True
+    return hasattr(data, "__array__") or hasattr(data, "__dlpack__")
 
 
 cdef bint all_ints(list numbers):
@@ -221,50 +252,58 @@ cdef cnp.ndarray copied(cnp.ndarray source):
     """A copy in C order."""
     cdef cnp.ndarray target = array_like(source)
     cdef const mg_kernels *K = kernels_of(source)
-    cdef ptrdiff_t sx[64]
-    cdef ptrdiff_t sy[64]
+    cdef ptrdiff_t sx[MAX_DIMS]
+    cdef ptrdiff_t sy[MAX_DIMS]
     cdef int d
     for d in range(cnp.PyArray_NDIM(source)):
         sx[d] = cnp.PyArray_STRIDE(source, d) // <ptrdiff_t>K.itemsize
         sy[d] = cnp.PyArray_STRIDE(target, d) // <ptrdiff_t>K.itemsize
-    copy_strided(K.itemsize, cnp.PyArray_NDIM(source), <const ptrdiff_t *>cnp.PyArray_DIMS(source),
-                 cnp.PyArray_DATA(source), sx, cnp.PyArray_DATA(target), sy)
+    csrc.copy_strided(K.itemsize, cnp.PyArray_NDIM(source),
+                      <const ptrdiff_t *>cnp.PyArray_DIMS(source),
+                      cnp.PyArray_DATA(source), sx, cnp.PyArray_DATA(target), sy)
     return target
 
 
-cdef bint same_form(cnp.ndarray a, cnp.ndarray b) noexcept:
-    """Have they one shape and dtype?"""
+cdef cnp.ndarray view_of(cnp.ndarray x, int nd, cnp.npy_intp *shape, cnp.npy_intp *strides,
+                         char *data):
+    """An array of another shape and strides (in bytes) that looks at x's memory from `data` on."""
+    cdef int flags = 0
+    if PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_WRITEABLE):
+        flags = cnp.NPY_ARRAY_WRITEABLE
+    cdef cnp.ndarray view = <cnp.ndarray>PyArray_New(
+        &PyArray_Type, nd, shape, cnp.PyArray_TYPE(x), strides, data, 0, flags, None)
+    cnp.set_array_base(view, x)
+    return view
+
+
+cdef bint repeats_elements(cnp.ndarray x) noexcept:
+    """Do several elements share one memory location, as in an expanded view?"""
     cdef int d
-    if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(b) or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(b):
-        return False
-    for d in range(cnp.PyArray_NDIM(a)):
-        if cnp.PyArray_DIM(a, d) != cnp.PyArray_DIM(b, d):
-            return False
-    return True
+    for d in range(cnp.PyArray_NDIM(x)):
+        if cnp.PyArray_STRIDE(x, d) == 0 and cnp.PyArray_DIM(x, d) > 1 and cnp.PyArray_SIZE(x):
+            return True
+    return False
 
 
 cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1:
     """y += x in place, for a y of our own."""
     cdef const mg_kernels *K = kernels_of(y)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(y)
-    cdef bint fits = cnp.PyArray_NDIM(x) == cnp.PyArray_NDIM(y)
     cdef int d
-    if fits:
-        for d in range(cnp.PyArray_NDIM(y)):
-            fits &= cnp.PyArray_DIM(x, d) == cnp.PyArray_DIM(y, d)
-    if not fits or cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(y):
-        raise RuntimeError(f"backward: a gradient must have shape {(<object>y).shape} and dtype {(<object>y).dtype}, "
-                           f"got {(<object>x).shape} and {(<object>x).dtype}")
-    if PyArray_CHKFLAGS(y, cnp.NPY_ARRAY_C_CONTIGUOUS) and PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS):
+    if not same_form(x, y):
+        raise RuntimeError(f"backward: a gradient must have shape {(<object>y).shape} and dtype "
+                           f"{(<object>y).dtype}, got {(<object>x).shape} and {(<object>x).dtype}")
+    if (PyArray_CHKFLAGS(y, cnp.NPY_ARRAY_C_CONTIGUOUS)
+            and PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS)):
         K.accumulate(n, cnp.PyArray_DATA(x), 1, cnp.PyArray_DATA(y))
         return 0
-    cdef ptrdiff_t sx[64]
-    cdef ptrdiff_t sy[64]
+    cdef ptrdiff_t sx[MAX_DIMS]
+    cdef ptrdiff_t sy[MAX_DIMS]
     for d in range(cnp.PyArray_NDIM(y)):
         sx[d] = cnp.PyArray_STRIDE(x, d) // <ptrdiff_t>K.itemsize
         sy[d] = cnp.PyArray_STRIDE(y, d) // <ptrdiff_t>K.itemsize
-    accumulate_strided(K, cnp.PyArray_NDIM(y), <const ptrdiff_t *>cnp.PyArray_DIMS(y),
-                       cnp.PyArray_DATA(x), sx, cnp.PyArray_DATA(y), sy)
+    csrc.accumulate_strided(K, cnp.PyArray_NDIM(y), <const ptrdiff_t *>cnp.PyArray_DIMS(y),
+                            cnp.PyArray_DATA(x), sx, cnp.PyArray_DATA(y), sy)
     return 0
 
 
@@ -275,11 +314,13 @@ cdef cnp.ndarray rows_first(cnp.ndarray x, tuple shape):
     cdef int lead = len(from_shape) - len(shape)
     if from_shape[lead:] == shape:
         return np.ascontiguousarray(x)
-    keep, summed = [], []
+    kept, summed = [], []
     for d in range(len(from_shape)):
-        kept = d >= lead and (shape[d - lead] != 1 or from_shape[d] == 1)
-        (keep if kept else summed).append(d)
-    return np.ascontiguousarray(x.transpose(tuple(summed + keep)))
+        if d >= lead and (shape[d - lead] != 1 or from_shape[d] == 1):
+            kept.append(d)
+        else:
+            summed.append(d)
+    return np.ascontiguousarray(x.transpose(tuple(summed + kept)))
 
 
 cdef int rows_into(cnp.ndarray y, cnp.ndarray low, cnp.ndarray x) except -1:
@@ -288,11 +329,13 @@ cdef int rows_into(cnp.ndarray y, cnp.ndarray low, cnp.ndarray x) except -1:
     if cols == 0:
         return 0
     rows = cnp.PyArray_SIZE(x) // cols
-    kernels_of(x).add_rows(rows, cols, cnp.PyArray_DATA(x), cols, cnp.PyArray_DATA(y), <double *>cnp.PyArray_DATA(low))
+    kernels_of(x).add_rows(rows, cols, cnp.PyArray_DATA(x), cols, cnp.PyArray_DATA(y),
+                           <double *>cnp.PyArray_DATA(low))
     return 0
 
 
 cdef int round_sums(cnp.ndarray y, cnp.ndarray low) except -1:
     """y += low, rounded once."""
-    kernels_of(y).round_sums(cnp.PyArray_SIZE(y), <const double *>cnp.PyArray_DATA(low), cnp.PyArray_DATA(y))
+    kernels_of(y).round_sums(cnp.PyArray_SIZE(y), <const double *>cnp.PyArray_DATA(low),
+                             cnp.PyArray_DATA(y))
     return 0

@@ -17,31 +17,24 @@ import numpy as np
 cnp.import_array()
 
 cdef extern from "runtime/strided.h" nogil:
-    void mg_map_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape,
-                        const void *x, const ptrdiff_t *sx, void *y)
-    void mg_map2_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape,
-                         const void *a, const ptrdiff_t *sa, const void *b, const ptrdiff_t *sb, void *y)
-    void mg_accumulate_strided(const mg_kernels *K, int nd, const ptrdiff_t *shape,
-                               const void *x, const ptrdiff_t *sx, void *y, const ptrdiff_t *sy)
-    void mg_copy_strided(size_t itemsize, int nd, const ptrdiff_t *shape,
-                         const void *x, const ptrdiff_t *sx, void *y, const ptrdiff_t *sy)
+    MapStrided mg_map_strided
+    Map2Strided mg_map2_strided
+    AccumulateStrided mg_accumulate_strided
+    CopyStrided mg_copy_strided
 
 cdef extern from "runtime/product.h" nogil:
-    void mg_gemm_batched(const mg_kernels *K, size_t count, size_t m, size_t n, size_t k,
-                         const void *a, ptrdiff_t bsa, ptrdiff_t rsa, ptrdiff_t csa,
-                         const void *b, ptrdiff_t bsb, ptrdiff_t rsb, ptrdiff_t csb,
-                         void *c, ptrdiff_t bsc, ptrdiff_t rsc, ptrdiff_t csc)
+    GemmBatched mg_gemm_batched
 
 cdef extern from "optim.h" nogil:
-    void mg_step_all(size_t count, mg_update *updates)
-    void mg_sum_squares(const mg_kernels *K, size_t n, double scale, const void *x, double *parts)
-    void mg_scale(const mg_kernels *K, size_t n, double scale, void *x)
-    void mg_clamp(const mg_kernels *K, size_t n, double bound, void *x)
+    StepAll mg_step_all
+    SumSquares mg_sum_squares
+    ChangeInPlace mg_scale
+    ChangeInPlace mg_clamp
 
 cdef extern from "recurrent/recurrent.h" nogil:
-    int mg_recurrent_forward(const mg_kernels *k, const mg_recurrent *r)
-    int mg_recurrent_backward(const mg_kernels *k, const mg_recurrent *r, const mg_recurrent_grads *g)
-    int mg_recurrent_scan(const mg_kernels *k, const mg_recurrent *r, mg_nonfinite *where)
+    RecurrentForward mg_recurrent_forward
+    RecurrentBackward mg_recurrent_backward
+    RecurrentScan mg_recurrent_scan
 
 cdef extern from "runtime/pool.h" nogil:
     int mg_get_num_threads()
@@ -93,7 +86,8 @@ cdef void *block_calloc(void *ctx, size_t count, size_t size) noexcept nogil:
     return memory
 
 cdef void *block_realloc(void *ctx, void *memory, size_t size) noexcept nogil:
-    return NULL                     # arrays of ours are never resized: a MemoryError, and the array stays as it is
+    # Arrays of ours are never resized: a MemoryError, and the array stays as it is.
+    return NULL
 
 cdef void block_free(void *ctx, void *memory, size_t size) noexcept nogil:
     if memory != NULL:
@@ -133,7 +127,7 @@ cdef cnp.ndarray array_like(cnp.ndarray x):
 
 
 cdef cnp.ndarray array_of_shape(tuple shape, int typenum, bint zero):
-    cdef cnp.npy_intp dims[64]
+    cdef cnp.npy_intp dims[MAX_DIMS]
     cdef Py_ssize_t d
     for d in range(len(shape)):
         dims[d] = shape[d]
@@ -142,48 +136,18 @@ cdef cnp.ndarray array_of_shape(tuple shape, int typenum, bint zero):
 
 # ---------------------------------------------------------------- csrc for the other modules
 
-cdef void map_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape,
-                      const void *x, const ptrdiff_t *sx, void *y) noexcept nogil:
-    mg_map_strided(K, id, nd, shape, x, sx, y)
-
-cdef void map2_strided(const mg_kernels *K, int id, int nd, const ptrdiff_t *shape, const void *a, const ptrdiff_t *sa,
-                       const void *b, const ptrdiff_t *sb, void *y) noexcept nogil:
-    mg_map2_strided(K, id, nd, shape, a, sa, b, sb, y)
-
-cdef void accumulate_strided(const mg_kernels *K, int nd, const ptrdiff_t *shape, const void *x, const ptrdiff_t *sx,
-                             void *y, const ptrdiff_t *sy) noexcept nogil:
-    mg_accumulate_strided(K, nd, shape, x, sx, y, sy)
-
-cdef void copy_strided(size_t itemsize, int nd, const ptrdiff_t *shape, const void *x, const ptrdiff_t *sx,
-                       void *y, const ptrdiff_t *sy) noexcept nogil:
-    mg_copy_strided(itemsize, nd, shape, x, sx, y, sy)
-
-cdef void products(const mg_kernels *K, size_t count, size_t m, size_t n, size_t k,
-                   const void *a, ptrdiff_t bsa, ptrdiff_t rsa, ptrdiff_t csa,
-                   const void *b, ptrdiff_t bsb, ptrdiff_t rsb, ptrdiff_t csb,
-                   void *c, ptrdiff_t bsc, ptrdiff_t rsc, ptrdiff_t csc) noexcept nogil:
-    mg_gemm_batched(K, count, m, n, k, a, bsa, rsa, csa, b, bsb, rsb, csb, c, bsc, rsc, csc)
-
-cdef void step_all(size_t count, mg_update *updates) noexcept nogil:
-    mg_step_all(count, updates)
-
-cdef void sum_of_squares(const mg_kernels *K, size_t n, double scale, const void *x, double *parts) noexcept nogil:
-    mg_sum_squares(K, n, scale, x, parts)
-
-cdef void scale_in_place(const mg_kernels *K, size_t n, double scale, void *x) noexcept nogil:
-    mg_scale(K, n, scale, x)
-
-cdef void clamp_in_place(const mg_kernels *K, size_t n, double bound, void *x) noexcept nogil:
-    mg_clamp(K, n, bound, x)
-
-cdef int recurrent_forward(const mg_kernels *K, const mg_recurrent *r) noexcept nogil:
-    return mg_recurrent_forward(K, r)
-
-cdef int recurrent_backward(const mg_kernels *K, const mg_recurrent *r, const mg_recurrent_grads *g) noexcept nogil:
-    return mg_recurrent_backward(K, r, g)
-
-cdef int recurrent_scan(const mg_kernels *K, const mg_recurrent *r, mg_nonfinite *where) noexcept nogil:
-    return mg_recurrent_scan(K, r, where)
+csrc.map_strided = mg_map_strided
+csrc.map2_strided = mg_map2_strided
+csrc.accumulate_strided = mg_accumulate_strided
+csrc.copy_strided = mg_copy_strided
+csrc.gemm_batched = mg_gemm_batched
+csrc.step_all = mg_step_all
+csrc.sum_squares = mg_sum_squares
+csrc.scale = mg_scale
+csrc.clamp = mg_clamp
+csrc.recurrent_forward = mg_recurrent_forward
+csrc.recurrent_backward = mg_recurrent_backward
+csrc.recurrent_scan = mg_recurrent_scan
 
 
 def isas_built() -> list[str]:
@@ -203,8 +167,10 @@ def _use_isa(name: str) -> None:
     if name not in isas_built():
         raise ValueError(f"MINIGRAD_ISA: {name!r} is not one of {', '.join(isas_built())}")
     if not mg_isa_usable(name.encode()):
-        raise ValueError(f"MINIGRAD_ISA: this CPU cannot run {name}; it can run {', '.join(_usable())}")
-    K32, K64 = mg_table(name.encode(), 4), mg_table(name.encode(), 8)
+        raise ValueError(
+            f"MINIGRAD_ISA: this CPU cannot run {name}; it can run {', '.join(_usable())}")
+    K32 = mg_table(name.encode(), 4)
+    K64 = mg_table(name.encode(), 8)
 
 
 def _usable() -> list[str]:
@@ -228,6 +194,12 @@ def get_num_threads() -> int:
 
 def set_num_threads(n: int) -> None:
     """Let large kernels use up to `n` threads (1 to 1024). No result changes by a bit.
+
+    Args:
+        n: The largest number of threads, from 1 to 1024.
+
+    Raises:
+        TypeError, ValueError: `n` is not such a number.
 
     >>> import minigrad
     >>> minigrad.set_num_threads(2)
@@ -268,7 +240,8 @@ cdef class PackedProduct:
            [1., 1., 1.]])
     """
     cdef cnp.ndarray _packed
-    cdef size_t _k, _n, _isa            # of b; the table of kernels that it was packed for, as a number
+    cdef size_t _k, _n          # rows and columns of b
+    cdef size_t _isa            # the address of the table of kernels that b was packed for
 
     def __cinit__(self, b):
         cdef const mg_kernels *K
@@ -276,7 +249,8 @@ cdef class PackedProduct:
         cdef size_t k = cnp.PyArray_DIM(source, 0), n = cnp.PyArray_DIM(source, 1)
         K = K32 if source.itemsize == 4 else K64
         size = K.packed_size(k, n)
-        space = np.empty(size + 64 // source.itemsize, source.dtype)       # packed operands are aligned to 64 bytes
+        # Packed operands are aligned to 64 bytes.
+        space = np.empty(size + 64 // source.itemsize, source.dtype)
         skip = -space.ctypes.data % 64 // source.itemsize
         packed = space[skip:skip + size]
         K.pack(k, n, cnp.PyArray_DATA(source), n, 1, cnp.PyArray_DATA(packed))
@@ -288,9 +262,11 @@ cdef class PackedProduct:
             raise TypeError(f"PackedProduct: {name} must not be a masked array")
         array = np.asarray(value)
         if array.dtype != np.float32 and array.dtype != np.float64:
-            raise TypeError(f"PackedProduct: {name} must have dtype float32 or float64, got {array.dtype}")
+            raise TypeError(
+                f"PackedProduct: {name} must have dtype float32 or float64, got {array.dtype}")
         if array.ndim != 2:
-            raise ValueError(f"PackedProduct: {name} must have 2 dimensions, got shape {array.shape}")
+            raise ValueError(
+                f"PackedProduct: {name} must have 2 dimensions, got shape {array.shape}")
         return np.require(array, array.dtype.newbyteorder("="), "CA")
 
     def __call__(self, a):
@@ -298,14 +274,17 @@ cdef class PackedProduct:
         cdef size_t m = cnp.PyArray_DIM(x, 0), k = self._k, n = self._n
         cdef const mg_kernels *K = K32 if cnp.PyArray_ITEMSIZE(packed) == 4 else K64
         if cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(packed):
-            raise TypeError(f"PackedProduct: a must have dtype {packed.dtype} like b, got {x.dtype}")
+            raise TypeError(
+                f"PackedProduct: a must have dtype {packed.dtype} like b, got {x.dtype}")
         if <size_t>cnp.PyArray_DIM(x, 1) != k:
-            raise ValueError(f"PackedProduct: a must have {k} columns, got {cnp.PyArray_DIM(x, 1)}")
+            raise ValueError(
+                f"PackedProduct: a must have {k} columns, got {cnp.PyArray_DIM(x, 1)}")
         if <size_t>K != self._isa:
             raise RuntimeError("PackedProduct: b was packed for another instruction set")
         c = np.zeros((m, n), x.dtype)
         with nogil:
-            K.gemm_packed(m, n, k, cnp.PyArray_DATA(x), k, 1, cnp.PyArray_DATA(packed), cnp.PyArray_DATA(c), n, 1)
+            K.gemm_packed(m, n, k, cnp.PyArray_DATA(x), k, 1, cnp.PyArray_DATA(packed),
+                          cnp.PyArray_DATA(c), n, 1)
         return c
 
 
@@ -336,8 +315,10 @@ def _choose() -> None:
         raise ImportError(str(error)) from None
     threads = os.environ.get("MINIGRAD_NUM_THREADS")
     if threads:
-        if not threads.isascii() or not threads.isdigit() or len(threads) > 4 or not 1 <= int(threads) <= 1024:
-            raise ImportError(f"MINIGRAD_NUM_THREADS: must be a whole number from 1 to 1024, got {threads!r}")
+        is_number = threads.isascii() and threads.isdigit() and len(threads) <= 4
+        if not is_number or not 1 <= int(threads) <= 1024:
+            raise ImportError(
+                f"MINIGRAD_NUM_THREADS: must be a whole number from 1 to 1024, got {threads!r}")
         mg_set_num_threads(int(threads))
 
 _choose()

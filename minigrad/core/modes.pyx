@@ -1,7 +1,6 @@
 # cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 """The modes of a thread: is it recording, and does it look for the first non-finite value?"""
-cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
@@ -39,7 +38,9 @@ cdef class Mode:
 
     cdef int enter(self, int *flag, int value, object owner) except -1:
         global mg_modes
-        self.flag, self.before, self.owner = flag, flag[0], owner
+        self.flag = flag
+        self.before = flag[0]
+        self.owner = owner
         self.outer = <Mode>mg_modes if mg_modes != NULL else None
         flag[0] = value
         Py_INCREF(self)
@@ -107,6 +108,12 @@ class detect_anomaly(_Context):
     backward; the first non-finite value is a RuntimeError that names the op and the user's line.
     Buffers that were saved are checksummed too. Slow: for finding a fault.
 
+    Args:
+        function: What `@mg.detect_anomaly` decorates. Default: None.
+
+    Raises:
+        TypeError: `function` is a class or cannot be called.
+
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 0.0], requires_grad=True)
     >>> with mg.detect_anomaly():           # doctest: +ELLIPSIS
@@ -123,6 +130,12 @@ class no_grad(_Context):
     As a decorator it is written with or without brackets, ``@mg.no_grad()`` or ``@mg.no_grad``,
     before a function, a generator function or an async function; a class is a TypeError.
 
+    Args:
+        function: What `@mg.no_grad` decorates. Default: None.
+
+    Raises:
+        TypeError: `function` is a class or cannot be called.
+
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0], requires_grad=True)
     >>> with mg.no_grad():
@@ -134,6 +147,12 @@ class no_grad(_Context):
 
 class enable_grad(_Context):
     """The opposite of no_grad: records again inside of it.
+
+    Args:
+        function: What `@mg.enable_grad` decorates. Default: None.
+
+    Raises:
+        TypeError: `function` is a class or cannot be called.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0], requires_grad=True)

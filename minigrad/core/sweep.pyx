@@ -3,7 +3,6 @@
 """The sweep: from a tensor back to the leaves that it was made from, the newest node first.
 tensor.pyx tells how it works."""
 cimport numpy as cnp
-from cpython.object cimport PyObject
 from minigrad.core.array cimport (
     PyArray_CHKFLAGS,
     add_into,
@@ -15,7 +14,7 @@ from minigrad.core.array cimport (
 )
 from minigrad.core.kernels cimport array_of_shape
 from minigrad.core.modes cimport checking, recording_flag
-from minigrad.core.tape cimport checked_slot, own
+from minigrad.core.tape cimport already_freed, checked_slot, own
 from minigrad.core.tensor cimport (
     RETAIN,
     LeafStandIn,
@@ -24,7 +23,6 @@ from minigrad.core.tensor cimport (
     Slot,
     Sweep,
     Tensor,
-    already_freed,
     key_of,
     make_addable,
     operators,
@@ -49,7 +47,11 @@ cdef Tensor sum_of_rows(Tensor start, list parts, tuple shape):
     differentiable."""
     cdef Tensor part = parts[0]
     cdef int typenum = cnp.PyArray_TYPE(part._array)
-    cdef cnp.ndarray y = array_of_shape(shape, typenum, True) if start is None else copied(start._array)
+    cdef cnp.ndarray y
+    if start is None:
+        y = array_of_shape(shape, typenum, True)
+    else:
+        y = copied(start._array)
     cdef cnp.ndarray low = array_of_shape(shape, cnp.NPY_DOUBLE, True)
     for part in parts:
         rows_into(y, low, rows_first(part._array, shape))
@@ -58,7 +60,8 @@ cdef Tensor sum_of_rows(Tensor start, list parts, tuple shape):
     for part in parts:
         shapes.append(part.shape)
     if start is not None:
-        parts, shapes = [start, *parts], [shape, *shapes]
+        parts = [start, *parts]
+        shapes = [shape, *shapes]
 
     def backward(g):
         return tuple(map(g.broadcast_to, shapes))
@@ -72,7 +75,8 @@ cdef Tensor whole(Sweep run, Slot slot):
         return slot.inflight
     if run.create_graph:
         shape, parts = pending
-        slot.inflight, slot.fresh = sum_of_rows(slot.inflight, parts, shape), True
+        slot.inflight = sum_of_rows(slot.inflight, parts, shape)
+        slot.fresh = True
     else:
         round_sums(slot.inflight._array, pending)
     return slot.inflight
@@ -113,8 +117,9 @@ cdef Tensor run_hooks(Sweep run, Slot slot, Tensor gradient):
         else:
             new = <Tensor>result
         if new.shape != gradient.shape or new._array.dtype != gradient._array.dtype:
-            raise RuntimeError(f"hook: the gradient has shape {gradient.shape} and dtype {gradient._array.dtype}, the hook returned "
-                               f"{new.shape} and {new._array.dtype}")
+            raise RuntimeError(
+                f"hook: the gradient has shape {gradient.shape} and dtype {gradient._array.dtype}, "
+                f"the hook returned {new.shape} and {new._array.dtype}")
         gradient = own(new, create_graph)
     tensor = None if retaining is None else retaining()
     if tensor is not None:
@@ -130,8 +135,8 @@ cdef int check_gradients(Node node) except -1:
         slot = <Slot>node.slots[i]
         slot = None if slot is None else node.run.find(slot)
         if slot is not None and not finite_so_far(node.run, slot):
-            raise RuntimeError(f"anomaly: the backward of {node.name} made the first non-finite gradient, for its input {i}; "
-                               f"the op was recorded at {node.where}")
+            raise RuntimeError(f"anomaly: the backward of {node.name} made the first non-finite "
+                               f"gradient, for its input {i}; the op was recorded at {node.where}")
     return 0
 
 
@@ -159,7 +164,7 @@ cdef bint finite_so_far(Sweep run, Slot slot) except -1:
 cdef void release(Node node) noexcept:
     """Let go of what the node saved."""
     node.freed = True
-    node.saved0 = node.saved1 = node.extra = None
+    node.saved0 = node.saved1 = node.saved_further = node.checksums = node.extra = None
     node.slots = ()
     if type(node) is Output:
         (<Output>node).main = None
@@ -252,14 +257,15 @@ cdef int commit(Sweep run) except -1:
         # Whatever can fail: where a sum is new memory, it is made here.
         olds, sums = [], []
         for i in range(len(targets)):
-            target, gradient = <Tensor>targets[i], <Tensor>gradients[i]
+            target = <Tensor>targets[i]
+            gradient = <Tensor>gradients[i]
             old = target._grad
             if not same_form(gradient._array, target._array):
                 raise RuntimeError(
                     f"backward: a tensor got its data by __init__ after it had been used: "
                     f"its gradient has shape {gradient.shape}, it has shape {target.shape}")
             if old is not None and run.create_graph:
-                gradient = operators.add(old, gradient)
+                gradient = operators.add(old, gradient, 0)
             elif old is not None:
                 make_addable(old, target)
             olds.append(old)
@@ -271,7 +277,9 @@ cdef int commit(Sweep run) except -1:
             unchanged = unchanged and (<Tensor>targets[i])._grad is <Tensor>olds[i]
         if unchanged:
             for i in range(len(targets)):
-                target, old, gradient = <Tensor>targets[i], <Tensor>olds[i], <Tensor>sums[i]
+                target = <Tensor>targets[i]
+                old = <Tensor>olds[i]
+                gradient = <Tensor>sums[i]
                 if old is None or run.create_graph:
                     target._grad = gradient
                 else:
@@ -301,7 +309,9 @@ cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict want
     cdef Sweep run = Sweep.__new__(Sweep)
     cdef Tensor root, seed
     cdef Slot slot
-    run.retain, run.create_graph, run.wanted = retain, create_graph, wanted
+    run.retain = retain
+    run.create_graph = create_graph
+    run.wanted = wanted
     if wanted is not None:
         run.needed = find_needed(roots, wanted)
     run.enter(recording_flag(), create_graph, None)
@@ -312,9 +322,11 @@ cdef int sweep(list roots, list seeds, bint retain, bint create_graph, dict want
                 continue
             slot = run.place(slot)
             if slot.inflight is None:
-                slot.inflight, slot.fresh = seed, False
+                slot.inflight = seed
+                slot.fresh = False
             else:
-                slot.inflight, slot.fresh = operators.add(slot.inflight, seed), True
+                slot.inflight = operators.add(slot.inflight, seed, 0)
+                slot.fresh = True
         walk(run)
         finish_leaves(run)
         commit(run)
@@ -380,19 +392,24 @@ cdef Tensor check_seed(Tensor root, object gradient, str op):
     cdef Tensor seed
     checked_slot(root, op)
     if not root._requires_grad:
-        raise RuntimeError(f"{op}: the tensor does not require grad and was not made from one that does")
+        raise RuntimeError(
+            f"{op}: the tensor does not require grad and was not made from one that does")
     if gradient is None:
         if cnp.PyArray_SIZE(root._array) != 1:
-            raise RuntimeError(f"{op}: a gradient can be created implicitly only for a scalar, the output has shape {root.shape}: "
-                               f"give gradient=, of that shape")
+            raise RuntimeError(
+                f"{op}: a gradient can be created implicitly only for a scalar, the output has "
+                f"shape {root.shape}: give gradient=, of that shape")
         return wrap(np.ones(root.shape, root._array.dtype))
     if not isinstance(gradient, Tensor):
-        gradient = Tensor(gradient, dtype=None if isinstance(gradient, np.ndarray) else root._array.dtype)
+        dtype = None if isinstance(gradient, np.ndarray) else root._array.dtype
+        gradient = Tensor(gradient, dtype=dtype)
     seed = <Tensor>gradient
     if seed._array.dtype != root._array.dtype:
-        raise TypeError(f"{op}: gradient must have dtype {root._array.dtype} like the output, got {seed._array.dtype}")
+        raise TypeError(f"{op}: gradient must have dtype {root._array.dtype} like the output, "
+                        f"got {seed._array.dtype}")
     if seed.shape != root.shape:
-        raise ValueError(f"{op}: gradient must have shape {root.shape} like the output, got {seed.shape}")
+        raise ValueError(f"{op}: gradient must have shape {root.shape} like the output, "
+                         f"got {seed.shape}")
     return seed
 
 
@@ -403,11 +420,13 @@ def backward(Tensor self not None, gradient=None, retain_graph=None, create_grap
     retain_graph=True keeps the graph for another call. create_graph=True makes gradients that
     can be differentiated again. If anything fails, no ``grad`` changes.
     """
-    sweep([self], [check_seed(self, gradient, "backward")],
-          create_graph if retain_graph is None else retain_graph, create_graph, None)
+    if retain_graph is None:
+        retain_graph = create_graph
+    sweep([self], [check_seed(self, gradient, "backward")], retain_graph, create_graph, None)
 
 
-def grad(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=False, allow_unused=False) -> tuple:
+def grad(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=False,
+         allow_unused=False) -> tuple:
     """The gradients of `outputs` (a Tensor or several) with respect to `inputs` (a Tensor or
     several), as a tuple of Tensors.
 
@@ -430,24 +449,29 @@ def grad(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=
     elif isinstance(grad_outputs, (Tensor, np.ndarray)):
         grad_outputs = [grad_outputs]
     if len(grad_outputs) != len(outputs):
-        raise ValueError(f"grad: grad_outputs must have one entry for each of the {len(outputs)} outputs, got {len(grad_outputs)}")
+        raise ValueError(f"grad: grad_outputs must have one entry for each of the {len(outputs)} "
+                         f"outputs, got {len(grad_outputs)}")
     for name, tensors in (("outputs", outputs), ("inputs", inputs)):
         for given in tensors:
             if not isinstance(given, Tensor):
                 raise TypeError(f"grad: {name} must be Tensors, got {type(given).__name__}")
             x = <Tensor>given
             if not x._requires_grad:
-                raise RuntimeError(f"grad: one of the {name} does not require grad and was not made from a tensor that does")
+                raise RuntimeError(f"grad: one of the {name} does not require grad and was not "
+                                   f"made from a tensor that does")
     seeds = []
     for x, gradient in zip(outputs, grad_outputs):
         seeds.append(check_seed(x, gradient, "grad"))
     wanted = {key_of(slot_of(x)): None for x in inputs}
-    sweep(outputs, seeds, create_graph if retain_graph is None else retain_graph, create_graph, wanted)
+    if retain_graph is None:
+        retain_graph = create_graph
+    sweep(outputs, seeds, retain_graph, create_graph, wanted)
     found = []
     for i, x in enumerate(inputs):
         gradient = wanted[key_of(slot_of(x))]
         if gradient is None and not allow_unused:
-            raise RuntimeError(f"grad: input {i} was not used to compute the outputs; allow_unused=True gives None for it")
+            raise RuntimeError(f"grad: input {i} was not used to compute the outputs; "
+                               f"allow_unused=True gives None for it")
         found.append(gradient)
     return tuple(found)
 

@@ -7,10 +7,12 @@ cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs)
 cdef int record_outputs(Node main, tuple ys) except -1
 cdef Slot checked_slot(Tensor x, str name)
 cdef Tensor savable(Tensor x)
-cdef int save0(Node node, Tensor x) except -1
-cdef int save1(Node node, Tensor x) except -1
-cdef int save_output(Node node, Tensor y) except -1
+cdef int save(Node node, Py_ssize_t i, Tensor x) except -1
+cdef int save_output(Node node, Py_ssize_t i, Tensor y) except -1
+cdef Tensor saved(Node node, Py_ssize_t i)
+cdef object already_freed(Node node)
 cdef Tensor owner_of(Tensor x)
 cdef int settle(Tensor x) except -1
+cdef int bump(Tensor x) except -1
 cdef int mark_view(Tensor y, Tensor x) except -1
 cdef Tensor own(Tensor x, bint create_graph)

@@ -20,11 +20,9 @@ from minigrad.core.tensor cimport (
     Slot,
     Tensor,
     Version,
-    already_freed,
     array_of,
     operators,
     original,
-    saved as checked,
     slot_of,
     stale,
     tracked,
@@ -63,35 +61,49 @@ cdef inline Slot slot_for(Tensor x, str name):
 
 
 cdef Node record1(Tensor y, Rule rule, str name, Tensor x):
-    return recordn(y, rule, name, (x,))
+    """Put an op with one input on the tape; the caller then saves what its rule needs."""
+    # Slots are found first: a view may be recorded anew, and what is read is earlier on the tape.
+    cdef tuple slots = (slot_for(x, name),)
+    cdef Node node = new_node(y, rule, name, slots)
+    if checking():
+        note_anomaly(node, y, (x,))
+    return node
 
 
 cdef Node record2(Tensor y, Rule rule, str name, Tensor a, Tensor b):
-    return recordn(y, rule, name, (a, b))
+    """The same with two inputs."""
+    cdef tuple slots = (slot_for(a, name), slot_for(b, name))
+    cdef Node node = new_node(y, rule, name, slots)
+    if checking():
+        note_anomaly(node, y, (a, b))
+    return node
 
 
 cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs):
-    """Put an op on the tape: y was made from `inputs` (Tensor or None). The caller then saves what
-    its rule needs."""
-    cdef Py_ssize_t n = len(inputs)
+    """The same with any number of inputs: Tensors, or None for one that has no gradient."""
     cdef Tensor x
-    cdef tuple slots                    # found first: a view may be recorded anew, and what is read is earlier on the tape
-    if n == 1:
-        slots = (slot_for(<Tensor>inputs[0], name),)
-    elif n == 2:
-        slots = (slot_for(<Tensor>inputs[0], name), slot_for(<Tensor>inputs[1], name))
-    else:
-        found = []
-        for x in inputs:
-            found.append(slot_for(x, name))
-        slots = tuple(found)
-    cdef Node node = Node.__new__(Node)
-    node.serial, node.rule, node.name, node.slots = next_serial(), rule, name, slots
-    if y.node is not None:
-        move_retained(y, node)
-    y.node, y._requires_grad = node, True
+    if len(inputs) == 2:
+        return record2(y, rule, name, <Tensor>inputs[0], <Tensor>inputs[1])
+    slots = []
+    for x in inputs:
+        slots.append(slot_for(x, name))
+    cdef Node node = new_node(y, rule, name, tuple(slots))
     if checking():
         note_anomaly(node, y, inputs)
+    return node
+
+
+cdef inline Node new_node(Tensor y, Rule rule, str name, tuple slots):
+    """The Node that made y."""
+    cdef Node node = Node.__new__(Node)
+    node.serial = next_serial()
+    node.rule = rule
+    node.name = name
+    node.slots = slots
+    if y.node is not None:
+        move_retained(y, node)
+    y.node = node
+    y._requires_grad = True
     return node
 
 
@@ -122,7 +134,7 @@ cdef int output_rule(Node node, Tensor dy) except -1:
     if main.run is not node.run:
         main = <Node>node.run.place(main)
     before = main.outputs[self.index]
-    main.outputs[self.index] = dy if before is None else operators.add(before, dy)
+    main.outputs[self.index] = dy if before is None else operators.add(before, dy, 0)
     return 0
 
 
@@ -130,8 +142,13 @@ cdef Tensor put_output(Tensor y, Node main, Py_ssize_t index):
     """Make y output `index` of an op with several outputs."""
     cdef Output output = Output.__new__(Output)
     output.serial = next_serial()
-    output.rule, output.name, output.slots, output.main, output.index = output_rule, main.name, (main,), main, index
-    y.node, y._requires_grad = output, True
+    output.rule = output_rule
+    output.name = main.name
+    output.slots = (main,)
+    output.main = main
+    output.index = index
+    y.node = output
+    y._requires_grad = True
     return y
 
 
@@ -155,43 +172,111 @@ cdef Tensor savable(Tensor x):
     copy = wrap(copied(x._array))
     version_of(copy)
     if x._requires_grad:
-        y = operators.mul(x, 1.0) if x.node is None else x      # a copy of a leaf leads to the leaf
-        copy.node, copy._requires_grad = y.node, True
+        y = operators.mul(x, 1.0, 0) if x.node is None else x   # a copy of a leaf leads to the leaf
+        copy.node = y.node
+        copy._requires_grad = True
     return copy
 
 
-cdef int save0(Node node, Tensor x) except -1:
+cdef int save(Node node, Py_ssize_t i, Tensor x) except -1:
+    """Save x as number i of what the rule needs. 0 and 1 may be left out, where no input wants the
+    gradient that needs them; the numbers from 2 on come in order."""
     if x.version is None or x.version.foreign:
         x = savable(x)
-    node.saved0, node.version0 = x, x.version.count
+    if i == 0:
+        node.saved0 = x
+        node.version0 = x.version.count
+    elif i == 1:
+        node.saved1 = x
+        node.version1 = x.version.count
+    else:
+        if node.saved_further is None:
+            node.saved_further = []
+        node.saved_further.append((x, x.version.count))
     if node.where is not None:
-        node.sum0 = zlib.crc32(np.ascontiguousarray(x._array)) + 1
+        if node.checksums is None:
+            node.checksums = {}
+        node.checksums[i] = checksum(x)
     return 0
 
 
-cdef int save1(Node node, Tensor x) except -1:
-    if x.version is None or x.version.foreign:
-        x = savable(x)
-    node.saved1, node.version1 = x, x.version.count
-    if node.where is not None:
-        node.sum1 = zlib.crc32(np.ascontiguousarray(x._array)) + 1
-    return 0
-
-
-cdef int save_output(Node node, Tensor y) except -1:
-    """Save the op's own output: its memory, in a Tensor without the node, so that no cycle
-    arises."""
+cdef int save_output(Node node, Py_ssize_t i, Tensor y) except -1:
+    """Save the op's own output number i as number i of what the rule needs: its memory, in a Tensor
+    without the node, so that no cycle arises."""
     cdef Tensor alias = wrap(y._array)
-    alias.version, alias.seen = version_of(y), SAVED
-    node.saved_output = True
-    return save0(node, alias)
+    alias.version = version_of(y)
+    alias.seen = SAVED
+    node.own_outputs = i + 1
+    return save(node, i, alias)
 
 
-# ---------------------------------------------------------------- memory that several tensors look at
+cdef Tensor saved(Node node, Py_ssize_t i):
+    """What was saved as number i, for the rule: checked to be what it was when the op ran."""
+    cdef Tensor x
+    cdef long version
+    if node.freed:
+        raise already_freed(node)
+    if i == 0:
+        x = node.saved0
+        version = node.version0
+    elif i == 1:
+        x = node.saved1
+        version = node.version1
+    else:
+        x, version = node.saved_further[i - 2]
+    if x.version.count != version:
+        raise changed_since(node, x, version)
+    if node.checksums is not None and node.checksums[i] != checksum(x):
+        raise RuntimeError(f"{node.name}: the memory of a saved tensor of shape {x.shape} was "
+                           f"changed behind minigrad's back (by code that writes to its array?); "
+                           f"recorded at {node.where}")
+    if i < node.own_outputs and node.run.create_graph:
+        return output_again(node, i, x)
+    return x
+
+
+cdef Tensor output_again(Node node, Py_ssize_t i, Tensor alias):
+    """The op's own output number i, made of the alias that was saved, to be differentiated."""
+    cdef Tensor y = wrap(alias._array)
+    y.version = alias.version
+    y.seen = SAVED
+    if node.outputs is not None:
+        return put_output(y, original(node), i)
+    y.node = original(node)
+    y._requires_grad = True
+    return y
+
+
+cdef object checksum(Tensor x):
+    return zlib.crc32(np.ascontiguousarray(x._array))
+
+
+cdef object changed_since(Node node, Tensor x, long version):
+    return RuntimeError(
+        f"{node.name}: one of the tensors needed for gradient computation has been modified by an "
+        f"in-place operation: a {x._array.dtype} tensor of shape {x.shape} is at version "
+        f"{x.version.count}; expected version {version} instead. Hint: assign before the op reads "
+        f"the tensor, or give the op a copy")
+
+
+cdef object already_freed(Node node):
+    return RuntimeError(
+        f"backward: trying to go through the graph a second time, but {node.name} has freed what "
+        f"it saved. Specify retain_graph=True when calling backward the first time")
+
+
+# ---------------------------------------------------------------- memory that several tensors share
 #
 # A recorded change of memory is part of the history of the tensor that owns the memory, and
 # `recorded` counts it. A view whose number is behind is recorded anew, as a view of what the owner
 # is now, when it is used next. Where the owner is gone, that cannot be done.
+
+cdef int bump(Tensor x) except -1:
+    """x's memory was changed in place."""
+    cdef Version version = version_of(x)
+    version.count += 1
+    return 0
+
 
 cdef int take_ownership(Tensor x) except -1:
     """x's history tells of all of its memory from here on."""
@@ -213,7 +298,8 @@ cdef Tensor owner_of(Tensor x):
 
 cdef int settle(Tensor x) except -1:
     """A view that is the only tensor left of its memory owns it."""
-    if x.seen != OWN and x.seen != SAVED and (<PyObject *>x.version).ob_refcnt == 1 and not stale(x):
+    cdef bint is_view = x.seen != OWN and x.seen != SAVED
+    if is_view and (<PyObject *>x.version).ob_refcnt == 1 and not stale(x):
         x.seen = OWN
         take_ownership(x)
     return 0
@@ -230,7 +316,12 @@ cdef int mark_view(Tensor y, Tensor x) except -1:
     if x.seen == OWN and x.owns is None:
         take_ownership(x)
     y.version = x.version
-    y.seen = x.version.recorded if x.seen == OWN else DETACHED if x.seen == SAVED else x.seen
+    if x.seen == OWN:
+        y.seen = x.version.recorded
+    elif x.seen == SAVED:
+        y.seen = DETACHED
+    else:
+        y.seen = x.seen
     if y.seen >= 0 and not recording():
         y.seen = UNRECORDED - y.seen
     return 0
@@ -240,21 +331,21 @@ cdef int mark_view(Tensor y, Tensor x) except -1:
 
 cdef Tensor own(Tensor x, bint create_graph):
     """A copy of a gradient, in C order, in memory that nobody else sees."""
-    return operators.mul(x, 1.0) if create_graph else wrap(copied(x._array))
+    return operators.mul(x, 1.0, 0) if create_graph else wrap(copied(x._array))
 
 
 cdef int python_rule(Node node, Tensor dy) except -1:
-    cdef Tensor x, dx, y
+    """Call the function `backward` of an op that was recorded from Python, and give on what it
+    returns."""
     cdef bint several = node.outputs is not None, create_graph = node.run.create_graph
-    backward, saves, shapes = node.extra
+    cdef Py_ssize_t i, count, own_outputs = node.own_outputs
+    cdef Tensor y
+    backward, count, shapes = node.extra
     arguments = []
-    for x, version, checksum, output in saves:
-        x = checked(node, x, version, checksum, output is not None and not several)
-        if output is not None and several and create_graph:
-            y = wrap(x._array)
-            y.version, y.seen = x.version, SAVED
-            x = put_output(y, original(node), output)
-        arguments.append(x)
+    for i in range(own_outputs, count):
+        arguments.append(saved(node, i))
+    for i in range(own_outputs):
+        arguments.append(saved(node, i))
     # The rule may keep what it is given, or write to it: others must not see that.
     dys = []
     for y in node.outputs if several else (dy,):
@@ -265,17 +356,28 @@ cdef int python_rule(Node node, Tensor dy) except -1:
     del dys
     if not isinstance(gradients, tuple):
         gradients = (gradients,)
+    return give_all(node, <tuple>gradients, <list>shapes)
+
+
+cdef int give_all(Node node, tuple gradients, list shapes) except -1:
+    """Give what a function `backward` has returned, one gradient or None for each input."""
+    cdef Tensor dx
+    cdef bint create_graph = node.run.create_graph
     if len(gradients) != len(node.slots):
-        raise RuntimeError(f"{node.name}: backward returned {len(gradients)} gradients for {len(node.slots)} inputs")
+        raise RuntimeError(f"{node.name}: backward returned {len(gradients)} gradients "
+                           f"for {len(node.slots)} inputs")
     for i, gradient in enumerate(gradients):
         if gradient is None or not node.wants(i):
             continue
         if not isinstance(gradient, Tensor):
-            raise TypeError(f"{node.name}: backward must return Tensors or None, got {type(gradient).__name__} for input {i}")
+            raise TypeError(f"{node.name}: backward must return Tensors or None, "
+                            f"got {type(gradient).__name__} for input {i}")
         dx = <Tensor>gradient
-        if (dx.shape, dx._array.dtype) != shapes[i]:
-            raise RuntimeError(f"{node.name}: backward returned a gradient of shape {dx.shape} and dtype {dx._array.dtype} for input {i}, "
-                               f"expected shape {shapes[i][0]} and dtype {shapes[i][1]}")
+        shape, dtype = shapes[i]
+        if dx.shape != shape or dx._array.dtype != dtype:
+            raise RuntimeError(
+                f"{node.name}: backward returned a gradient of shape {dx.shape} and dtype "
+                f"{dx._array.dtype} for input {i}, expected shape {shape} and dtype {dtype}")
         if create_graph:
             node.give(i, dx, False)
         elif (Py_REFCNT(dx) == 3 and Py_REFCNT(dx._array) == 1
@@ -294,18 +396,26 @@ cdef int check_tensors(tuple tensors, str what, bint none_too, str name) except 
     return 0
 
 
-def record(str name not None, values, tuple inputs not None, backward, tuple saved=(), bint save_value=False):
+def record(str name not None, values, tuple inputs not None, backward, tuple saved=(),
+           bint save_value=False):
     """Wrap the value of an op written in Python and put the op on the tape.
 
-    values: ndarray, or a tuple of them for an op with several outputs; not copied, as with
-    ``Tensor(copy=False)``. inputs: the Tensors it was made from, or None for one that has no
-    gradient.
-    backward: called as backward(dy, *saved), or backward(dy_0, dy_1, ..., *saved) for several
-    outputs (None for those that got no gradient); returns the gradient of each input as a Tensor,
-    or None. It must be made of ops, so that it can be differentiated again.
-    saved: Tensors that backward needs; they are checked for in-place changes. save_value: the op's
-    own values come last among them.
-    Return the output Tensor, or a tuple of them.
+    Args:
+        name: The name of the op, for messages and drawings.
+        values: An array, or a tuple of them for an op with several outputs. They are not copied, as
+            with ``Tensor(copy=False)``.
+        inputs: The Tensors that it was made from, or None for one that has no gradient.
+        backward: Called as backward(dy, *saved), or backward(dy_0, dy_1, ..., *saved) for several
+            outputs (None for those that got no gradient). It returns the gradient of each input as
+            a Tensor, or None. It must be made of ops, so that it can be differentiated again.
+        saved: The Tensors that backward needs. They are checked for in-place changes. Default: ().
+        save_value: Whether the op's own values come last among them. Default: False.
+
+    Returns:
+        The output Tensor, or a tuple of them.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> def twice(x):
@@ -319,8 +429,7 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
     Tensor([2.])
     """
     cdef Tensor y, x
-    cdef Node node
-    cdef bint several = isinstance(values, tuple)
+    cdef bint several = isinstance(values, tuple), recorded = False
     check_tensors(inputs, "inputs", True, name)
     if saved is None:
         raise TypeError(f"{name}: saved must be a tuple of Tensors, got None")
@@ -338,27 +447,33 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
                 break
         outputs.append(y)
     made = tuple(outputs)
-    recorded = False
     for x in inputs:
         recorded |= x is not None and tracked(x)
     if recorded:
-        y = <Tensor>made[0]
-        node = recordn(y, python_rule, name, inputs)
-        saves, shapes = [], []
-        for x in inputs:
-            shapes.append(None if x is None else (x.shape, x._array.dtype))
-        for x in saved:
-            save0(node, x)
-            saves.append((node.saved0, node.version0, node.sum0, None))
-        if save_value:
-            for index, y in enumerate(made):
-                save_output(node, y)
-                saves.append((node.saved0, node.version0, node.sum0, index))
-        node.extra = (backward, saves, shapes)
-        node.saved0, node.saved_output = None, False
-        if several:
-            record_outputs(node, made)
+        record_python(name, made, several, inputs, backward, saved, save_value)
     return made if several else made[0]
+
+
+cdef int record_python(str name, tuple made, bint several, tuple inputs, object backward,
+                       tuple saved, bint save_value) except -1:
+    """Put the op of `record` on the tape: `made` are its outputs."""
+    cdef Tensor x
+    cdef Node node = recordn(<Tensor>made[0], python_rule, name, inputs)
+    cdef Py_ssize_t count = 0
+    if save_value:
+        for x in made:
+            save_output(node, count, x)
+            count += 1
+    for x in saved:
+        save(node, count, x)
+        count += 1
+    shapes = []
+    for x in inputs:
+        shapes.append(None if x is None else (x.shape, x._array.dtype))
+    node.extra = (backward, count, shapes)
+    if several:
+        record_outputs(node, made)
+    return 0
 
 
 # ---------------------------------------------------------------- anomaly mode
@@ -382,6 +497,6 @@ cdef int note_anomaly(Node node, Tensor y, tuple inputs) except -1:
         given = False
         for x in inputs:
             given = given or (x is not None and not np.isfinite(x._array).all())
-        raise RuntimeError(f"anomaly: {node.name} {'got' if given else 'made'} the first non-finite value, of shape {y.shape}, "
-                           f"at {node.where}")
+        raise RuntimeError(f"anomaly: {node.name} {'got' if given else 'made'} the first "
+                           f"non-finite value, of shape {y.shape}, at {node.where}")
     return 0

@@ -5,8 +5,10 @@ from cpython.object cimport PyObject
 from minigrad.core.modes cimport Mode, recording
 
 ctypedef int (*Rule)(Node node, Tensor dy) except -1
-ctypedef Tensor (*Unary)(object x)
-ctypedef Tensor (*Binary)(object a, object b)
+# Ops, as Cython compiles a cpdef function: its last argument in C, 0 here, is for methods that a
+# subclass overrides.
+ctypedef Tensor (*Unary)(object x, int skip_dispatch)
+ctypedef Tensor (*Binary)(object a, object b, int skip_dispatch)
 
 # Held by a tensor and by the version of its memory: by the version alone when the tensor is gone.
 cdef class Owner:
@@ -23,20 +25,20 @@ cdef class Slot:
     cdef bint fresh             # inflight is the sweep's own buffer: more may be added in place
     cdef bint is_leaf
     cdef Sweep run              # the sweep that this slot is open in
-    cdef dict hooks             # number -> callable; 0 -> weakref of the Tensor that retains its grad
+    cdef dict hooks             # number -> callable; RETAIN -> weakref of the Tensor
 
 cdef class Node(Slot):
     cdef unsigned long long serial      # rank in the order of creation
     cdef Rule rule
     cdef readonly str name
-    cdef tuple slots            # of the inputs: Node, leaf Tensor, or None where no gradient is wanted
-    cdef Tensor saved0
+    cdef tuple slots            # of the inputs: Node, leaf Tensor, or None for a constant
+    cdef Tensor saved0          # the first two tensors that the rule needs: see save() in tape.pyx
     cdef Tensor saved1
-    cdef long version0
+    cdef long version0          # how often their memory had been changed when they were saved
     cdef long version1
-    cdef long sum0              # checksums of the saved buffers, in anomaly mode
-    cdef long sum1
-    cdef bint saved_output      # saved0 is the memory of this node's own output
+    cdef list saved_further     # pairs (tensor, changes) of all others
+    cdef Py_ssize_t own_outputs     # so many of the saved tensors are the op's own outputs
+    cdef dict checksums         # of the memory of the saved tensors, in anomaly mode
     cdef bint freed
     cdef object extra           # anything else the rule needs
     cdef list outputs           # for an op with several outputs: the gradient of each, or None
@@ -44,8 +46,6 @@ cdef class Node(Slot):
     cdef Node original          # of a stand-in: the node that another sweep is busy with; else None
 
     cdef bint wants(self, Py_ssize_t i) except -1
-    cdef Tensor get0(self)
-    cdef Tensor get1(self)
     cdef int give(self, Py_ssize_t i, Tensor dx, bint fresh) except -1
     cdef int give_unbroadcast(self, Py_ssize_t i, Tensor dy, tuple shape, bint fresh) except -1
     cdef Tensor buffer(self, Py_ssize_t i, tuple shape, int typenum)
@@ -82,8 +82,9 @@ cdef class Sweep(Mode):
 cdef enum:
     RETAIN = 0      # the key of hooks under which a tensor retains its gradient
 
-cdef enum:          # Tensor.seen; a view that was taken while nothing was recorded has UNRECORDED
-                    # minus the changes
+# Tensor.seen of a tensor that is no view, or has no history. A view that was taken while nothing
+# was recorded has UNRECORDED minus the changes.
+cdef enum:
     OWN = -1                    # no view
     DETACHED = -2               # shares memory with a tensor whose history it does not have
     SAVED = -3                  # a node's alias of its own output
@@ -94,12 +95,13 @@ cdef class Tensor(Slot):
     cdef readonly cnp.ndarray _array
     cdef Node node              # the op that made this tensor; None for a leaf
     cdef Version version
-    cdef long seen              # a view: the recorded changes of the memory when it was taken;
-                                # else one of the numbers above
+    # A view: the recorded changes of the memory when it was taken; else one of the numbers above.
+    cdef long seen
     cdef bint _requires_grad
     cdef Tensor _grad
     cdef object __weakref__
 
+# What the core needs of the op modules, which fill it in.
 cdef struct Operators:
     Binary add
     Binary sub
@@ -109,26 +111,20 @@ cdef struct Operators:
     Binary matmul
     Unary neg
     Unary abs
-    Binary getitem
+    Tensor (*getitem)(Tensor x, object index)
     int (*setitem)(Tensor x, object index, object value) except -1
     Tensor (*inplace)(Tensor x, object y, Binary op, str name)
     int (*renew)(Tensor x, str name) except -1
 
 cdef Operators operators
 
-cdef Tensor saved(Node node, Tensor x, long version, long checksum, bint own_output)
-cdef object already_freed(Node node)
 cdef Tensor wrap(cnp.ndarray array)
 cdef Tensor empty(int nd, cnp.npy_intp *shape, int typenum)
 cdef cnp.ndarray contiguous(Tensor x)
 cdef cnp.ndarray array_of(object data, object dtype, bint copy, str op)
-cdef Tensor as_operand(object x, Tensor like, str op)
-cdef Tensor as_input(object x, str op)
-cdef Tensor as_constant(object data, object dtype, str op)
-cdef int same_dtype(Tensor a, Tensor b, str op) except -1
+cdef int mark_foreign(Tensor t, object data) except -1
 cdef Version version_of(Tensor x)
 cdef bint outdated(Tensor x) noexcept
-cdef int bump(Tensor x) except -1
 cdef int make_addable(Tensor grad, Tensor target) except -1
 
 cdef inline Slot slot_of(Tensor x):

@@ -2,7 +2,8 @@
 # cython: cdivision=True
 # cython: c_api_binop_methods=True
 """Tensor, and the Node that an op leaves on the tape; where a sweep gathers gradients. tape.pyx
-records, sweep.pyx walks back; the ops are in minigrad/ops.
+records, sweep.pyx walks back, operands.pyx has what ops make of their arguments, methods.pyx the
+methods of Tensor that no operator needs; the ops are in minigrad/ops.
 
 How a gradient is made, in three steps:
 
@@ -41,6 +42,7 @@ from minigrad.core.array cimport (
     as_double,
     copied,
     refuse_inside,
+    repeats_elements,
     rows_first,
     rows_into,
     same_form,
@@ -48,15 +50,9 @@ from minigrad.core.array cimport (
 from minigrad.core.kernels cimport array_of_shape, new_array
 from minigrad.core.modes cimport Mode
 
-import math
 import operator
-import reprlib
-import weakref
-import zlib
 
 import numpy as np
-
-from minigrad.core.array import checked_dtype, checked_shape
 
 cnp.import_array()
 
@@ -98,17 +94,15 @@ cdef extern from *:
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         PyObject *tp_dict
-    ctypedef struct PyFloatObject:
-        double ob_fval
     void PyType_Modified(PyTypeObject *type)
 
 cdef enum:
     MAX_DEPTH = 20                      # of nodes dying inside of each other
-cdef unsigned long hook_numbers = 0
 cdef object float32 = np.dtype(np.float32)
 cdef cnp.ndarray nothing = np.zeros(0, np.float32)        # the data of a Tensor before __init__
 nothing.flags.writeable = False
-cdef tuple number_types = (np.floating, np.integer)       # NumPy scalars beside Python's float and int
+cdef tuple comparisons = (
+    operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)
 
 
 # ---------------------------------------------------------------- nodes
@@ -155,10 +149,11 @@ cdef class Node(Slot):
             bury(self.slots)
             bury(self.saved0)
             bury(self.saved1)
+            bury(self.saved_further)
             bury(self.extra)
             return
         mg_depth += 1
-        self.slots = self.saved0 = self.saved1 = self.extra = None
+        self.slots = self.saved0 = self.saved1 = self.saved_further = self.extra = None
         if mg_depth == 1:
             mg_release_buried()
         mg_depth -= 1
@@ -175,26 +170,20 @@ cdef class Node(Slot):
         """Does input i want a gradient from the running sweep?"""
         return self.run.takes(<Slot>self.slots[i])
 
-    cdef Tensor get0(self):
-        """The first saved tensor, checked to be what it was when the op ran."""
-        return saved(self, self.saved0, self.version0, self.sum0, self.saved_output)
-
-    cdef Tensor get1(self):
-        return saved(self, self.saved1, self.version1, self.sum1, False)
-
     cdef int give(self, Py_ssize_t i, Tensor dx, bint fresh) except -1:
-        """Add dx to the gradient of input i; `fresh` says that nobody else looks at dx's memory."""
+        """Add dx to the gradient of input i, which wants it; `fresh` says that nobody else looks at
+        dx's memory."""
         cdef Slot slot = <Slot>self.slots[i]
-        if not self.run.takes(slot):
-            return 0
         if slot.run is not self.run:
             slot = self.run.place(slot)
         if slot.inflight is None:
-            slot.inflight, slot.fresh = dx, fresh
+            slot.inflight = dx
+            slot.fresh = fresh
         elif slot.fresh and not self.run.create_graph:
             add_into(slot.inflight._array, dx._array)
         else:
-            slot.inflight, slot.fresh = operators.add(slot.inflight, dx), True
+            slot.inflight = operators.add(slot.inflight, dx, 0)
+            slot.fresh = True
         return 0
 
     cdef Tensor buffer(self, Py_ssize_t i, tuple shape, int typenum):
@@ -210,17 +199,17 @@ cdef class Node(Slot):
         if slot.run is not self.run:
             slot = self.run.place(slot)
         if slot.inflight is None:
-            slot.inflight, slot.fresh = wrap(array_of_shape(shape, typenum, True)), True
+            slot.inflight = wrap(array_of_shape(shape, typenum, True))
+            slot.fresh = True
         elif not (slot.fresh
                   and PyArray_CHKFLAGS(slot.inflight._array, cnp.NPY_ARRAY_C_CONTIGUOUS)):
-            slot.inflight, slot.fresh = wrap(copied(slot.inflight._array)), True
+            slot.inflight = wrap(copied(slot.inflight._array))
+            slot.fresh = True
         return slot.inflight
 
     cdef int give_unbroadcast(self, Py_ssize_t i, Tensor dy, tuple shape, bint fresh) except -1:
         """Give dy, summed over the dimensions along which input i, of the given shape, was
         broadcast."""
-        if not self.wants(i):
-            return 0
         cdef cnp.ndarray array = dy._array
         cdef tuple from_shape = (<object>array).shape
         if from_shape == shape:
@@ -228,8 +217,8 @@ cdef class Node(Slot):
         if self.run.create_graph:
             return self.run.add_rows_later(<Slot>self.slots[i], dy, shape)
         array = rows_first(array, shape)
-        rows_into(self.buffer(i, shape, cnp.PyArray_TYPE(array))._array, self.low_part(i, shape), array)
-        return 0
+        cdef Tensor sums = self.buffer(i, shape, cnp.PyArray_TYPE(array))
+        return rows_into(sums._array, self.low_part(i, shape), array)
 
     cdef cnp.ndarray low_part(self, Py_ssize_t i, tuple shape):
         """The other half of `buffer` for rules that add up rows, made of zeros at the first call:
@@ -248,31 +237,6 @@ cdef class Output(Node):
     """One output of an op with several: hands its gradient on to the op's Node."""
 
 
-cdef Tensor saved(Node node, Tensor x, long version, long checksum, bint own_output):
-    if node.freed:
-        raise already_freed(node)
-    if x.version.count != version:
-        raise RuntimeError(
-            f"{node.name}: one of the tensors needed for gradient computation has been modified by an in-place operation: "
-            f"a {x._array.dtype} tensor of shape {x.shape} is at version {x.version.count}; expected version {version} instead. "
-            f"Hint: assign before the op reads the tensor, or give the op a copy"
-        )
-    if checksum != 0 and zlib.crc32(np.ascontiguousarray(x._array)) + 1 != checksum:
-        raise RuntimeError(f"{node.name}: the memory of a saved tensor of shape {x.shape} was changed behind minigrad's back"
-                           f" (by code that writes to its array?); recorded at {node.where}")
-    cdef Tensor y
-    if own_output and node.run.create_graph:
-        y = wrap(x._array)
-        y.node, y._requires_grad, y.version, y.seen = original(node), True, x.version, SAVED
-        return y
-    return x
-
-
-cdef object already_freed(Node node):
-    return RuntimeError(f"backward: trying to go through the graph a second time, but {node.name} has freed what it saved. "
-                        f"Specify retain_graph=True when calling backward the first time")
-
-
 # ---------------------------------------------------------------- where a sweep gathers
 
 cdef inline bint claim(Slot slot, Sweep run) noexcept:
@@ -288,14 +252,25 @@ cdef Node stand_in(Node node):
     cdef Node twin
     if type(node) is Output:
         twin = Output.__new__(Output)
-        (<Output>twin).main, (<Output>twin).index = (<Output>node).main, (<Output>node).index
+        (<Output>twin).main = (<Output>node).main
+        (<Output>twin).index = (<Output>node).index
     else:
         twin = Node.__new__(Node)
-    twin.serial, twin.rule, twin.name = node.serial, node.rule, node.name
-    twin.slots, twin.extra, twin.saved_output = node.slots, node.extra, node.saved_output
-    twin.saved0, twin.version0, twin.sum0 = node.saved0, node.version0, node.sum0
-    twin.saved1, twin.version1, twin.sum1 = node.saved1, node.version1, node.sum1
-    twin.freed, twin.where, twin.original = node.freed, node.where, node
+    twin.original = node
+    twin.serial = node.serial
+    twin.rule = node.rule
+    twin.name = node.name
+    twin.slots = node.slots
+    twin.saved0 = node.saved0
+    twin.saved1 = node.saved1
+    twin.version0 = node.version0
+    twin.version1 = node.version1
+    twin.saved_further = node.saved_further
+    twin.own_outputs = node.own_outputs
+    twin.checksums = node.checksums
+    twin.extra = node.extra
+    twin.freed = node.freed
+    twin.where = node.where
     if node.outputs is not None:
         twin.outputs = [None] * len(node.outputs)
     return twin
@@ -303,7 +278,8 @@ cdef Node stand_in(Node node):
 
 cdef LeafStandIn leaf_stand_in(Tensor leaf):
     cdef LeafStandIn place = LeafStandIn.__new__(LeafStandIn)
-    place.is_leaf, place.leaf = True, leaf
+    place.is_leaf = True
+    place.leaf = leaf
     return place
 
 
@@ -314,7 +290,9 @@ cdef class Sweep(Mode):
     off."""
 
     def __cinit__(self):
-        self.heap, self.capacity, self.leaves = self.small, 8, []
+        self.heap = self.small
+        self.capacity = 8
+        self.leaves = []
 
     def __dealloc__(self):
         if self.heap != self.small:
@@ -378,7 +356,8 @@ cdef class Sweep(Mode):
             raise MemoryError(f"backward: cannot allocate {size} bytes for the pending nodes")
         if self.heap == self.small:
             memcpy(heap, self.small, sizeof(self.small))
-        self.heap, self.capacity = heap, capacity
+        self.heap = heap
+        self.capacity = capacity
         return 0
 
     cdef void push(self, Node node) noexcept:
@@ -408,7 +387,8 @@ cdef class Sweep(Mode):
             if (<Node>last).serial >= (<Node>self.heap[child]).serial:
                 break
             self.heap[i] = self.heap[child]
-            i, child = child, 2 * child + 1
+            i = child
+            child = 2 * child + 1
         self.heap[i] = last
         return newest
 
@@ -423,7 +403,10 @@ cdef Tensor wrap(cnp.ndarray array):
 
 
 cdef Tensor empty(int nd, cnp.npy_intp *shape, int typenum):
-    return wrap(new_array(nd, shape, typenum, False))
+    """A Tensor in C order whose values are not set."""
+    cdef Tensor t = Tensor.__new__(Tensor)
+    t._array = new_array(nd, shape, typenum, False)
+    return t
 
 
 cdef cnp.ndarray contiguous(Tensor x):
@@ -438,101 +421,19 @@ cdef cnp.ndarray array_of(object data, object dtype, bint copy, str op):
     return as_array(data, dtype, copy, op)
 
 
-cdef Tensor as_constant(object data, object dtype, str op):
-    """A Tensor of `data`, whose memory NumPy may have too."""
-    cdef Tensor t = wrap(array_of(data, dtype, False, op))
-    mark_foreign(t, data)
-    return t
-
-
 cdef int mark_foreign(Tensor t, object data) except -1:
     """Note that NumPy has t's memory too, if that may be so."""
     cdef Version version
-    if t._array is data or (<object>t._array).base is not None or not isinstance(data, (list, tuple, np.ndarray, np.generic)):
+    if (t._array is data or (<object>t._array).base is not None
+            or not isinstance(data, (list, tuple, np.ndarray, np.generic))):
         version = version_of(t)
         version.foreign = True
     return 0
 
 
-cdef Tensor as_input(object x, str op):
-    """The one Tensor input of an op; other things become constants."""
-    if isinstance(x, Tensor):
-        return <Tensor>x
-    return as_constant(x, None, op)
-
-
-def as_tensor(x, str op not None) -> Tensor:
-    """The Tensor input of an op written in Python: x itself, or a constant made of it."""
-    return as_input(x, op)
-
-
-cdef Tensor as_operand(object x, Tensor like, str op):
-    """An operand beside the Tensor `like`: a Tensor, or a number or array of bool that takes like's
-    dtype, or an array of like's dtype."""
-    cdef cnp.ndarray array
-    cdef Tensor t
-    cdef double number
-    if isinstance(x, Tensor):
-        t = <Tensor>x
-        same_dtype(like, t, op)
-        return t
-    if isinstance(x, float) or isinstance(x, int) or isinstance(x, number_types):
-        number = (<PyFloatObject *>x).ob_fval if type(x) is float else as_double(x, op)
-        array = <cnp.ndarray>cnp.PyArray_SimpleNew(0, NULL, cnp.PyArray_TYPE(like._array))
-        if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT:
-            (<float *>cnp.PyArray_DATA(array))[0] = <float>number
-        else:
-            (<double *>cnp.PyArray_DATA(array))[0] = number
-        return wrap(array)
-    if isinstance(x, complex):
-        raise TypeError(f"{op}: operands must be real, got {type(x).__name__}")
-    own = not hasattr(x, "dtype") or (isinstance(x, (np.ndarray, np.bool_)) and x.dtype.kind == "b")
-    t = as_constant(x, like._array.dtype if own else None, op)
-    same_dtype(like, t, op)
-    return t
-
-
-cdef int same_dtype(Tensor a, Tensor b, str op) except -1:
-    if cnp.PyArray_TYPE(a._array) != cnp.PyArray_TYPE(b._array):
-        raise TypeError(f"{op}: both operands must have one dtype, got {a._array.dtype} and {b._array.dtype}: convert one with .astype")
-    return 0
-
-
-cdef Tensor filled(object make, object shape, object dtype, bint requires_grad, str op):
-    dims, kind = checked_shape(shape, op), checked_dtype(dtype, op)
-    try:
-        t = wrap(make(dims, kind))
-    except MemoryError:
-        count = 1
-        for d in dims:
-            count *= d
-        raise MemoryError(f"{op}: cannot allocate {count * kind.itemsize} bytes for shape {dims} and dtype {kind}") from None
-    t._requires_grad = requires_grad
-    return t
-
-
-def zeros(shape, dtype=np.float32, requires_grad=False) -> Tensor:
-    """A Tensor of zeros.
-
-    >>> import minigrad as mg
-    >>> mg.zeros((2, 3))
-    Tensor([[0., 0., 0.],
-            [0., 0., 0.]])
-    """
-    return filled(np.zeros, shape, dtype, requires_grad, "zeros")
-
-
-def ones(shape, dtype=np.float32, requires_grad=False) -> Tensor:
-    """A Tensor of ones.
-
-    >>> import minigrad as mg
-    >>> mg.ones(2)
-    Tensor([1., 1.])
-    """
-    return filled(np.ones, shape, dtype, requires_grad, "ones")
-
-
-# ---------------------------------------------------------------- memory that several tensors look at; tape.pyx has the rest
+# ---------------------------------------------------------------- memory that several tensors share
+#
+# What recording needs of it is in tape.pyx.
 
 cdef Version version_of(Tensor x):
     """What is known of x's memory."""
@@ -547,13 +448,6 @@ cdef bint outdated(Tensor x) noexcept:
     if x.seen <= UNRECORDED:
         return UNRECORDED - x.seen != x.version.recorded
     return x.seen >= 0
-
-
-cdef int bump(Tensor x) except -1:
-    """x's memory was changed in place."""
-    cdef Version version = version_of(x)
-    version.count += 1
-    return 0
 
 
 cdef int make_addable(Tensor grad, Tensor target) except -1:
@@ -571,28 +465,7 @@ cdef int make_addable(Tensor grad, Tensor target) except -1:
 
 # ---------------------------------------------------------------- Tensor
 
-class HookHandle:
-    """What register_hook returns; `remove()` takes the hook off."""
-
-    def __init__(self, hooks, number):
-        self.hooks, self.number = hooks, number
-
-    def remove(self) -> None:
-        self.hooks.pop(self.number, None)
-
-
-cdef object compare(object a, object b, object operation):
-    if isinstance(a, Tensor):
-        a = (<Tensor>a)._array
-    if isinstance(b, Tensor):
-        b = (<Tensor>b)._array
-    elif isinstance(b, int):
-        as_double(b, "comparison")
-    return operation(a, b)
-
-
 @cython.trashcan(True)
-@cython.binding(False)         # methods that check what they are called on: Tensor.detach(3) is a TypeError
 @cython.embedsignature(True)
 @cython.embedsignature.format("clinic")
 cdef class Tensor(Slot):
@@ -635,7 +508,8 @@ cdef class Tensor(Slot):
         if isinstance(data, Tensor):
             given = <Tensor>data
             if given._array is self._array or (<object>self._array).base is given._array:
-                self.version, self.seen = version_of(given), DETACHED
+                self.version = version_of(given)
+                self.seen = DETACHED
         else:
             mark_foreign(self, data)
 
@@ -680,15 +554,6 @@ cdef class Tensor(Slot):
     def requires_grad(self, value):
         self.requires_grad_(value)
 
-    def requires_grad_(self, requires_grad=True) -> Tensor:
-        """Say whether a gradient is wanted for this leaf; return the tensor itself."""
-        if self.node is not None and not requires_grad:
-            raise RuntimeError("requires_grad_: only a leaf can stop requiring a gradient; use detach()")
-        if requires_grad and not self._requires_grad and self.version is not None and self.seen == OWN:
-            self.version.recorded += 1          # views that were taken before are recorded anew
-        self._requires_grad = bool(requires_grad)
-        return self
-
     @property
     def grad(self):
         """The gradient that backward has accumulated, a Tensor of the same shape, or None."""
@@ -697,121 +562,29 @@ cdef class Tensor(Slot):
     @grad.setter
     def grad(self, Tensor value):
         cdef cnp.ndarray array
-        cdef int d
         if value is not None:
             make_addable(value, self)
             array = value._array
-            for d in range(cnp.PyArray_NDIM(array)):
-                if (cnp.PyArray_STRIDE(array, d) == 0 and cnp.PyArray_DIM(array, d) > 1
-                        and cnp.PyArray_SIZE(array)):
-                    raise ValueError("grad: several elements of an expanded view share one memory "
-                                     "location, and gradients are added in place: give a copy")
+            if repeats_elements(array):
+                raise ValueError("grad: several elements of an expanded view share one memory "
+                                 "location, and gradients are added in place: give a copy")
             if np.may_share_memory(array, self._array):
                 raise ValueError("grad: the memory is that of the tensor itself, and gradients "
                                  "are added to it in place: give a copy")
         self._grad = value
 
-    # -- autograd
-
-    def detach(self) -> Tensor:
-        """A tensor with the same memory that is not part of the graph."""
-        cdef Tensor t = wrap(self._array)
-        t.version, t.seen = version_of(self), DETACHED
-        return t
-
-    def register_hook(self, hook) -> HookHandle:
-        """Call hook(gradient) when the sweep has this tensor's whole gradient; a Tensor that it
-        returns replaces the gradient.
-
-        The gradient is a copy for this hook. The hook may keep it, or change it in place: what goes
-        on is then what it has become. Nothing is recorded while a hook runs, unless backward was
-        called with create_graph=True. A hook may go backward itself, through the same tensors too.
-        If it raises, no ``grad`` changes.
-        """
-        global hook_numbers
-        if not self._requires_grad:
-            raise RuntimeError("register_hook: the tensor does not require grad")
-        if not callable(hook):
-            raise TypeError(f"register_hook: hook must be callable, got {type(hook).__name__}")
-        cdef Slot slot = slot_of(self)
-        if slot.hooks is None:
-            slot.hooks = {}
-        hook_numbers += 1
-        handle = HookHandle(slot.hooks, hook_numbers)
-        slot.hooks[hook_numbers] = hook
-        return handle
-
-    def retain_grad(self) -> None:
-        """Keep the gradient of this tensor, though it is not a leaf, in ``grad``: what its hooks
-        have left of it, whenever they were registered, and if the tensor is assigned to, the
-        gradient of its last value."""
-        if not self._requires_grad:
-            raise RuntimeError("retain_grad: the tensor does not require grad")
-        if self.node is None:
-            return
-        if self.node.hooks is None:
-            self.node.hooks = {}
-        self.node.hooks[RETAIN] = weakref.ref(self)
-
-    # -- out to NumPy and Python
-
-    def numpy(self) -> np.ndarray:
-        """A read-only view of the data. To change a tensor, assign to it: ``x[...] = value``."""
-        view = self._array.view()
-        view.flags.writeable = False
-        return view
-
-    def __array__(self, dtype=None, copy=None):
-        if copy:
-            return np.array(self._array, dtype=dtype)
-        return self.numpy() if dtype is None or np.dtype(dtype) == self.dtype else self._array.astype(dtype)
-
-    def item(self) -> float:
-        """The value of a tensor with one element, as a Python float."""
-        if cnp.PyArray_SIZE(self._array) != 1:
-            raise ValueError(f"item: only a tensor of one element can be converted to a number, this has shape {self.shape}")
-        return self._array.item()
-
-    def tolist(self):
-        """The data as nested lists."""
-        return self._array.tolist()
+    # -- a number, or a sequence
 
     def __float__(self):
         return self.item()
 
     def __int__(self):
-        return math.trunc(self)
-
-    def __trunc__(self):
-        value = self.item()
-        if not math.isfinite(value):
-            raise ValueError(f"int: {value} cannot be converted to an int")
-        return int(value)
-
-    def __round__(self, digits=None):
-        """The value of a tensor with one element, rounded as Python rounds it: to a float, or to an
-        int without `digits`."""
-        value = self.item()
-        if digits is not None:
-            return round(value, digits)
-        if not math.isfinite(value):
-            raise ValueError(f"int: {value} cannot be converted to an int")
-        return round(value)
-
-    def __format__(self, spec):
-        """As str(), or the value of a tensor with one element with a format for numbers:
-        f"{loss:.3f}"."""
-        if not isinstance(spec, str):
-            raise TypeError(f"format: the format must be a str, got {type(spec).__name__}")
-        if not spec:
-            return str(self)
-        if cnp.PyArray_SIZE(self._array) != 1:
-            raise TypeError(f"format: only a tensor of one element takes a format such as {spec!r}, this has shape {self.shape}")
-        return format(self.item(), spec)
+        return self.__trunc__()
 
     def __bool__(self):
         if cnp.PyArray_SIZE(self._array) != 1:
-            raise ValueError(f"bool: the truth value of a tensor of shape {self.shape} is ambiguous: compare it and use .any() or .all()")
+            raise ValueError(f"bool: the truth value of a tensor of shape {self.shape} is "
+                             f"ambiguous: compare it and use .any() or .all()")
         return bool(self._array.item())
 
     def __len__(self):
@@ -841,73 +614,54 @@ cdef class Tensor(Slot):
         and `where`."""
         if not isinstance(other, (Tensor, np.ndarray, np.generic, float, int, list, tuple)):
             return NotImplemented
-        return compare(self, other, (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)[operation])
+        if isinstance(other, Tensor):
+            other = (<Tensor>other)._array
+        elif isinstance(other, int):
+            as_double(other, "comparison")
+        return comparisons[operation](self._array, other)
 
     def __repr__(self):
         text = np.array2string(self._array, separator=", ", prefix="Tensor(")
-        dtype = "" if self.dtype == float32 else ", dtype=float64"
         if not self.size:
-            dtype = f", shape={self.shape}" + dtype
-        tail = f", grad_fn=<{self.node.name}>" if self.node is not None else ", requires_grad=True" if self._requires_grad else ""
-        return f"Tensor({text}{dtype}{tail})"
-
-    # A copy has the values and requires_grad; one of a Parameter, or of another subclass, its
-    # gradient and attributes too, so that the copy of a model is in the same state. Hooks stay with
-    # the original.
-
-    def __reduce__(self):
+            text += f", shape={self.shape}"
+        if self.dtype != float32:
+            text += ", dtype=float64"
         if self.node is not None:
-            raise RuntimeError(f"pickle, deepcopy: only leaf tensors can be copied, this was made by {self.node.name} and its graph "
-                               f"cannot come along: copy tensor.detach()")
-        gradient = None if self._grad is None or type(self) is Tensor else self._grad.detach()
-        return _rebuild, (type(self), np.array(self._array), self._requires_grad, gradient, getattr(self, "__dict__", None) or None)
-
-    def __copy__(self):
-        return self.__deepcopy__({})
-
-    def __deepcopy__(self, memo):
-        import copy
-        cdef Tensor made
-        make, (kind, array, requires_grad, gradient, attributes) = self.__reduce__()
-        memo[id(self)] = made = make(kind, array, requires_grad)
-        if gradient is not None:
-            if id(self._grad) not in memo:
-                memo[id(self._grad)] = copy.deepcopy(gradient)
-            made._grad = memo[id(self._grad)]
-        if attributes:
-            made.__dict__.update(copy.deepcopy(attributes, memo))
-        return made
+            text += f", grad_fn=<{self.node.name}>"
+        elif self._requires_grad:
+            text += ", requires_grad=True"
+        return f"Tensor({text})"
 
     # -- arithmetic: see elementwise.pyx and matmul.pyx
 
     def __add__(a, b):
-        return operators.add(a, b)
+        return operators.add(a, b, 0)
 
     def __sub__(a, b):
-        return operators.sub(a, b)
+        return operators.sub(a, b, 0)
 
     def __mul__(a, b):
-        return operators.mul(a, b)
+        return operators.mul(a, b, 0)
 
     def __truediv__(a, b):
-        return operators.div(a, b)
+        return operators.div(a, b, 0)
 
     def __pow__(a, b, modulus):
         if modulus is not None:
             return NotImplemented
-        return operators.pow(a, b)
+        return operators.pow(a, b, 0)
 
     def __matmul__(a, b):
-        return operators.matmul(a, b)
+        return operators.matmul(a, b, 0)
 
     def __neg__(self):
-        return operators.neg(self)
+        return operators.neg(self, 0)
 
     def __pos__(self):
         return self
 
     def __abs__(self):
-        return operators.abs(self)
+        return operators.abs(self, 0)
 
     def __iadd__(self, other):
         return operators.inplace(self, other, operators.add, "+=")
@@ -935,19 +689,6 @@ cdef class Tensor(Slot):
 
 
 refuse_inside(Tensor)
-
-
-def _rebuild(kind, array, requires_grad, Tensor gradient=None, dict attributes=None):
-    """Make a pickled or copied tensor again."""
-    cdef Tensor t
-    if not isinstance(kind, type) or not issubclass(kind, Tensor):
-        raise TypeError(f"pickle: kind must be Tensor or a subclass, got {reprlib.repr(kind)}")
-    t = kind.__new__(kind)
-    t._array, t._requires_grad = array_of(array, None, False, "pickle"), requires_grad
-    t.grad = gradient
-    if attributes:
-        t.__dict__.update(attributes)
-    return t
 
 
 def install(str name not None, function) -> None:

@@ -1,9 +1,9 @@
-"""What stands between arrays and a training: padded batches, streams, windows, a scaler.
+"""From arrays to training data: padded batches, streams, windows, a scaler.
 
-Plain iterators over NumPy arrays, time first: a batch is (T, B, ...). Files are not read here. One
-iteration over Batches or Stream is one epoch. Where it stands is a small dict that JSON can hold
-(`state_dict`), so that a training that goes on from a checkpoint sees the same batches as one that
-was never stopped.
+These are plain iterators over NumPy arrays, time first: a batch is (T, B, ...). Files are not read
+here. One iteration over Batches or Stream is one epoch. `state_dict` gives the position of an
+iteration as a small dict that JSON can hold. So a training that goes on from a checkpoint sees the
+same batches as one that was never stopped.
 """
 
 from minigrad.data.batches import NO_CLASS, Batches, pad

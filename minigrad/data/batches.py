@@ -31,12 +31,12 @@ def pad(sequences: Sequence["Operand"]) -> tuple[np.ndarray, np.ndarray]:
     """Put sequences of different lengths side by side.
 
     Args:
-        sequences: N arrays or lists, each (length, ...), of one dtype and the same shape but for
-            the length. A length may be 0: the recurrent layers take lengths of 0. Arrays keep their
-            dtype, lists of floats become float32 and lists of whole numbers int64.
+        sequences: N arrays or lists, each (length, ...), of one dtype and of the same shape except
+            for the length. A length may be 0: the recurrent layers accept that. Arrays keep their
+            dtype, lists of floats become float32, and lists of whole numbers int64.
 
     Returns:
-        (x, lengths): x (T, N, ...), with zeros after each one's end; lengths (N,), int64.
+        (x, lengths): x (T, N, ...), with zeros after the end of each sequence; lengths (N,), int64.
 
     Raises:
         TypeError, ValueError: The sequences are not alike, or there are none.
@@ -70,28 +70,29 @@ def _as_classes(a: np.ndarray, name: str) -> np.ndarray:
 class Batches(_Place):
     """Padded batches of sequences with their targets.
 
-    Iterating is one epoch of (x (T, B, ...), lengths (B,), *targets). A target has for each
-    sequence one entry, giving (B, ...), or one for each of its steps, giving (T, B, ...). After a
-    sequence's end, whole numbers, one a step, are -100, which cross_entropy leaves out; all else
-    is 0. The last batch may be smaller.
+    One iteration is one epoch of (x (T, B, ...), lengths (B,), *targets). A target has one entry
+    for each sequence, and comes as (B, ...), or one for each step of each sequence, and comes as
+    (T, B, ...). After the end of a sequence a target of classes (one whole number for each step) is
+    -100, which cross_entropy leaves out; everything else is 0. The last batch may be smaller.
 
-    To know which sequence is where, pass np.arange(len(sequences)) as a target.
+    To know which sequences are in a batch, pass np.arange(len(sequences)) as a target.
 
     Args:
-        sequences: N sequences as for `pad`. They are read by position, and so are targets: lists,
-            arrays, Tensors, and Series and tables of pandas, whose rows count and whose labels do
-            not. Numbers in lists become float32 or int64.
+        sequences: N sequences as for `pad`. They are read by position, and so are the targets:
+            lists, arrays, Tensors, and Series and tables of pandas, of which the rows count and not
+            the labels. Numbers in lists become float32 or int64.
         *targets: Each has N entries.
-        batch_size: At least 1.
-        shuffle: Another order in each epoch, one draw from the generator. Default: False.
-        bucket: Sequences of similar lengths come together, which leaves less padding to compute:
-            sorted as a whole or, with shuffle, within random pools of 50 batches whose batches are
-            then mixed. Default: False.
-        generator: Default: the one that mg.manual_seed sets.
-        per_step: Whether a target has an entry for each step (True) or one of any shape for each
-            sequence (False); a list says it for each target. Default: None, which takes numbers for
-            entries of sequences, and all else for entries of steps; vectors that are as long as all
-            the sequences may be either, and are a ValueError.
+        batch_size: The number of sequences in a batch, at least 1.
+        shuffle: Whether the order is another one in each epoch. It takes one draw from the
+            generator. Default: False.
+        bucket: Whether sequences of similar lengths come together, which leaves less padding to
+            compute. All are sorted by length or, with shuffle, those within random pools of 50
+            batches, which are then mixed. Default: False.
+        generator: What to draw from. Default: the generator that mg.manual_seed sets.
+        per_step: Whether a target has an entry for each step (True), or one of any shape for each
+            sequence (False); a list says it for each target. Default: None, which takes numbers as
+            entries of sequences, and everything else as entries of steps. Vectors that are as long
+            as all the sequences may be either, and are a ValueError.
 
     Raises:
         TypeError, ValueError: An argument does not fit.

@@ -70,9 +70,9 @@ class _Place:
     """What Batches and Stream share: where an iteration stands.
 
     Each iteration has its own place, so that one inside of another does not disturb it.
-    `state_dict` tells that of the iteration that gave a batch last; of one that was left before its
-    end only if no other was under way. A place that was loaded is where the next iteration goes on;
-    otherwise it begins an epoch."""
+    `state_dict` gives the place of the iteration that gave a batch last; that of one that was left
+    before its end, only if no other was under way. If a place was loaded, the next iteration goes
+    on from it; otherwise it begins an epoch."""
 
     def __init__(self) -> None:
         # Of iterations that are not over; the last one gave a batch last.

@@ -40,8 +40,8 @@ class Scaler:
     """Makes the mean of each column 0 and its standard deviation 1.
 
     The columns are the last axis; a series of one dimension is one column. A column that is
-    constant becomes 0 and comes back as it was. All is computed in float64, from whole numbers
-    themselves, and rounded once at the end: times such as 1,700,000,001 keep their seconds.
+    constant becomes 0 and comes back as it was. Everything is computed in float64, whole numbers
+    exactly, and rounded once at the end. So times such as 1,700,000,001 keep their seconds.
 
     Attributes:
         mean: The mean of each column, float64; None before `fit`.

@@ -1,4 +1,4 @@
-"""Windows of a series: what a forecaster sees, and what it should say."""
+"""Windows of a series: what a forecaster reads, and what it should predict."""
 
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,9 @@ def windows(
 
     Args:
         series: (T,) or (T, ...), with T at least length + horizon.
-        length: How many values are seen, at least 1.
-        horizon: How many values follow, at least 1. Default: 1.
-        step: A window begins every `step` places. Default: 1.
+        length: How many values a window has, at least 1.
+        horizon: How many values follow it, at least 1. Default: 1.
+        step: The distance from the beginning of one window to the next, at least 1. Default: 1.
 
     Returns:
         x (length, N, ...) and y (horizon, N, ...), time first as everywhere: window n begins at

@@ -17,11 +17,11 @@ __all__ = ["Stream"]
 class Stream(_Place):
     """A long sequence as contiguous pieces that are read side by side.
 
-    It is for language models with a carried state. Iterating is one pass of pairs (x, y), each
-    (length, batch_size, ...): y is x one token later, and each x begins where the one before ended,
-    in every column, so the state may be carried on all through the pass. Every iteration starts
-    from the beginning, where the state must start anew too. What fills no whole window is left out:
-    fewer than batch_size + length * batch_size tokens at the ends of the pieces.
+    It is for language models that carry their state on. One iteration is one pass of pairs (x, y),
+    each (length, batch_size, ...). y is x one token later, and in every column each x begins where
+    the one before ended, so the state may be carried on through the whole pass. Every iteration
+    starts from the beginning, and there the state must start anew, too. Tokens that do not fill a
+    window are left out: fewer than batch_size + length * batch_size at the ends of the pieces.
 
     Args:
         tokens: (N, ...), at least batch_size * (length + 1) of them.

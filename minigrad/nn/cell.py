@@ -19,7 +19,8 @@ from numpy.typing import DTypeLike
 
 from minigrad.checks import check_memory, flag, size
 from minigrad.core.array import checked_dtype
-from minigrad.core.tensor import Tensor, zeros
+from minigrad.core.operands import zeros
+from minigrad.core.tensor import Tensor
 from minigrad.nn.init import glorot, numbers, orthogonal
 from minigrad.nn.module import Module, Parameter, tensor_of
 from minigrad.ops.matmul import addmm, matmul

@@ -11,8 +11,16 @@ from libc.stdint cimport int64_t, uint8_t
 from minigrad.core.kernels cimport *
 from minigrad.core.array cimport kernels_of
 from minigrad.core.modes cimport recording
-from minigrad.core.tape cimport mark_view, record_outputs, recordn, savable
-from minigrad.core.tensor cimport Node, Tensor, Version, contiguous, version_of, wrap
+from minigrad.core.tape cimport (
+    mark_view,
+    record_outputs,
+    recordn,
+    savable,
+    save,
+    save_output,
+    saved,
+)
+from minigrad.core.tensor cimport Node, Tensor, contiguous, wrap
 
 import math
 import reprlib
@@ -89,8 +97,6 @@ cdef class Sequence:
     cdef object composed
     cdef double clip
     cdef bint found_forward     # the telemetry names a place of the forward pass
-    cdef list versions          # of the seven tensors that it was called with and of h, or None,
-    cdef long counts[8]         # and how often the memory of each had been changed
 
     cdef int fill(self, Py_ssize_t first, Py_ssize_t last) except -1:
         """Point the C struct at the steps first to last - 1."""
@@ -113,31 +119,6 @@ cdef class Sequence:
         r.interrupted = ask_for_signals
         return 0
 
-    cdef int guard(self, tuple tensors) except -1:
-        """Note how often the memory of each tensor was changed so far."""
-        cdef Py_ssize_t i
-        cdef Version version
-        self.versions = []
-        for i in range(len(tensors)):
-            version = None if tensors[i] is None else version_of(<Tensor>tensors[i])
-            self.versions.append(version)
-            self.counts[i] = 0 if version is None else version.count
-        return 0
-
-    cdef int check_guard(self, str name) except -1:
-        """Was the memory of one of them changed since?"""
-        cdef Py_ssize_t i
-        cdef Version version
-        for i in range(len(self.versions)):
-            version = <Version>self.versions[i]
-            if version is not None and version.count != self.counts[i]:
-                arrays = (self.x, self.h0, self.c0, self.wx, self.wh, self.bias, self.peephole, self.h)
-                array = <object>arrays[i]
-                raise RuntimeError(f"{name}: one of the tensors needed for gradient computation has been modified by an in-place operation: "
-                                   f"a {array.dtype} tensor of shape {array.shape} is at version {version.count}; "
-                                   f"expected version {self.counts[i]} instead. Hint: assign after backward, or give the layer a copy")
-        return 0
-
     cdef cnp.ndarray new(self, tuple shape):
         return array_of_shape(shape, cnp.PyArray_TYPE(self.wh), False)
 
@@ -155,7 +136,7 @@ cdef class Sequence:
         cdef const mg_kernels *K = kernels_of(self.wh)
         self.fill(first, last)
         with nogil:
-            status = recurrent_forward(K, &self.call)
+            status = csrc.recurrent_forward(K, &self.call)
         return check_status(status, self.cell, (last - first, self.x.shape[1], self.wh.shape[0]))
 
     cdef list chunks(self, Py_ssize_t size):
@@ -377,12 +358,12 @@ cdef class Sequence:
         g.dc_norm2 = norm2 + cnp.PyArray_DIM(norms, 1) if self.cell == "lstm" else NULL
         where.step = T
         with nogil:
-            status = recurrent_backward(K, &self.call, &g)
+            status = csrc.recurrent_backward(K, &self.call, &g)
         check_status(status, self.cell, (T, self.x.shape[1], self.wh.shape[0]))
         if <Py_ssize_t>where.step < T and not self.found_forward:
             if self.telemetry.nonfinite is None:
                 self.telemetry.found("backward", first + where.step, where.row, (GATES[self.cell] + ("u",))[where.gate])
-            if recurrent_scan(K, &self.call, &where):       # chunks come from the last one: an earlier one has the first place
+            if csrc.recurrent_scan(K, &self.call, &where):       # chunks come from the last one: an earlier one has the first place
                 self.telemetry.found("forward", first + where.step, where.row, (GATES[self.cell] + ("c", "h"))[where.gate])
         return dh0, dc0
 
@@ -632,8 +613,7 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
     if saving:
         node = recordn(<Tensor>outputs[0], sequence_rule, cell, inputs)
         record_outputs(node, outputs)
-        s.guard(inputs + (out,))
-        node.extra = (s, inputs)
+        node.extra = (s, inputs, save_all(node, out, inputs))
     if trace:
         kept = {} if s.gates is None else dict(zip(GATES[cell], np.split(s.gates, len(GATES[cell]), axis=2)))
         if cell == "lstm":
@@ -644,14 +624,28 @@ def sequence(str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor 
     return outputs
 
 
+cdef Py_ssize_t save_all(Node node, Tensor out, tuple inputs) except -1:
+    """Save the outputs and all inputs, whose memory the rule reads; return how many they are."""
+    cdef Tensor t
+    cdef Py_ssize_t count = 1
+    save_output(node, 0, out)
+    for t in inputs:
+        if t is not None:
+            save(node, count, t)
+            count += 1
+    return count
+
+
 cdef Tensor savable_or_none(Tensor t):
     return None if t is None else savable(t)
 
 
 cdef int sequence_rule(Node node, Tensor _) except -1:
     cdef Sequence s
-    s, inputs = node.extra
-    s.check_guard(node.name)
+    cdef Py_ssize_t i, count
+    s, inputs, count = node.extra
+    for i in range(count):              # is all as it was when the layer ran?
+        saved(node, i)
     if not node.run.create_graph:
         return s.backward(node, node.outputs)
     # Second order: run the sequence again, op by op, from aliases of the inputs, and differentiate

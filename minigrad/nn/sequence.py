@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 
 from minigrad.checks import flag
 from minigrad.core.modes import is_grad_enabled
+from minigrad.core.operands import zeros
 from minigrad.core.tape import record
-from minigrad.core.tensor import Tensor, zeros
+from minigrad.core.tensor import Tensor
 from minigrad.nn.cell import Cell, State, Weights
 from minigrad.nn.fused import checked_clip, checked_lengths, checked_reset, no_second_order
 from minigrad.ops.elementwise import clip, where

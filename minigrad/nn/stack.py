@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from minigrad.checks import check_memory, flag, integer, probability, size
 from minigrad.core.array import checked_dtype
-from minigrad.core.tensor import Tensor, zeros
+from minigrad.core.operands import zeros
+from minigrad.core.tensor import Tensor
 from minigrad.nn.cell import Cell, CellState, HiddenState, Weights, check_tensor
 from minigrad.nn.fused import (
     Telemetry,

@@ -9,30 +9,29 @@ input was broadcast. Rules are made of ops, so they can be differentiated again.
 cimport numpy as cnp
 from libc.stddef cimport ptrdiff_t
 from minigrad.core.kernels cimport *
-from minigrad.core.array cimport PyArray_CHKFLAGS, add_into, kernels_of
-from minigrad.core.tape cimport record1, record2, recordn, save0, save1, save_output
+from minigrad.core.array cimport PyArray_CHKFLAGS, add_into, kernels_of, same_shape
+from minigrad.core.operands cimport as_input, as_operand, first_operand
+from minigrad.core.tape cimport record1, record2, save, save_output, saved
 from minigrad.core.tensor cimport (
+    Binary,
     Node,
-    Operators,
     Rule,
     Tensor,
-    as_input,
-    as_operand,
     empty,
     operators,
     tracked,
     tracked2,
+    Unary,
     wrap,
 )
 
 import numpy as np
 
+from minigrad import checks
 from minigrad.core.array import made_array
 from minigrad.core.tensor import install
 
 cnp.import_array()
-
-
 
 
 # ---------------------------------------------------------------- how a map is run
@@ -47,91 +46,84 @@ cdef Tensor map1(Tensor x, int id):
     cdef void *to = cnp.PyArray_DATA(y._array)
     cdef void *source = cnp.PyArray_DATA(array)
     cdef const ptrdiff_t *shape = <const ptrdiff_t *>cnp.PyArray_DIMS(array)
-    cdef ptrdiff_t strides[64]
+    cdef ptrdiff_t strides[MAX_DIMS]
     if n < LONG and PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_C_CONTIGUOUS):
         K.map[id](n, source, 1, to)
         return y
     for d in range(nd):
         strides[d] = cnp.PyArray_STRIDE(array, d) // <ptrdiff_t>K.itemsize
     with nogil:
-        map_strided(K, id, nd, shape, source, strides, to)
+        csrc.map_strided(K, id, nd, shape, source, strides, to)
     return y
 
 
-cdef Tensor map2(Tensor a, Tensor b, int id, str op):
-    """z = f(a, b) with broadcasting for the kernel `id`; a and b have one dtype."""
+cdef Tensor map2(Tensor a, Tensor b, int id, str op, bint *broadcast):
+    """z = f(a, b) for the kernel `id`; a and b have one dtype. `broadcast` becomes whether their
+    shapes differ."""
     cdef cnp.ndarray x = a._array, y = b._array
     cdef const mg_kernels *K = kernels_of(x)
-    cdef int nd = cnp.PyArray_NDIM(x), md = cnp.PyArray_NDIM(y), d, rank
-    cdef cnp.npy_intp *xs = cnp.PyArray_DIMS(x)
-    cdef cnp.npy_intp *ys = cnp.PyArray_DIMS(y)
-    cdef bint same = nd == md, fits = True
-    cdef bint dense = PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS) and PyArray_CHKFLAGS(y, cnp.NPY_ARRAY_C_CONTIGUOUS)
+    cdef int nd = cnp.PyArray_NDIM(x)
+    cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(x)
     cdef Tensor z
     cdef size_t n
-    if same:
-        for d in range(nd):
-            if xs[d] != ys[d]:
-                same = False
-                break
-    if dense and same:
+    broadcast[0] = not same_shape(x, y)
+    if (PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS)
+            and PyArray_CHKFLAGS(y, cnp.NPY_ARRAY_C_CONTIGUOUS)
+            and (not broadcast[0] or cnp.PyArray_NDIM(y) == 0)):
         n = cnp.PyArray_SIZE(x)
         if n < LONG:
-            z = empty(nd, xs, cnp.PyArray_TYPE(x))
-            K.map2[id](n, cnp.PyArray_DATA(x), 1, cnp.PyArray_DATA(y), 1, cnp.PyArray_DATA(z._array))
+            z = empty(nd, shape, cnp.PyArray_TYPE(x))
+            K.map2[id](n, cnp.PyArray_DATA(x), 1, cnp.PyArray_DATA(y), not broadcast[0],
+                       cnp.PyArray_DATA(z._array))
             return z
-    elif dense and md == 0:
-        n = cnp.PyArray_SIZE(x)
-        if n < LONG:
-            z = empty(nd, xs, cnp.PyArray_TYPE(x))
-            K.map2[id](n, cnp.PyArray_DATA(x), 1, cnp.PyArray_DATA(y), 0, cnp.PyArray_DATA(z._array))
-            return z
-    cdef cnp.npy_intp shape[64]
-    cdef ptrdiff_t sx[64]
-    cdef ptrdiff_t sy[64]
+    return map2_strided(a, b, id, op)
+
+
+cdef Tensor map2_strided(Tensor a, Tensor b, int id, str op):
+    """map2 for any strides, with broadcasting: a dimension of length 1 has a stride of 0."""
+    cdef cnp.ndarray x = a._array, y = b._array
+    cdef const mg_kernels *K = kernels_of(x)
+    cdef int rank = max(cnp.PyArray_NDIM(x), cnp.PyArray_NDIM(y)), d
+    cdef int lead_x = rank - cnp.PyArray_NDIM(x), lead_y = rank - cnp.PyArray_NDIM(y)
+    cdef cnp.npy_intp shape[MAX_DIMS]
+    cdef ptrdiff_t sx[MAX_DIMS]
+    cdef ptrdiff_t sy[MAX_DIMS]
     cdef cnp.npy_intp p, q
-    rank = max(nd, md)
     for d in range(rank):
-        p = xs[d - rank + nd] if d >= rank - nd else 1
-        q = ys[d - rank + md] if d >= rank - md else 1
+        p = cnp.PyArray_DIM(x, d - lead_x) if d >= lead_x else 1
+        q = cnp.PyArray_DIM(y, d - lead_y) if d >= lead_y else 1
         if p != q and p != 1 and q != 1:
-            raise ValueError(f"{op}: operands could not be broadcast together with shapes {a.shape} {b.shape}")
+            raise ValueError(f"{op}: operands could not be broadcast together with shapes "
+                             f"{a.shape} {b.shape}")
         shape[d] = q if p == 1 else p
-        sx[d] = cnp.PyArray_STRIDE(x, d - rank + nd) // <ptrdiff_t>K.itemsize if p != 1 else 0
-        sy[d] = cnp.PyArray_STRIDE(y, d - rank + md) // <ptrdiff_t>K.itemsize if q != 1 else 0
-    z = empty(rank, shape, cnp.PyArray_TYPE(x))
+        sx[d] = cnp.PyArray_STRIDE(x, d - lead_x) // <ptrdiff_t>K.itemsize if p != 1 else 0
+        sy[d] = cnp.PyArray_STRIDE(y, d - lead_y) // <ptrdiff_t>K.itemsize if q != 1 else 0
+    cdef Tensor z = empty(rank, shape, cnp.PyArray_TYPE(x))
     cdef void *data_x = cnp.PyArray_DATA(x)
     cdef void *data_y = cnp.PyArray_DATA(y)
     cdef void *data_z = cnp.PyArray_DATA(z._array)
     with nogil:
-        map2_strided(K, id, rank, <const ptrdiff_t *>shape, data_x, sx, data_y, sy, data_z)
+        csrc.map2_strided(K, id, rank, <const ptrdiff_t *>shape, data_x, sx, data_y, sy, data_z)
     return z
 
 
-cdef inline Tensor left(object a, object b, str op):
-    """The first operand of a binary op: a number beside a Tensor takes the Tensor's dtype."""
-    if isinstance(a, Tensor):
-        return <Tensor>a
-    return as_operand(a, <Tensor>b, op) if isinstance(b, Tensor) else as_input(a, op)
+cdef Tensor map2_same(Tensor a, Tensor b, int id, str op):
+    """map2 for two tensors of one shape."""
+    cdef bint broadcast
+    return map2(a, b, id, op, &broadcast)
 
 
-cdef Node record_pair(Tensor z, Rule rule, str name, Tensor a, Tensor b):
+cdef Node record_pair(Tensor z, Rule rule, str name, Tensor a, Tensor b, bint broadcast):
     """Record z = f(a, b); the shapes are kept where broadcasting took place."""
     cdef Node node = record2(z, rule, name, a, b)
-    cdef int d, nd = cnp.PyArray_NDIM(a._array)
-    cdef bint same = nd == cnp.PyArray_NDIM(b._array)
-    if same:
-        for d in range(nd):
-            if cnp.PyArray_DIM(a._array, d) != cnp.PyArray_DIM(b._array, d):
-                same = False
-                break
-    if not same:
+    if broadcast:
         node.extra = (a.shape, b.shape)
     return node
 
 
 cdef int deliver(Node node, Py_ssize_t i, Tensor dx, bint fresh) except -1:
-    """Give dx to input i, summed over the dimensions along which it was broadcast."""
+    """Give dx to input i, which wants it, summed over the dimensions along which it was
+    broadcast."""
     if node.extra is None:
         return node.give(i, dx, fresh)
     return node.give_unbroadcast(i, dx, <tuple>(<tuple>node.extra)[i], fresh)
@@ -150,15 +142,18 @@ cpdef Tensor add(a, b):
     Tensor([[11., 21.],
             [12., 22.]])
     """
-    cdef Tensor x = left(a, b, "add"), y = as_operand(b, x, "add")
-    cdef Tensor z = map2(x, y, mg_map2_add, "add")
+    cdef Tensor x = first_operand(a, b, "add"), y = as_operand(b, x, "add")
+    cdef bint broadcast
+    cdef Tensor z = map2(x, y, mg_map2_add, "add", &broadcast)
     if tracked2(x, y):
-        record_pair(z, add_rule, "add", x, y)
+        record_pair(z, add_rule, "add", x, y, broadcast)
     return z
 
 cdef int add_rule(Node node, Tensor dz) except -1:
-    deliver(node, 0, dz, False)
-    deliver(node, 1, dz, False)
+    if node.wants(0):
+        deliver(node, 0, dz, False)
+    if node.wants(1):
+        deliver(node, 1, dz, False)
     return 0
 
 
@@ -171,14 +166,16 @@ cpdef Tensor sub(a, b):
     >>> mg.sub(mg.Tensor([1.0, 2.0]), 0.5)
     Tensor([0.5, 1.5])
     """
-    cdef Tensor x = left(a, b, "sub"), y = as_operand(b, x, "sub")
-    cdef Tensor z = map2(x, y, mg_map2_sub, "sub")
+    cdef Tensor x = first_operand(a, b, "sub"), y = as_operand(b, x, "sub")
+    cdef bint broadcast
+    cdef Tensor z = map2(x, y, mg_map2_sub, "sub", &broadcast)
     if tracked2(x, y):
-        record_pair(z, sub_rule, "sub", x, y)
+        record_pair(z, sub_rule, "sub", x, y, broadcast)
     return z
 
 cdef int sub_rule(Node node, Tensor dz) except -1:
-    deliver(node, 0, dz, False)
+    if node.wants(0):
+        deliver(node, 0, dz, False)
     if node.wants(1):
         deliver(node, 1, neg(dz), True)
     return 0
@@ -193,27 +190,29 @@ cpdef Tensor mul(a, b):
     >>> mg.mul(mg.Tensor([1.0, 2.0]), mg.Tensor([3.0, 4.0]))
     Tensor([3., 8.])
     """
-    cdef Tensor x = left(a, b, "mul"), y = as_operand(b, x, "mul")
-    cdef Tensor z = map2(x, y, mg_map2_mul, "mul")
+    cdef Tensor x = first_operand(a, b, "mul"), y = as_operand(b, x, "mul")
+    cdef bint broadcast
+    cdef Tensor z = map2(x, y, mg_map2_mul, "mul", &broadcast)
     cdef Node node
     if tracked2(x, y):
-        node = record_pair(z, mul_rule, "mul", x, y)
+        node = record_pair(z, mul_rule, "mul", x, y, broadcast)
         if y._requires_grad:
-            save0(node, x)
+            save(node, 0, x)
         if x._requires_grad:
-            save1(node, y)
+            save(node, 1, y)
     return z
 
 cdef int mul_rule(Node node, Tensor dz) except -1:
     cdef Tensor dx
-    if node.slots[0] is node.slots[1] and not node.run.create_graph:    # x * x: the two gradients are one and the same
-        dx = mul(dz, node.get0())
+    if node.slots[0] is node.slots[1] and not node.run.create_graph:
+        # x * x: the two gradients are one and the same.
+        dx = mul(dz, saved(node, 0))
         add_into(dx._array, dx._array)
         return deliver(node, 0, dx, True)
     if node.wants(0):
-        deliver(node, 0, mul(dz, node.get1()), True)
+        deliver(node, 0, mul(dz, saved(node, 1)), True)
     if node.wants(1):
-        deliver(node, 1, mul(dz, node.get0()), True)
+        deliver(node, 1, mul(dz, saved(node, 0)), True)
     return 0
 
 
@@ -227,38 +226,42 @@ cpdef Tensor div(a, b):
     >>> mg.div(1, mg.Tensor([2.0, 4.0]))
     Tensor([0.5 , 0.25])
     """
-    cdef Tensor x = left(a, b, "div"), y = as_operand(b, x, "div")
-    cdef Tensor z = map2(x, y, mg_map2_div, "div")
+    cdef Tensor x = first_operand(a, b, "div"), y = as_operand(b, x, "div")
+    cdef bint broadcast
+    cdef Tensor z = map2(x, y, mg_map2_div, "div", &broadcast)
     cdef Node node
     if tracked2(x, y):
-        node = record_pair(z, div_rule, "div", x, y)
-        save1(node, y)
+        node = record_pair(z, div_rule, "div", x, y, broadcast)
+        save(node, 1, y)
         if y._requires_grad:
-            save0(node, x)
+            save(node, 0, x)
     return z
 
 cdef int div_rule(Node node, Tensor dz) except -1:
-    cdef Tensor b = node.get1(), da = div(dz, b)
+    cdef Tensor b = saved(node, 1), da = div(dz, b)
     if node.wants(1):
-        deliver(node, 1, neg(mul(da, div(node.get0(), b))), True)
-    deliver(node, 0, da, not node.wants(1) or not node.run.create_graph)
+        deliver(node, 1, neg(mul(da, div(saved(node, 0), b))), True)
+    if node.wants(0):
+        # With create_graph the gradient of b is made of da, and is still to be differentiated.
+        deliver(node, 0, da, not node.run.create_graph)
     return 0
 
 
 # z = a ^ b        da = dz b a^(b-1), db = dz z log a   (0 where a = 0 and b >= 0)
 
-cdef Tensor power(Tensor x, Tensor y):
-    """x ^ y; the exponents 2, 1, 0.5 and -1 by the op that they are."""
+cdef Tensor power(Tensor x, Tensor y, bint *broadcast):
+    """x ^ y; the exponents 2, 0.5 and -1 by the op that they are."""
     cdef double exponent
     if cnp.PyArray_NDIM(y._array) == 0:
         exponent = y._array.item()
+        broadcast[0] = cnp.PyArray_NDIM(x._array) != 0
         if exponent == 2:
-            return map2(x, x, mg_map2_mul, "pow")
+            return map2_same(x, x, mg_map2_mul, "pow")
         if exponent == 0.5:
             return map1(x, mg_map_sqrt)
         if exponent == -1:
-            return map2(as_operand(1.0, x, "pow"), x, mg_map2_div, "pow")
-    return map2(x, y, mg_map2_pow, "pow")
+            return div(1.0, wrap(x._array))
+    return map2(x, y, mg_map2_pow, "pow", broadcast)
 
 cpdef Tensor pow(a, b):
     """a ** b, element by element, with broadcasting; NaN where a is negative and b is not a whole
@@ -268,24 +271,28 @@ cpdef Tensor pow(a, b):
     >>> mg.pow(mg.Tensor([-2.0, 3.0]), 3)
     Tensor([-8., 27.])
     """
-    cdef Tensor x = left(a, b, "pow"), y = as_operand(b, x, "pow")
-    cdef Tensor z = power(x, y)
+    cdef Tensor x = first_operand(a, b, "pow"), y = as_operand(b, x, "pow")
+    cdef bint broadcast
+    cdef Tensor z = power(x, y, &broadcast)
     cdef Node node
     if tracked2(x, y):
-        node = record_pair(z, pow_rule, "pow", x, y)
-        save0(node, x)
-        save1(node, y)
+        node = record_pair(z, pow_rule, "pow", x, y, broadcast)
+        save(node, 0, x)
+        save(node, 1, y)
     return z
 
 cdef int pow_rule(Node node, Tensor dz) except -1:
-    cdef Tensor a = node.get0(), b = node.get1(), g
+    cdef Tensor a = saved(node, 0), b = saved(node, 1), da, z, log_a
     if node.wants(0):
-        g = mul(dz, mul(b, pow(a, sub(b, 1.0))))
-        g = where(np.broadcast_to(b._array == 0, g.shape), 0.0, g) if (b._array == 0).any() else g
-        deliver(node, 0, g, True)
+        da = mul(dz, mul(b, pow(a, sub(b, 1.0))))
+        if (b._array == 0).any():
+            da = where(np.broadcast_to(b._array == 0, da.shape), 0.0, da)
+        deliver(node, 0, da, True)
     if node.wants(1):
         dead = (a._array == 0) & (b._array >= 0)
-        deliver(node, 1, where(dead, 0.0, mul(dz, mul(pow(a, b), log(where(a._array == 0, 1.0, a) if dead.any() else a)))), True)
+        z = pow(a, b)
+        log_a = log(where(a._array == 0, 1.0, a) if dead.any() else a)
+        deliver(node, 1, where(dead, 0.0, mul(dz, mul(z, log_a))), True)
     return 0
 
 
@@ -311,13 +318,14 @@ cdef int neg_rule(Node node, Tensor dy) except -1:
 # either is NaN both get dz.
 
 cdef Tensor extreme(object a, object b, int id, Rule rule, str name):
-    cdef Tensor x = left(a, b, name), y = as_operand(b, x, name)
-    cdef Tensor z = map2(x, y, id, name)
+    cdef Tensor x = first_operand(a, b, name), y = as_operand(b, x, name)
+    cdef bint broadcast
+    cdef Tensor z = map2(x, y, id, name, &broadcast)
     cdef Node node
     if tracked2(x, y):
-        node = record_pair(z, rule, name, x, y)
-        save0(node, x)
-        save1(node, y)
+        node = record_pair(z, rule, name, x, y, broadcast)
+        save(node, 0, x)
+        save(node, 1, y)
     return z
 
 cpdef Tensor maximum(a, b):
@@ -331,12 +339,13 @@ cpdef Tensor maximum(a, b):
     return extreme(a, b, mg_map2_maximum, maximum_rule, "maximum")
 
 cdef int maximum_rule(Node node, Tensor dz) except -1:
-    a, b = node.get0()._array, node.get1()._array
+    a, b = saved(node, 0)._array, saved(node, 1)._array
     return extreme_rule(node, dz, a < b, b < a, a == b)
 
 cdef int extreme_rule(Node node, Tensor dz, a_loses, b_loses, ties) except -1:
     if ties.any():
-        dz = mul(dz, wrap(np.asarray(np.where(ties, 0.5, 1.0), dz._array.dtype)))
+        shares = np.asarray(np.where(ties, 0.5, 1.0), dz._array.dtype)
+        dz = mul(dz, wrap(shares))
     if node.wants(0):
         deliver(node, 0, where(a_loses, 0.0, dz), True)
     if node.wants(1):
@@ -356,7 +365,7 @@ cpdef Tensor minimum(a, b):
     return extreme(a, b, mg_map2_minimum, minimum_rule, "minimum")
 
 cdef int minimum_rule(Node node, Tensor dz) except -1:
-    a, b = node.get0()._array, node.get1()._array
+    a, b = saved(node, 0)._array, saved(node, 1)._array
     return extreme_rule(node, dz, b < a, a < b, a == b)
 
 
@@ -365,12 +374,20 @@ cdef int minimum_rule(Node node, Tensor dz) except -1:
 cpdef Tensor where(condition, a, b):
     """a where `condition` (bool, a constant) is true, else b; all three broadcast.
 
+    Args:
+        condition: An array or Tensor of bools.
+        a, b: Tensors, arrays or numbers, of one dtype.
+
+    Raises:
+        TypeError, ValueError: `condition` is not of bools, the dtypes differ, or the shapes do not
+            broadcast.
+
     >>> import minigrad as mg
     >>> x = mg.Tensor([-1.0, 2.0])
     >>> mg.where(x > 0, x, x * 0.5)
     Tensor([-0.5,  2. ])
     """
-    cdef Tensor x = left(a, b, "where"), y = as_operand(b, x, "where")
+    cdef Tensor x = first_operand(a, b, "where"), y = as_operand(b, x, "where")
     mask = made_array(condition, "where", "condition")
     if mask.dtype != np.bool_:
         raise TypeError(f"where: condition must be an array of bool, got {mask.dtype}")
@@ -380,7 +397,8 @@ cpdef Tensor where(condition, a, b):
         raise ValueError(f"where: {error}") from None
     if tracked2(x, y):
         node = record2(z, where_rule, "where", x, y)
-        node.extra = (x.shape, y.shape, mask.copy())        # the caller may change it before backward
+        # The mask is copied: the caller may change it before backward.
+        node.extra = (x.shape, y.shape, mask.copy())
     return z
 
 cdef int where_rule(Node node, Tensor dz) except -1:
@@ -396,13 +414,7 @@ cdef int where_rule(Node node, Tensor dz) except -1:
 
 cdef object clip_bound(object bound, object dtype, str name):
     """A bound as the input's dtype has it: infinite where that cannot hold it."""
-    if isinstance(bound, (bool, complex)) or not isinstance(bound, (int, float, np.integer, np.floating)):
-        raise TypeError(f"clip: {name} must be a number or None, got {type(bound).__name__}")
-    try:
-        bound = float(bound)
-    except OverflowError:
-        raise ValueError(f"clip: {name} must be a number within the range of float64, got an int of {bound.bit_length()} bits"
-                         ) from None
+    bound = checks.real("clip", name, bound, "a number or None")
     with np.errstate(all="ignore"):
         return dtype.type(bound)
 
@@ -413,6 +425,14 @@ def clip(x, low=None, high=None) -> Tensor:
     The gradient passes where low <= x <= high, the bounds belong to it. If low is above high the
     result is high everywhere and no gradient passes; a bound that is NaN makes everything NaN. A
     bound that float32 cannot hold is infinite for a float32 x.
+
+    Args:
+        x: Of any shape.
+        low: The lower bound, a number or None. Default: None.
+        high: The upper bound, a number or None. Default: None.
+
+    Raises:
+        TypeError: A bound is not a number.
 
     >>> import minigrad as mg
     >>> mg.clip(mg.Tensor([-2.0, 0.5, 3.0]), -1, 1)
@@ -442,14 +462,14 @@ cdef Tensor of_input(object x, int id, Rule rule, str name):
     """y = f(x) for a rule that needs x."""
     cdef Tensor t = as_input(x, name), y = map1(t, id)
     if tracked(t):
-        save0(record1(y, rule, name, t), t)
+        save(record1(y, rule, name, t), 0, t)
     return y
 
 cdef Tensor of_output(object x, int id, Rule rule, str name):
     """y = f(x) for a rule that needs y."""
     cdef Tensor t = as_input(x, name), y = map1(t, id)
     if tracked(t):
-        save_output(record1(y, rule, name, t), y)
+        save_output(record1(y, rule, name, t), 0, y)
     return y
 
 
@@ -465,8 +485,9 @@ cpdef Tensor abs(x):
     return of_input(x, mg_map_abs, abs_rule, "abs")
 
 cdef int abs_rule(Node node, Tensor dy) except -1:
-    x = node.get0()._array
-    return node.give(0, mul(dy, wrap(np.asarray(np.subtract(x > 0, x < 0, dtype=x.dtype)))), True)
+    x = saved(node, 0)._array
+    sign = np.asarray(np.subtract(x > 0, x < 0, dtype=x.dtype))
+    return node.give(0, mul(dy, wrap(sign)), True)
 
 
 # y = e^x          dx = dy y
@@ -481,13 +502,13 @@ cpdef Tensor exp(x):
     return of_output(x, mg_map_exp, exp_rule, "exp")
 
 cdef int exp_rule(Node node, Tensor dy) except -1:
-    return node.give(0, mul(dy, node.get0()), True)
+    return node.give(0, mul(dy, saved(node, 0)), True)
 
 
 # y = log x        dx = dy / x
 
 cpdef Tensor log(x):
-    """The natural logarithm: -inf at 0, NaN below.
+    """The natural logarithm of x: -inf at 0, NaN below.
 
     >>> import minigrad as mg
     >>> mg.log(mg.Tensor([1.0, 0.0]))
@@ -496,13 +517,13 @@ cpdef Tensor log(x):
     return of_input(x, mg_map_log, log_rule, "log")
 
 cdef int log_rule(Node node, Tensor dy) except -1:
-    return node.give(0, div(dy, node.get0()), True)
+    return node.give(0, div(dy, saved(node, 0)), True)
 
 
 # y = sqrt x       dx = dy / (2 y)
 
 cpdef Tensor sqrt(x):
-    """The square root, correctly rounded; NaN below 0.
+    """The square root of x, correctly rounded; NaN below 0.
 
     >>> import minigrad as mg
     >>> mg.sqrt(mg.Tensor([4.0, 2.25]))
@@ -511,7 +532,7 @@ cpdef Tensor sqrt(x):
     return of_output(x, mg_map_sqrt, sqrt_rule, "sqrt")
 
 cdef int sqrt_rule(Node node, Tensor dy) except -1:
-    return node.give(0, div(dy, mul(node.get0(), 2.0)), True)
+    return node.give(0, div(dy, mul(saved(node, 0), 2.0)), True)
 
 
 # y = sin x        dx = dy cos x
@@ -526,7 +547,7 @@ cpdef Tensor sin(x):
     return of_input(x, mg_map_sin, sin_rule, "sin")
 
 cdef int sin_rule(Node node, Tensor dy) except -1:
-    return node.give(0, mul(dy, cos(node.get0())), True)
+    return node.give(0, mul(dy, cos(saved(node, 0))), True)
 
 
 # y = cos x        dx = -dy sin x
@@ -541,26 +562,28 @@ cpdef Tensor cos(x):
     return of_input(x, mg_map_cos, cos_rule, "cos")
 
 cdef int cos_rule(Node node, Tensor dy) except -1:
-    return node.give(0, neg(mul(dy, sin(node.get0()))), True)
+    return node.give(0, neg(mul(dy, sin(saved(node, 0)))), True)
 
 
-# ---------------------------------------------------------------- activations: the slide "activation function"
+# ---------------------------------------------------------------- activations
+#
+# The slide "activation function".
 
 cdef Tensor gradient_op(Tensor dy, Tensor t, int id, Rule rule, str name):
     """dx = dy f'(t) as an op of its own, for second order."""
-    cdef Tensor dx = map2(dy, t, id, name)
+    cdef Tensor dx = map2_same(dy, t, id, name)
     cdef Node node
     if tracked2(dy, t):
         node = record2(dx, rule, name, dy, t)
-        save0(node, dy)
-        save1(node, t)
+        save(node, 0, dy)
+        save(node, 1, t)
     return dx
 
 
 # y = tanh x       dx = dy (1 - y^2)
 
 cpdef Tensor tanh(x):
-    """The hyperbolic tangent.
+    """The hyperbolic tangent of x.
 
     >>> import minigrad as mg
     >>> mg.tanh(mg.Tensor([0.0, 1.0, 20.0], dtype="float64"))
@@ -569,14 +592,17 @@ cpdef Tensor tanh(x):
     return of_output(x, mg_map_tanh, tanh_rule, "tanh")
 
 cdef int tanh_rule(Node node, Tensor dy) except -1:
-    return node.give(0, gradient_op(dy, node.get0(), mg_map2_tanh_grad, tanh_grad_rule, "tanh_grad"), True)
+    return node.give(0, tanh_grad(dy, saved(node, 0)), True)
+
+cdef Tensor tanh_grad(Tensor dy, Tensor y):
+    return gradient_op(dy, y, mg_map2_tanh_grad, tanh_grad_rule, "tanh_grad")
 
 # z = dy (1 - y^2):     d(dy) = g (1 - y^2), d(y) = -2 g dy y
 
 cdef int tanh_grad_rule(Node node, Tensor g) except -1:
-    cdef Tensor dy = node.get0(), y = node.get1()
+    cdef Tensor dy = saved(node, 0), y = saved(node, 1)
     if node.wants(0):
-        node.give(0, gradient_op(g, y, mg_map2_tanh_grad, tanh_grad_rule, "tanh_grad"), True)
+        node.give(0, tanh_grad(g, y), True)
     if node.wants(1):
         node.give(1, mul(mul(g, dy), mul(y, -2.0)), True)
     return 0
@@ -585,7 +611,7 @@ cdef int tanh_grad_rule(Node node, Tensor g) except -1:
 # y = 1 / (1 + e^-x)       dx = dy y (1 - y)
 
 cpdef Tensor sigmoid(x):
-    """The logistic function 1 / (1 + e ** -x).
+    """The logistic function of x: 1 / (1 + e ** -x).
 
     >>> import minigrad as mg
     >>> mg.sigmoid(mg.Tensor([0.0, 100.0]))
@@ -594,14 +620,17 @@ cpdef Tensor sigmoid(x):
     return of_output(x, mg_map_sigmoid, sigmoid_rule, "sigmoid")
 
 cdef int sigmoid_rule(Node node, Tensor dy) except -1:
-    return node.give(0, gradient_op(dy, node.get0(), mg_map2_sigmoid_grad, sigmoid_grad_rule, "sigmoid_grad"), True)
+    return node.give(0, sigmoid_grad(dy, saved(node, 0)), True)
+
+cdef Tensor sigmoid_grad(Tensor dy, Tensor y):
+    return gradient_op(dy, y, mg_map2_sigmoid_grad, sigmoid_grad_rule, "sigmoid_grad")
 
 # z = dy y (1 - y):     d(dy) = g y (1 - y), d(y) = g dy (1 - 2 y)
 
 cdef int sigmoid_grad_rule(Node node, Tensor g) except -1:
-    cdef Tensor dy = node.get0(), y = node.get1()
+    cdef Tensor dy = saved(node, 0), y = saved(node, 1)
     if node.wants(0):
-        node.give(0, gradient_op(g, y, mg_map2_sigmoid_grad, sigmoid_grad_rule, "sigmoid_grad"), True)
+        node.give(0, sigmoid_grad(g, y), True)
     if node.wants(1):
         node.give(1, mul(mul(g, dy), sub(1.0, mul(y, 2.0))), True)
     return 0
@@ -619,8 +648,12 @@ cpdef Tensor relu(x):
     return of_output(x, mg_map_relu, relu_rule, "relu")
 
 cdef int relu_rule(Node node, Tensor dy) except -1:
-    return node.give(0, where(node.get0()._array <= 0, 0.0, dy) if node.run.create_graph
-                     else map2(dy, node.get0(), mg_map2_relu_grad, "relu"), True)
+    cdef Tensor y = saved(node, 0), dx
+    if node.run.create_graph:
+        dx = where(y._array <= 0, 0.0, dy)
+    else:
+        dx = map2_same(dy, y, mg_map2_relu_grad, "relu")
+    return node.give(0, dx, True)
 
 
 # y = log(1 + e^x)         dx = dy sigmoid(x)
@@ -635,36 +668,24 @@ cpdef Tensor softplus(x):
     return of_input(x, mg_map_softplus, softplus_rule, "softplus")
 
 cdef int softplus_rule(Node node, Tensor dy) except -1:
-    return node.give(0, mul(dy, sigmoid(node.get0())) if node.run.create_graph
-                     else map2(dy, node.get0(), mg_map2_softplus_grad, "softplus"), True)
+    cdef Tensor x = saved(node, 0), dx
+    if node.run.create_graph:
+        dx = mul(dy, sigmoid(x))
+    else:
+        dx = map2_same(dy, x, mg_map2_softplus_grad, "softplus")
+    return node.give(0, dx, True)
 
 
-# ---------------------------------------------------------------- the operators and methods of Tensor
+# ---------------------------------------------------------------- operators and methods of Tensor
 
-cdef Tensor operator_add(object a, object b):
-    return add(a, b)
-
-cdef Tensor operator_sub(object a, object b):
-    return sub(a, b)
-
-cdef Tensor operator_mul(object a, object b):
-    return mul(a, b)
-
-cdef Tensor operator_div(object a, object b):
-    return div(a, b)
-
-cdef Tensor operator_pow(object a, object b):
-    return pow(a, b)
-
-cdef Tensor operator_neg(object x):
-    return neg(x)
-
-cdef Tensor operator_abs(object x):
-    return abs(x)
-
-operators.add, operators.sub, operators.mul, operators.div = operator_add, operator_sub, operator_mul, operator_div
-operators.pow, operators.neg, operators.abs = operator_pow, operator_neg, operator_abs
-for _name, _function in (("abs", abs), ("exp", exp), ("log", log), ("sqrt", sqrt), ("sin", sin), ("cos", cos), ("tanh", tanh),
-                         ("sigmoid", sigmoid), ("relu", relu), ("softplus", softplus), ("clip", clip), ("maximum", maximum),
-                         ("minimum", minimum)):
-    install(_name, _function)
+operators.add = <Binary>add
+operators.sub = <Binary>sub
+operators.mul = <Binary>mul
+operators.div = <Binary>div
+operators.pow = <Binary>pow
+operators.neg = <Unary>neg
+operators.abs = <Unary>abs
+for _function in (
+    abs, exp, log, sqrt, sin, cos, tanh, sigmoid, relu, softplus, clip, maximum, minimum,
+):
+    install(_function.__name__, _function)

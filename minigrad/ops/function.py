@@ -9,9 +9,10 @@ import numpy as np
 
 from minigrad.core.array import check_data
 from minigrad.core.modes import enable_grad, is_grad_enabled, no_grad
+from minigrad.core.operands import zeros
 from minigrad.core.sweep import grad
 from minigrad.core.tape import record
-from minigrad.core.tensor import Tensor, zeros
+from minigrad.core.tensor import Tensor
 from minigrad.ops.shape import stack
 
 if TYPE_CHECKING:

@@ -2,6 +2,12 @@
 cimport numpy as cnp
 from minigrad.core.tensor cimport Tensor
 
-cdef cnp.ndarray view_of(cnp.ndarray x, int nd, cnp.npy_intp *shape, cnp.npy_intp *strides, char *data)
-cdef Tensor getitem(object x, object index)
+cdef bint all_plain(object index) noexcept
+cdef object plain(object index, str op)
+cdef cnp.ndarray region(cnp.ndarray x, object index, str op)
+cdef object owned(object index, str op)
+cdef object get_item(object x, object index)
+cdef int set_item(object x, object index, object value) except -1
+cdef Tensor getitem(Tensor x, object index)
 cdef Tensor sliced(Tensor x, object index, str name)
+cdef Tensor put(Tensor values, object index, tuple shape)

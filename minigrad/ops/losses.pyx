@@ -9,30 +9,29 @@ each element; the mean over classes divides by the sum of the weights of the tar
 """
 cimport numpy as cnp
 from libc.stdint cimport int64_t
-from minigrad.ops.elementwise cimport div, mul, neg, sub, where
-from minigrad.core.kernels cimport mg_kernels
-from minigrad.ops.reduce cimport mean, softmax, sum
 from minigrad.core.array cimport kernels_of
-from minigrad.core.tape cimport record1, record2, save0, save1
+from minigrad.core.kernels cimport mg_kernels
+from minigrad.core.operands cimport as_input, as_operand
+from minigrad.core.tape cimport record1, record2, save, saved
 from minigrad.core.tensor cimport (
     Node,
     Tensor,
-    as_input,
-    as_operand,
     contiguous,
     empty,
     tracked,
     tracked2,
     wrap,
 )
+from minigrad.ops.elementwise cimport div, mul, neg, sub, where
+from minigrad.ops.reduce cimport mean, softmax, sum
 
-import operator
 import reprlib
 
 import numpy as np
 
-from minigrad.ops.elementwise import clip, softplus
+from minigrad import checks
 from minigrad.core.array import made_array
+from minigrad.ops.elementwise import clip, softplus
 
 cnp.import_array()
 
@@ -41,14 +40,18 @@ cnp.import_array()
 
 cdef int check_reduction(object reduction, str op) except -1:
     if not isinstance(reduction, str):
-        raise TypeError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {type(reduction).__name__}")
+        raise TypeError(f"{op}: reduction must be 'mean', 'sum' or 'none', "
+                        f"got {type(reduction).__name__}")
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {reprlib.repr(reduction)}")
+        raise ValueError(f"{op}: reduction must be 'mean', 'sum' or 'none', "
+                         f"got {reprlib.repr(reduction)}")
     return 0
 
 
 cdef Tensor reduced(Tensor losses, object reduction):
-    return mean(losses) if reduction == "mean" else sum(losses) if reduction == "sum" else losses
+    if reduction == "mean":
+        return mean(losses)
+    return sum(losses) if reduction == "sum" else losses
 
 
 cdef Tensor target_like(object target, Tensor x, str op):
@@ -60,31 +63,33 @@ cdef Tensor target_like(object target, Tensor x, str op):
     return t
 
 
-cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, Py_ssize_t *ignored, str op):
+cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, Py_ssize_t *ignored,
+                               str op):
     """The targets as int64, -1 for those to be ignored, which are counted; a copy, which nobody
     changes before the backward."""
     if cnp.PyArray_NDIM(x._array) == 0:
         raise ValueError(f"{op}: input must have shape (..., C) with the classes last, got ()")
-    if isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__"):
-        raise TypeError(f"{op}: ignore_index must be an int, got {type(ignore_index).__name__}")
-    index = operator.index(ignore_index)
-    if not -2**63 <= index < 2**63:
-        raise ValueError(f"{op}: ignore_index must fit into 64 bits, got {index}")
+    index = checks.integer(op, "ignore_index", ignore_index, -2**63, 2**63 - 1)
     if isinstance(target, Tensor):
-        raise TypeError(f"{op}: target must be an array of ints, the classes, got a Tensor of {target.dtype}")
+        raise TypeError(f"{op}: target must be an array of ints, the classes, "
+                        f"got a Tensor of {target.dtype}")
     if isinstance(target, np.ma.MaskedArray):
-        raise TypeError(f"{op}: target must not be a masked array, the mask would be lost: use target.filled({index})")
+        raise TypeError(f"{op}: target must not be a masked array, the mask would be lost: "
+                        f"use target.filled({index})")
     array = made_array(target, op, "target")
     kind = array.dtype.kind
     if kind not in "iu":
-        raise TypeError(f"{op}: target must be an array of ints, the classes, got {array.dtype if target is not None else None}")
+        raise TypeError(f"{op}: target must be an array of ints, the classes, "
+                        f"got {array.dtype if target is not None else None}")
     cdef tuple shape = x.shape
     if array.shape != shape[:-1]:
-        raise ValueError(f"{op}: target must have shape {shape[:-1]} = the input's without the classes, got {array.shape}")
+        raise ValueError(f"{op}: target must have shape {shape[:-1]} = the input's without the "
+                         f"classes, got {array.shape}")
     cdef cnp.ndarray classes = array.astype(np.int64, order="C")
     cdef int64_t *t = <int64_t *>cnp.PyArray_DATA(classes)
     cdef int64_t count = shape[-1], skip = index
-    cdef bint may_skip = kind == "i" or skip >= 0           # an unsigned target of 2^63 or more is now negative
+    # An unsigned target of 2^63 or more is negative now.
+    cdef bint may_skip = kind == "i" or skip >= 0
     cdef Py_ssize_t i
     ignored[0] = 0
     for i in range(cnp.PyArray_SIZE(classes)):
@@ -93,8 +98,9 @@ cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, Py_
             ignored[0] += 1
         elif t[i] < 0 or t[i] >= count:
             place = list(map(int, np.unravel_index(i, array.shape)))
-            raise IndexError(f"{op}: target{place if place else ''} must be from 0 to {count - 1} = C - 1, "
-                             f"or ignore_index {index}, got {array[tuple(place)]}")
+            raise IndexError(f"{op}: target{place if place else ''} must be from 0 to "
+                             f"{count - 1} = C - 1, or ignore_index {index}, "
+                             f"got {array[tuple(place)]}")
     return classes
 
 
@@ -115,7 +121,8 @@ cdef Tensor class_weights(object weight, Tensor x, cnp.ndarray target, Py_ssize_
 
 cdef Tensor constant(Tensor weight, str op, str argument):
     if weight.requires_grad:
-        raise RuntimeError(f"{op}: {argument} is a constant, no gradient is made for it: use {argument}.detach()")
+        raise RuntimeError(f"{op}: {argument} is a constant, no gradient is made for it: "
+                           f"use {argument}.detach()")
     return weight
 
 
@@ -124,15 +131,15 @@ cdef Tensor reduced_with_weights(Tensor losses, Tensor weights, object reduction
     if weights is None:
         return reduced(losses, reduction)
     losses = mul(losses, weights)
-    if reduction == "none":
-        return losses
-    return div(sum(losses), sum(weights)) if reduction == "mean" else sum(losses)
+    if reduction == "mean":
+        return div(sum(losses), sum(weights))
+    return reduced(losses, reduction)
 
 
 # ---------------------------------------------------------------- classes
 
-# l_i = log(sum_c e^x_ic) - x_i,t_i            dx_ic = dl_i (softmax(x_i)_c - [c = t_i]);  0 for
-# ignored i
+# l_i = log(sum_c e^x_ic) - x_i,t_i
+# dx_ic = dl_i (softmax(x_i)_c - [c = t_i]);  0 for ignored i
 
 cdef Tensor cross_entropies(Tensor x, cnp.ndarray target):
     cdef cnp.ndarray source = contiguous(x)
@@ -150,13 +157,13 @@ cdef Tensor cross_entropies(Tensor x, cnp.ndarray target):
         K.cross_entropy(rows, n, data, classes, to, to_sums)
     if tracked(x):
         node = record1(losses, cross_entropies_rule, "cross_entropy", x)
-        save0(node, x)
+        save(node, 0, x)
         node.extra = (target, sums)
     return losses
 
 cdef int cross_entropies_rule(Node node, Tensor dl) except -1:
     target, sums = node.extra
-    return node.give(0, logits_gradient(dl, node.get0(), target, sums), True)
+    return node.give(0, logits_gradient(dl, saved(node, 0), target, sums), True)
 
 cdef Tensor logits_gradient(Tensor dl, Tensor x, cnp.ndarray target, Tensor sums):
     """dx as an op of its own, for second order: what is differentiated again has the same bits as
@@ -176,16 +183,16 @@ cdef Tensor logits_gradient(Tensor dl, Tensor x, cnp.ndarray target, Tensor sums
     cdef Node node
     if tracked2(dl, x):
         node = record2(dx, logits_gradient_rule, "cross_entropy_grad", dl, x)
-        save0(node, dl)
-        save1(node, x)
+        save(node, 0, dl)
+        save(node, 1, x)
         node.extra = (target, sums)
     return dx
 
-# z = dl (p - onehot), p = softmax(x):     d(dl) = sum(g (p - onehot)), d(x) = dl p (g - sum(g p));
-# 0 for ignored i
+# z = dl (p - onehot), p = softmax(x)
+# d(dl) = sum(g (p - onehot)), d(x) = dl p (g - sum(g p));  0 for ignored i
 
 cdef int logits_gradient_rule(Node node, Tensor g) except -1:
-    cdef Tensor dl = node.get0(), x = node.get1(), p, rows
+    cdef Tensor dl = saved(node, 0), x = saved(node, 1), p, rows, dx
     target, sums = node.extra
     if node.wants(0):
         rows = wrap(np.ones(dl.shape, x._array.dtype))
@@ -194,7 +201,8 @@ cdef int logits_gradient_rule(Node node, Tensor g) except -1:
         used = np.broadcast_to(target[..., np.newaxis] >= 0, x.shape)
         p = softmax(where(used, x, 0.0))
         rows = (<object>dl).reshape(dl.shape + (1,))
-        node.give(1, where(used, mul(rows, mul(p, sub(g, sum(mul(g, p), -1, True)))), 0.0), True)
+        dx = mul(rows, mul(p, sub(g, sum(mul(g, p), -1, True))))
+        node.give(1, where(used, dx, 0.0), True)
     return 0
 
 
@@ -202,11 +210,19 @@ def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean
     """-log softmax(input)[target]: the loss of a classifier that gives unnormalised scores
     (logits).
 
-    input: (..., C) logits. target: (...) ints, the right classes; those equal to ignore_index have
-    loss and gradient 0. weight: (C,) factors for the loss of each class. reduction: "mean" =
-    sum(weight[t] loss) / sum(weight[t]) over the targets that are not ignored (NaN if there are
-    none), "sum", or "none" for losses of the target's shape. A target out of range is an
-    IndexError, one that is not of ints a TypeError.
+    Args:
+        input: (..., C) logits.
+        target: (...) ints, the right classes. Those equal to ignore_index have loss and gradient 0.
+        weight: (C,) factors for the loss of each class. Default: None, all 1.
+        ignore_index: The target to leave out. Default: -100.
+        reduction: "mean" (default) is sum(weight[t] loss) / sum(weight[t]) over the targets that
+            are not ignored, NaN if there are none; "sum"; or "none" for losses of the target's
+            shape.
+
+    Raises:
+        TypeError: A target is not of ints, or an argument has another wrong type.
+        ValueError: A shape does not fit.
+        IndexError: A target is out of range.
 
     >>> import minigrad as mg
     >>> mg.cross_entropy(mg.zeros((2, 4)), [0, 3])
@@ -226,7 +242,8 @@ cdef Tensor chosen_of(Tensor x, cnp.ndarray target):
     """x_i,t_i, and 0 for t_i = -1."""
     cdef cnp.ndarray value = np.zeros(x.shape[:-1], x._array.dtype)
     if x.shape[-1]:
-        taken = np.take_along_axis(x._array, np.where(target < 0, 0, target)[..., np.newaxis], -1)[..., 0]
+        places = np.where(target < 0, 0, target)[..., np.newaxis]
+        taken = np.take_along_axis(x._array, places, -1)[..., 0]
         np.copyto(value, taken, where=target >= 0)
     cdef Tensor y = wrap(value)
     if tracked(x):
@@ -241,8 +258,9 @@ cdef Tensor placed_at(Tensor dy, cnp.ndarray target, tuple shape):
     """Zeros of `shape` with dy_i at i,t_i, and nothing for t_i = -1: the transpose of chosen_of."""
     cdef cnp.ndarray value = np.zeros(shape, dy._array.dtype)
     if shape[-1]:
-        put = np.where(target < 0, 0, dy._array)
-        np.put_along_axis(value, np.where(target < 0, 0, target)[..., np.newaxis], put[..., np.newaxis], -1)
+        places = np.where(target < 0, 0, target)[..., np.newaxis]
+        values = np.where(target < 0, 0, dy._array)[..., np.newaxis]
+        np.put_along_axis(value, places, values, -1)
     cdef Tensor y = wrap(value)
     if tracked(dy):
         record1(y, placed_rule, "placed", dy).extra = target
@@ -256,7 +274,19 @@ def nll(input, target, weight=None, ignore_index=-100, reduction="mean"):
     """-input[target]: the loss of a classifier that gives log-probabilities; cross_entropy(x) =
     nll(log_softmax(x)).
 
-    Arguments and errors are those of cross_entropy, input being (..., C) log-probabilities.
+    Args:
+        input: (..., C) log-probabilities.
+        target: (...) ints, the right classes. Those equal to ignore_index have loss and gradient 0.
+        weight: (C,) factors for the loss of each class. Default: None, all 1.
+        ignore_index: The target to leave out. Default: -100.
+        reduction: "mean" (default) is sum(weight[t] loss) / sum(weight[t]) over the targets that
+            are not ignored, NaN if there are none; "sum"; or "none" for losses of the target's
+            shape.
+
+    Raises:
+        TypeError: A target is not of ints, or an argument has another wrong type.
+        ValueError: A shape does not fit.
+        IndexError: A target is out of range.
 
     >>> import minigrad as mg
     >>> mg.nll(mg.Tensor([[-0.5, -1.0], [-2.0, -0.25]]), [0, 0], reduction="none")
@@ -270,17 +300,25 @@ def nll(input, target, weight=None, ignore_index=-100, reduction="mean"):
     return reduced_with_weights(neg(chosen_of(x, classes)), weights, reduction)
 
 
-# l = p t softplus(-x) + (1 - t) softplus(x)       from -log sigmoid(x) = softplus(-x), -log(1 -
-# sigmoid(x)) = softplus(x)
+# l = p t softplus(-x) + (1 - t) softplus(x)
+# from -log sigmoid(x) = softplus(-x), -log(1 - sigmoid(x)) = softplus(x)
 
 def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None, reduction="mean"):
     """-pos_weight target log(sigmoid(input)) - (1 - target) log(1 - sigmoid(input)), without
     overflow or cancellation.
 
-    input: logits of any shape. target: probabilities of the same shape, mostly 0 and 1. weight,
-    pos_weight: constants that broadcast to that shape; the first multiplies every loss, the second
-    the part of the positive class. reduction: "mean" divides by the number of elements (NaN if
-    there are none), "sum", "none".
+    Args:
+        input: Logits of any shape.
+        target: Probabilities of the same shape, mostly 0 and 1.
+        weight: Constants that broadcast to that shape and multiply the loss of each element.
+            Default: None, all 1.
+        pos_weight: Constants that broadcast to that shape and multiply the part of the positive
+            class. Default: None, all 1.
+        reduction: "mean" (default) divides by the number of elements, NaN if there are none; "sum";
+            "none".
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> mg.binary_cross_entropy_with_logits(mg.Tensor([0.0, 100.0]), [1.0, 1.0])
@@ -289,7 +327,8 @@ def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None
     name = "binary_cross_entropy_with_logits"
     cdef Tensor x = as_input(input, name), t = target_like(target, x, name)
     check_reduction(reduction, name)
-    cdef Tensor factor = factors(weight, x, "weight"), positive = factors(pos_weight, x, "pos_weight")
+    cdef Tensor factor = factors(weight, x, "weight")
+    cdef Tensor positive = factors(pos_weight, x, "pos_weight")
     share = t if positive is None else mul(t, positive)
     losses = share * softplus(neg(x)) + sub(1.0, t) * softplus(x)
     return reduced(losses if factor is None else mul(losses, factor), reduction)
@@ -306,7 +345,8 @@ cdef Tensor factors(object weight, Tensor x, str argument):
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(f"{name}: {argument} must broadcast to the input's shape {x.shape}, got {w.shape}")
+        raise ValueError(f"{name}: {argument} must broadcast to the input's shape {x.shape}, "
+                         f"got {w.shape}")
     return w
 
 
@@ -315,8 +355,15 @@ cdef Tensor factors(object weight, Tensor x, str argument):
 # l = (x - t)^2
 
 def mse(input, target, reduction="mean"):
-    """(input - target) ** 2; both of one shape. reduction: "mean" (NaN for no elements), "sum",
-    "none".
+    """(input - target) ** 2.
+
+    Args:
+        input: Of any shape.
+        target: Of the same shape.
+        reduction: "mean" (default; NaN for no elements), "sum" or "none".
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> mg.mse(mg.Tensor([1.0, 2.0]), [1.0, 4.0])
@@ -332,12 +379,19 @@ def mse(input, target, reduction="mean"):
 #     d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2)         Huber 1964
 
 def huber(input, target, delta=1.0, reduction="mean"):
-    """Half the square of input - target as far as `delta`, beyond it straight on: an error counts,
-    an outlier does not dominate.
+    """Half the square of input - target up to `delta`, and a straight line beyond it, so that
+    outliers do not dominate.
 
     With d = input - target: d ** 2 / 2 where abs(d) <= delta, else delta * (abs(d) - delta / 2).
-    Both of one shape, delta above
-    0. reduction: "mean" (NaN for no elements), "sum", "none".
+
+    Args:
+        input: Of any shape.
+        target: Of the same shape.
+        delta: A number above 0. Default: 1.
+        reduction: "mean" (default; NaN for no elements), "sum" or "none".
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> mg.huber(mg.Tensor([0.5, 3.0]), [0.0, 0.0], reduction="none")
@@ -345,9 +399,6 @@ def huber(input, target, delta=1.0, reduction="mean"):
     """
     cdef Tensor x = as_input(input, "huber"), t = target_like(target, x, "huber")
     check_reduction(reduction, "huber")
-    if isinstance(delta, bool) or not isinstance(delta, (int, float, np.integer, np.floating)):
-        raise TypeError(f"huber: delta must be a number, got {type(delta).__name__}")
-    if not delta > 0:
-        raise ValueError(f"huber: delta must be above 0, got {delta}")
+    delta = checks.number("huber", "delta", delta, 0, np.inf, "(]")
     cdef Tensor difference = sub(x, t), kept = clip(difference, -delta, delta)
     return reduced(mul(kept, sub(difference, mul(kept, 0.5))), reduction)

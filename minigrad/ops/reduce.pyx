@@ -3,9 +3,8 @@
 """Reductions over axes: sum, mean, var, prod, max, min, argmax, logsumexp; and softmax and
 log_softmax, which keep the shape.
 
-Everywhere axis is None (all dimensions), an int, or a tuple of ints; negative ones count from the
-end. keepdims=True leaves the reduced dimensions in the result with size 1. An axis that does not
-exist or comes twice is a ValueError, one that is no int a TypeError.
+Everywhere axis is None (all dimensions), an int, or a tuple of ints, see axes.pyx. keepdims=True
+leaves the reduced dimensions in the result with size 1.
 
 A kernel sees its input as a contiguous array (outer, n, inner) of which it reduces the middle. That
 is the input itself when it is contiguous and the reduced dimensions are neighbours, else a copy
@@ -16,111 +15,61 @@ As in every op module, the rule is under the op; dy is the gradient of the op's 
 """
 cimport numpy as cnp
 from libc.stdint cimport int64_t
-from minigrad.ops.elementwise cimport div, exp, mul, neg, sub, where
-from minigrad.core.kernels cimport LONG, mg_kernels, mg_map2_div, new_array
-from minigrad.core.array cimport PyArray_CHKFLAGS, kernels_of
-from minigrad.core.tape cimport mark_view, record1, record2, save0, save1, save_output
+from minigrad.core.array cimport PyArray_CHKFLAGS, kernels_of, view_of
+from minigrad.core.kernels cimport (
+    LONG,
+    MAX_DIMS,
+    array_like,
+    mg_kernels,
+    mg_map2_div,
+    new_array,
+)
+from minigrad.core.operands cimport as_input
+from minigrad.core.tape cimport mark_view, record1, record2, save, save_output, saved
 from minigrad.core.tensor cimport (
     Node,
     Rule,
     Tensor,
-    as_input,
     contiguous,
-    empty,
     tracked,
     tracked2,
     wrap,
 )
+from minigrad.ops.axes cimport mark_axes, plain_axis
+from minigrad.ops.elementwise cimport div, exp, mul, neg, sub, where
 
-import operator
 import reprlib
 
 import numpy as np
 
+from minigrad import checks
 from minigrad.core.tensor import install
 
 cnp.import_array()
 
-cdef extern from "Python.h":
-    ctypedef struct PyTypeObject:
-        pass
 
-cdef extern from "numpy/arrayobject.h":
-    object PyArray_New(PyTypeObject *type, int nd, cnp.npy_intp *dims, int typenum, cnp.npy_intp *strides, void *data,
-                       int itemsize, int flags, object base)
-    PyTypeObject PyArray_Type
-
-
-ctypedef void (*Reduction)(size_t outer, size_t n, size_t inner, const void *x, void *y) noexcept nogil
+ctypedef void (*Reduction)(size_t outer, size_t n, size_t inner, const void *x,
+                           void *y) noexcept nogil
 ctypedef void (*RowKernel)(size_t rows, size_t n, const void *x, void *y) noexcept nogil
-ctypedef void (*RowGradient)(size_t rows, size_t n, const void *dy, const void *y, void *dx) noexcept nogil
+ctypedef void (*RowGradient)(size_t rows, size_t n, const void *dy, const void *y,
+                             void *dx) noexcept nogil
 
 
-# ---------------------------------------------------------------- axes
+# ---------------------------------------------------------------- how a reduction is run
 
 cdef struct Plan:
-    bint reduced[64]            # for each dimension
-    bint moved                  # the kernel gets a transposed form: kept dimensions first, reduced ones last
+    bint reduced[MAX_DIMS]      # for each dimension
+    bint moved                  # the kernel gets a transposed form: reduced dimensions last
     size_t outer, n, inner
-
-
-cdef object plain_axis(object axis, object given, str op):
-    """One axis, or the tuple of several, as Python's own ints: what was given may change before
-    backward."""
-    if axis is None or type(axis) is int:
-        return axis
-    if type(axis) is tuple:
-        axes = []
-        for one in <tuple>axis:
-            axes.append(plain_axis(one, given, op))
-        return tuple(axes)
-    try:
-        return operator.index(None if isinstance(axis, bool) else axis)
-    except MemoryError:
-        raise
-    except Exception:
-        raise TypeError(f"{op}: axis must be None, an int or a tuple of ints, "
-                        f"got {reprlib.repr(given)}") from None
-
-
-cdef int mark(Plan *p, object axis, object given, int nd, str op) except -1:
-    """Mark one axis as reduced."""
-    cdef Py_ssize_t d
-    if type(axis) is not int:
-        raise TypeError(f"{op}: axis must be None, an int or a tuple of ints, "
-                        f"got {reprlib.repr(given)}")
-    if not -nd <= axis < nd:
-        if nd == 0:
-            raise ValueError(f"{op}: axis must be None for a 0-d input, got {reprlib.repr(given)}")
-        raise ValueError(f"{op}: axis must be from {-nd} to {nd - 1} for an input of {nd} dimensions, "
-                         f"got {reprlib.repr(given)}")
-    d = axis
-    d = d + nd if d < 0 else d
-    if p.reduced[d]:
-        raise ValueError(f"{op}: axis must not name a dimension twice, got {reprlib.repr(given)}")
-    p.reduced[d] = True
-    return 0
-
-
-cdef int mark_all(Plan *p, object axis, int nd, str op) except -1:
-    """Mark the axes that an op was given."""
-    cdef int d
-    for d in range(nd):
-        p.reduced[d] = axis is None
-    if type(axis) is tuple:
-        for one in axis:
-            mark(p, one, axis, nd, op)
-    elif axis is not None:
-        mark(p, axis, axis, nd, op)
-    return 0
 
 
 cdef int plan(Plan *p, cnp.ndarray x, object axis, bint rows, str op) except -1:
     """Which dimensions are reduced, and how the kernel shall see x; with `rows` it needs inner =
     1."""
-    cdef int nd = cnp.PyArray_NDIM(x), d, part = 0         # part: 0 before the reduced dimensions, 1 among them, 2 behind
+    cdef int nd = cnp.PyArray_NDIM(x), d
+    cdef int part = 0           # 0 before the reduced dimensions, 1 among them, 2 behind
     cdef size_t size
-    mark_all(p, axis, nd, op)
+    mark_axes(p.reduced, axis, nd, op)
     p.moved = not PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS)
     p.outer = p.n = p.inner = 1
     for d in range(nd):
@@ -138,7 +87,8 @@ cdef int plan(Plan *p, cnp.ndarray x, object axis, bint rows, str op) except -1:
             p.inner *= size
     if p.moved or (rows and p.inner != 1):
         p.moved = True
-        p.outer, p.inner = p.outer * p.inner, 1
+        p.outer *= p.inner
+        p.inner = 1
     return 0
 
 
@@ -147,7 +97,10 @@ cdef tuple order(Plan *p, int nd):
     cdef int d
     kept, reduced = [], []
     for d in range(nd):
-        (reduced if p.reduced[d] else kept).append(d)
+        if p.reduced[d]:
+            reduced.append(d)
+        else:
+            kept.append(d)
     return tuple(kept + reduced)
 
 
@@ -158,26 +111,19 @@ cdef cnp.ndarray arranged(cnp.ndarray x, Plan *p):
 
 cdef Tensor restored(cnp.ndarray y, Plan *p):
     """A result of the shape that `arranged` made, with the dimensions where they were."""
-    cdef int d, kept = 0, reduced
     if not p.moved:
         return wrap(y)
-    places = []
-    for d in range(cnp.PyArray_NDIM(y)):
-        kept += not p.reduced[d]
-    reduced, kept = kept, 0
-    for d in range(cnp.PyArray_NDIM(y)):
-        if p.reduced[d]:
-            places.append(reduced)
-            reduced += 1
-        else:
-            places.append(kept)
-            kept += 1
-    return wrap(contiguous(wrap(y.transpose(tuple(places)))))
+    cdef int place, nd = cnp.PyArray_NDIM(y)
+    cdef tuple moved = order(p, nd)
+    places = [0] * nd
+    for place in range(nd):
+        places[moved[place]] = place
+    return wrap(contiguous(wrap(y.transpose(places))))
 
 
 cdef cnp.ndarray without_reduced(cnp.ndarray x, Plan *p, bint keepdims, int typenum):
     """An empty result, x's shape without the reduced dimensions."""
-    cdef cnp.npy_intp shape[64]
+    cdef cnp.npy_intp shape[MAX_DIMS]
     cdef int nd = 0, d
     for d in range(cnp.PyArray_NDIM(x)):
         if not p.reduced[d] or keepdims:
@@ -200,8 +146,8 @@ cdef Tensor reduced(Tensor x, Plan *p, bint keepdims, Reduction kernel):
     return y
 
 
-# y = dy repeated along the reduced dimensions to `shape`: a view, with strides of zero.       d(dy)
-# = sum of g over them
+# y = dy repeated along the reduced dimensions to `shape`: a view, with strides of zero
+# d(dy) = sum of g over them
 
 cdef Tensor spread(Tensor dy, tuple shape, object axis):
     """What undoes the shape of a reduction of an array of `shape`, made with or without
@@ -209,18 +155,16 @@ cdef Tensor spread(Tensor dy, tuple shape, object axis):
     cdef cnp.ndarray array = dy._array
     cdef int nd = len(shape), d, own = 0
     cdef bint keepdims = cnp.PyArray_NDIM(array) == nd
-    cdef cnp.npy_intp dims[64]
-    cdef cnp.npy_intp strides[64]
+    cdef cnp.npy_intp dims[MAX_DIMS]
+    cdef cnp.npy_intp strides[MAX_DIMS]
     cdef Plan p
-    mark_all(&p, axis, nd, "spread")
+    mark_axes(p.reduced, axis, nd, "spread")
     for d in range(nd):
         dims[d] = shape[d]
         strides[d] = 0 if p.reduced[d] else cnp.PyArray_STRIDE(array, own)
         own += keepdims or not p.reduced[d]
-    cdef cnp.ndarray view = <cnp.ndarray>PyArray_New(&PyArray_Type, nd, dims, cnp.PyArray_TYPE(array), strides,
-                                                     cnp.PyArray_DATA(array), 0, 0, None)
-    cnp.set_array_base(view, array)
-    cdef Tensor y = wrap(view)
+    cdef char *data = <char *>cnp.PyArray_DATA(array)
+    cdef Tensor y = wrap(view_of(array, nd, dims, strides, data))
     if tracked(dy):
         mark_view(y, dy)
         record1(y, spread_rule, "spread", dy).extra = (axis, keepdims)
@@ -239,13 +183,19 @@ cpdef Tensor sum(x, axis=None, bint keepdims=False):
     """The sum of the elements along `axis`; 0 for no elements. The order of the additions depends
     on their number alone.
 
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
     >>> import minigrad as mg
     >>> mg.sum(mg.Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
     Tensor([4., 6.])
     """
     cdef Tensor t = as_input(x, "sum"), y
     cdef Plan p
-    axis = plain_axis(axis, axis, "sum")
+    axis = plain_axis(axis, "sum")
     plan(&p, t._array, axis, False, "sum")
     y = reduced(t, &p, keepdims, kernels_of(t._array).sum)
     if tracked(t):
@@ -263,13 +213,20 @@ cdef Tensor over(Tensor y, double n):
     """y / n in place, for a y of our own."""
     cdef float n32 = <float>n
     cdef cnp.ndarray array = y._array
+    cdef void *data = cnp.PyArray_DATA(array)
     cdef void *divisor = <void *>&n32 if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT else <void *>&n
-    kernels_of(array).map2[mg_map2_div](cnp.PyArray_SIZE(array), cnp.PyArray_DATA(array), 1, divisor, 0, cnp.PyArray_DATA(array))
+    kernels_of(array).map2[mg_map2_div](cnp.PyArray_SIZE(array), data, 1, divisor, 0, data)
     return y
 
 cpdef Tensor mean(x, axis=None, bint keepdims=False):
     """The arithmetic mean of the elements along `axis`: their sum divided by their number; NaN for
     no elements.
+
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
 
     >>> import minigrad as mg
     >>> mg.mean(mg.Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
@@ -277,7 +234,7 @@ cpdef Tensor mean(x, axis=None, bint keepdims=False):
     """
     cdef Tensor t = as_input(x, "mean"), y
     cdef Plan p
-    axis = plain_axis(axis, axis, "mean")
+    axis = plain_axis(axis, "mean")
     plan(&p, t._array, axis, False, "mean")
     y = over(reduced(t, &p, keepdims, kernels_of(t._array).sum), p.n)
     if tracked(t):
@@ -293,11 +250,19 @@ cdef int mean_rule(Node node, Tensor dy) except -1:
 
 def var(x, axis=None, ddof=0, bint keepdims=False):
     """The variance of the elements along `axis`: the mean square of their distances from their
-    mean.
+    mean. NaN for no elements, and for one element with ddof=1.
 
-    ddof: the sum of squares is divided by n - ddof (by 0 if that is negative): 0 gives the variance
-    of a whole population, the default as in NumPy; 1 the unbiased estimate from a sample. NaN for
-    no elements, and for one element with ddof=1.
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        ddof: The sum of the squares is divided by n - ddof, or by 0 if that is negative. 0, the
+            default as in NumPy, gives the variance of a whole population; 1 the unbiased estimate
+            from a sample.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> mg.var(mg.Tensor([1.0, 2.0, 3.0, 6.0]))
@@ -306,16 +271,9 @@ def var(x, axis=None, ddof=0, bint keepdims=False):
     cdef Tensor t = as_input(x, "var"), y, distance
     cdef Plan p
     cdef double divisor
-    try:
-        ddof = operator.index(None if isinstance(ddof, bool) else ddof)
-    except MemoryError:
-        raise
-    except Exception:
-        raise TypeError(f"var: ddof must be an int, got {type(ddof).__name__}") from None
-    axis = plain_axis(axis, axis, "var")
+    ddof = checks.integer("var", "ddof", ddof, -2**63, 2**63 - 1)
+    axis = plain_axis(axis, "var")
     plan(&p, t._array, axis, False, "var")
-    if not -2**63 <= ddof < 2**63:
-        raise ValueError(f"var: ddof must fit into 64 bits, got {ddof}")
     divisor = <double>p.n - <double>ddof
     divisor = divisor if divisor > 0 else 0
     distance = centred(wrap(t._array), axis)
@@ -324,12 +282,12 @@ def var(x, axis=None, ddof=0, bint keepdims=False):
     y = over(reduced(distance, &p, keepdims, kernels_of(t._array).sum), divisor)
     if tracked(t):
         node = record1(y, var_rule, "var", t)
-        save0(node, t)
+        save(node, 0, t)
         node.extra = (axis, 2 / divisor)
     return y
 
 cdef int var_rule(Node node, Tensor dy) except -1:
-    cdef Tensor x = node.get0()
+    cdef Tensor x = saved(node, 0)
     axis, factor = node.extra
     return node.give(0, mul(centred(x, axis), spread(mul(dy, factor), x.shape, axis)), True)
 
@@ -349,6 +307,12 @@ def prod(x, axis=None, bint keepdims=False):
     """The product of the elements along `axis`; 1 for no elements. The gradient is exact with any
     number of zeros among them.
 
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
     >>> import minigrad as mg
     >>> x = mg.Tensor([2.0, 0.0, 4.0], requires_grad=True)
     >>> mg.prod(x).backward()
@@ -357,24 +321,24 @@ def prod(x, axis=None, bint keepdims=False):
     """
     cdef Tensor t = as_input(x, "prod"), y
     cdef Plan p
-    axis = plain_axis(axis, axis, "prod")
+    axis = plain_axis(axis, "prod")
     plan(&p, t._array, axis, False, "prod")
     y = reduced(t, &p, keepdims, kernels_of(t._array).prod)
     if tracked(t):
         node = record1(y, prod_rule, "prod", t)
-        save0(node, t)
+        save(node, 0, t)
         node.extra = axis
     return y
 
 cdef int prod_rule(Node node, Tensor dy) except -1:
-    cdef Tensor x = node.get0()
+    cdef Tensor x = saved(node, 0)
     cdef Plan p
     cdef object rows = x
     plan(&p, x._array, node.extra, True, "prod")
     axes = order(&p, cnp.PyArray_NDIM(x._array))
-    rows = rows.transpose(tuple(axes))
-    shape = rows.shape
-    others = others_of(rows.reshape((p.outer, p.n)), p.n).reshape(shape).transpose(tuple(np.argsort(axes)))
+    rows = rows.transpose(axes)
+    others = others_of(rows.reshape((p.outer, p.n)), p.n)
+    others = others.reshape(rows.shape).transpose(tuple(np.argsort(axes)))
     return node.give(0, mul(spread(dy, x.shape, node.extra), others), True)
 
 cdef object others_of(object x, Py_ssize_t n):
@@ -400,8 +364,8 @@ cdef object others_of(object x, Py_ssize_t n):
 
 cdef int refuse_empty(Plan *p, Tensor x, object axis, str op, str name) except -1:
     if p.n == 0 and p.outer * p.inner != 0:
-        raise ValueError(f"{op}: zero-size array to reduction operation {name} which has no identity: x has shape {x.shape}, "
-                         f"axis is {axis}")
+        raise ValueError(f"{op}: zero-size array to reduction operation {name} which has no "
+                         f"identity: x has shape {x.shape}, axis is {axis}")
     return 0
 
 # y = max x        dx = dy / (how many are largest) where x = y, else 0
@@ -412,6 +376,11 @@ def max(x, axis=None, bint keepdims=False):
 
     No elements are a ValueError.
 
+    Args:
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 3.0, 3.0], requires_grad=True)
     >>> mg.max(x).backward()
@@ -420,7 +389,7 @@ def max(x, axis=None, bint keepdims=False):
     """
     cdef Tensor t = as_input(x, "max"), y
     cdef Plan p
-    axis = plain_axis(axis, axis, "max")
+    axis = plain_axis(axis, "max")
     plan(&p, t._array, axis, False, "max")
     refuse_empty(&p, t, axis, "max", "maximum")
     y = reduced(t, &p, keepdims, kernels_of(t._array).max)
@@ -436,13 +405,18 @@ def min(x, axis=None, bint keepdims=False):
 
     No elements are a ValueError.
 
+    Args:
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
     >>> import minigrad as mg
     >>> mg.min(mg.Tensor([[1.0, 3.0], [4.0, 2.0]]), axis=1)
     Tensor([1., 2.])
     """
     cdef Tensor t = as_input(x, "min"), y
     cdef Plan p
-    axis = plain_axis(axis, axis, "min")
+    axis = plain_axis(axis, "min")
     plan(&p, t._array, axis, False, "min")
     refuse_empty(&p, t, axis, "min", "minimum")
     y = reduced(t, &p, keepdims, kernels_of(t._array).min)
@@ -452,16 +426,17 @@ def min(x, axis=None, bint keepdims=False):
 
 cdef int record_extreme(Tensor y, str name, Tensor x, object axis) except -1:
     cdef Node node = record1(y, extreme_rule, name, x)
-    save_output(node, y)
-    save1(node, x)
+    save_output(node, 0, y)
+    save(node, 1, x)
     node.extra = axis
     return 0
 
 cdef int extreme_rule(Node node, Tensor dy) except -1:
-    cdef Tensor x = node.get1(), y = spread(node.get0(), x.shape, node.extra)
-    hit = np.asarray((x._array == y._array) | np.isnan(x._array))           # y is NaN where an x is
+    cdef Tensor x = saved(node, 1), y = spread(saved(node, 0), x.shape, node.extra), share
+    hit = np.asarray((x._array == y._array) | np.isnan(x._array))       # y is NaN where an x is
     count = np.sum(hit, axis=node.extra, keepdims=dy.ndim == hit.ndim, dtype=x._array.dtype)
-    return node.give(0, where(hit, spread(div(dy, wrap(np.asarray(count))), x.shape, node.extra), 0.0), True)
+    share = div(dy, wrap(np.asarray(count)))
+    return node.give(0, where(hit, spread(share, x.shape, node.extra), 0.0), True)
 
 
 # i = argmax x     no gradient
@@ -472,6 +447,10 @@ def argmax(x, axis=None, bint keepdims=False):
 
     Of several the first; the first NaN if there is one. No elements are a ValueError.
 
+    Args:
+        axis: An int, or None to count through all dimensions. Default: None.
+        keepdims: Whether the reduced axis stays, with length 1. Default: False.
+
     >>> import minigrad as mg
     >>> mg.argmax(mg.Tensor([[1.0, 3.0], [4.0, 2.0]]), axis=1)
     array([1, 0])
@@ -480,10 +459,11 @@ def argmax(x, axis=None, bint keepdims=False):
     cdef Plan p
     if type(axis) is tuple:
         raise TypeError(f"argmax: axis must be None or an int, got {reprlib.repr(axis)}")
-    axis = plain_axis(axis, axis, "argmax")
+    axis = plain_axis(axis, "argmax")
     plan(&p, t._array, axis, False, "argmax")
     if p.n == 0 and p.outer * p.inner != 0:
-        raise ValueError(f"argmax: attempt to get argmax of an empty sequence: x has shape {t.shape}, axis is {axis}")
+        raise ValueError(f"argmax: attempt to get argmax of an empty sequence: "
+                         f"x has shape {t.shape}, axis is {axis}")
     cdef cnp.ndarray found = without_reduced(t._array, &p, keepdims, cnp.NPY_INT64)
     cdef cnp.ndarray source = arranged(t._array, &p)
     cdef const mg_kernels *K = kernels_of(source)
@@ -498,7 +478,7 @@ def argmax(x, axis=None, bint keepdims=False):
 
 cdef cnp.ndarray by_rows(cnp.ndarray source, Plan *p, RowKernel kernel):
     """The kernel over the rows of an arranged array, with a result of the same shape."""
-    cdef cnp.ndarray y = empty(cnp.PyArray_NDIM(source), cnp.PyArray_DIMS(source), cnp.PyArray_TYPE(source))._array
+    cdef cnp.ndarray y = array_like(source)
     cdef void *data = cnp.PyArray_DATA(source)
     cdef void *to = cnp.PyArray_DATA(y)
     if p.outer * p.n < LONG:
@@ -515,13 +495,19 @@ cpdef Tensor logsumexp(x, axis=None, bint keepdims=False):
     """log(sum(exp(x))) along `axis`, without overflow: the largest x is taken out first. -inf for
     no elements.
 
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: None.
+        keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
     >>> import minigrad as mg
     >>> mg.logsumexp(mg.Tensor([1000.0, 1000.0]))
     Tensor(1000.6932)
     """
     cdef Tensor t = as_input(x, "logsumexp"), y
     cdef Plan p
-    axis = plain_axis(axis, axis, "logsumexp")
+    axis = plain_axis(axis, "logsumexp")
     plan(&p, t._array, axis, True, "logsumexp")
     y = wrap(without_reduced(t._array, &p, keepdims, cnp.PyArray_TYPE(t._array)))
     cdef cnp.ndarray source = arranged(t._array, &p)
@@ -532,12 +518,12 @@ cpdef Tensor logsumexp(x, axis=None, bint keepdims=False):
         K.logsumexp(p.outer, p.n, data, to)
     if tracked(t):
         node = record1(y, logsumexp_rule, "logsumexp", t)
-        save0(node, t)
+        save(node, 0, t)
         node.extra = axis
     return y
 
 cdef int logsumexp_rule(Node node, Tensor dy) except -1:
-    cdef Tensor x = node.get0()
+    cdef Tensor x = saved(node, 0)
     return node.give(0, mul(softmax(x, node.extra), spread(dy, x.shape, node.extra)), True)
 
 
@@ -547,24 +533,32 @@ cpdef Tensor softmax(x, axis=-1):
     """exp(x) / sum(exp(x)) along `axis`: positive numbers that sum to 1. Along an axis of no
     elements the result is empty.
 
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: -1.
+
     >>> import minigrad as mg
     >>> mg.softmax(mg.Tensor([0.0, 0.0, -np.inf]))
     Tensor([0.5, 0.5, 0. ])
     """
     cdef Tensor t = as_input(x, "softmax"), y
     cdef Plan p
-    axis = plain_axis(axis, axis, "softmax")
+    axis = plain_axis(axis, "softmax")
     plan(&p, t._array, axis, True, "softmax")
     y = restored(by_rows(arranged(t._array, &p), &p, kernels_of(t._array).softmax), &p)
     if tracked(t):
         node = record1(y, softmax_rule, "softmax", t)
-        save_output(node, y)
+        save_output(node, 0, y)
         node.extra = axis
     return y
 
 cdef int softmax_rule(Node node, Tensor dy) except -1:
-    return node.give(0, gradient_op(dy, node.get0(), node.extra, kernels_of(dy._array).softmax_grad, softmax_grad_rule,
-                                    "softmax_grad"), True)
+    return node.give(0, softmax_grad(dy, saved(node, 0), node.extra), True)
+
+cdef Tensor softmax_grad(Tensor dy, Tensor y, object axis):
+    return gradient_op(dy, y, axis, kernels_of(dy._array).softmax_grad, softmax_grad_rule,
+                       "softmax_grad")
 
 cdef Tensor gradient_op(Tensor dy, Tensor y, object axis, RowGradient kernel, Rule rule, str name):
     """dx out of dy and the forward's output y, as an op of its own, for second order."""
@@ -574,7 +568,7 @@ cdef Tensor gradient_op(Tensor dy, Tensor y, object axis, RowGradient kernel, Ru
     plan(&q, dy._array, axis, True, name)
     p.moved = q.moved = p.moved or q.moved
     cdef cnp.ndarray given = arranged(dy._array, &p), value = arranged(y._array, &p)
-    cdef cnp.ndarray to = empty(cnp.PyArray_NDIM(given), cnp.PyArray_DIMS(given), cnp.PyArray_TYPE(given))._array
+    cdef cnp.ndarray to = array_like(given)
     cdef void *data_dy = cnp.PyArray_DATA(given)
     cdef void *data_y = cnp.PyArray_DATA(value)
     cdef void *data_dx = cnp.PyArray_DATA(to)
@@ -584,21 +578,22 @@ cdef Tensor gradient_op(Tensor dy, Tensor y, object axis, RowGradient kernel, Ru
     cdef Node node
     if tracked2(dy, y):
         node = record2(dx, rule, name, dy, y)
-        save0(node, dy)
-        save1(node, y)
+        save(node, 0, dy)
+        save(node, 1, y)
         node.extra = axis
     return dx
 
 # z = y (dy - s), s = sum(dy y):       d(dy) = y (g - sum(g y)), d(y) = g (dy - s) - dy sum(g y)
 
 cdef int softmax_grad_rule(Node node, Tensor g) except -1:
-    cdef Tensor dy = node.get0(), y = node.get1(), gy
+    cdef Tensor dy = saved(node, 0), y = saved(node, 1), s, gy
     axis = node.extra
     if node.wants(0):
-        node.give(0, gradient_op(g, y, axis, kernels_of(g._array).softmax_grad, softmax_grad_rule, "softmax_grad"), True)
+        node.give(0, softmax_grad(g, y, axis), True)
     if node.wants(1):
         gy = sum(mul(g, y), axis, True)
-        node.give(1, sub(mul(g, sub(dy, sum(mul(dy, y), axis, True))), mul(dy, gy)), True)
+        s = sum(mul(dy, y), axis, True)
+        node.give(1, sub(mul(g, sub(dy, s)), mul(dy, gy)), True)
     return 0
 
 
@@ -607,29 +602,36 @@ cdef int softmax_grad_rule(Node node, Tensor g) except -1:
 cpdef Tensor log_softmax(x, axis=-1):
     """The logarithm of softmax, x - logsumexp(x), along `axis`.
 
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
+            Default: -1.
+
     >>> import minigrad as mg
     >>> mg.log_softmax(mg.Tensor([1000.0, 0.0]))
     Tensor([    0., -1000.])
     """
     cdef Tensor t = as_input(x, "log_softmax"), y
     cdef Plan p
-    axis = plain_axis(axis, axis, "log_softmax")
+    axis = plain_axis(axis, "log_softmax")
     plan(&p, t._array, axis, True, "log_softmax")
     y = restored(by_rows(arranged(t._array, &p), &p, kernels_of(t._array).log_softmax), &p)
     if tracked(t):
         node = record1(y, log_softmax_rule, "log_softmax", t)
-        save_output(node, y)
+        save_output(node, 0, y)
         node.extra = axis
     return y
 
 cdef int log_softmax_rule(Node node, Tensor dy) except -1:
-    return node.give(0, gradient_op(dy, node.get0(), node.extra, kernels_of(dy._array).log_softmax_grad, log_softmax_grad_rule,
-                                    "log_softmax_grad"), True)
+    cdef Tensor dx = gradient_op(dy, saved(node, 0), node.extra,
+                                 kernels_of(dy._array).log_softmax_grad,
+                                 log_softmax_grad_rule, "log_softmax_grad")
+    return node.give(0, dx, True)
 
 # z = dy - e^y s, s = sum(dy):         d(dy) = g - sum(g e^y), d(y) = -g e^y s
 
 cdef int log_softmax_grad_rule(Node node, Tensor g) except -1:
-    cdef Tensor dy = node.get0(), y = node.get1(), gp
+    cdef Tensor dy = saved(node, 0), y = saved(node, 1), gp
     axis = node.extra
     gp = mul(g, exp(y))
     if node.wants(0):

@@ -4,31 +4,29 @@
 padding; and cumsum and astype.
 
 reshape, transpose, swapaxes, squeeze, unsqueeze, broadcast_to, flip and split give views: the
-result shares its input's memory (a reshape that no strides can express copies). Negative axes count
-from the end; an axis out of range, or named twice, is a ValueError. Indexing is in index.pyx.
+result shares its input's memory (a reshape that no strides can express copies). What an axis may be
+is in axes.pyx, indexing in index.pyx.
 """
 cimport numpy as cnp
 from libc.string cimport memcpy
-from minigrad.ops.index cimport getitem, sliced, view_of
-from minigrad.core.kernels cimport copy_strided, new_array
-from minigrad.core.array cimport PyArray_CHKFLAGS, ints_of
+from minigrad.core.array cimport PyArray_CHKFLAGS, ints_of, same_shape, view_of
+from minigrad.core.kernels cimport MAX_DIMS, csrc, new_array
 from minigrad.core.modes cimport recording
+from minigrad.core.operands cimport as_input, as_operand
 from minigrad.core.tape cimport mark_view, record1, recordn
-from minigrad.core.tensor cimport Node, Rule, Tensor, as_input, as_operand, stale, tracked, wrap
+from minigrad.core.tensor cimport Node, Rule, Tensor, stale, tracked, wrap
+from minigrad.ops.axes cimport mark_axes, one_axis, plain_axis
+from minigrad.ops.index cimport getitem, sliced
 
-import operator
 import reprlib
 
 import numpy as np
 
+from minigrad import checks
 from minigrad.core.array import checked_dtype, checked_shape
 from minigrad.core.tensor import install
 
 cnp.import_array()
-
-
-cdef enum:
-    MAX_DIMS = 64
 
 cdef object MOST_PARTS = 2**31              # of an empty axis, which any number divides
 cdef object masked_array = np.ma.MaskedArray
@@ -40,47 +38,17 @@ cdef Tensor seen_as(Tensor x, int nd, cnp.npy_intp *shape, cnp.npy_intp *strides
                     Rule rule, str name, object extra):
     """A view of x with another shape and strides (in bytes), `offset` bytes further on, recorded
     with its rule."""
-    cdef Tensor y = wrap(view_of(x._array, nd, shape, strides, <char *>cnp.PyArray_DATA(x._array) + offset))
+    cdef char *data = <char *>cnp.PyArray_DATA(x._array) + offset
+    cdef Tensor y = wrap(view_of(x._array, nd, shape, strides, data))
     mark_view(y, x)
     if tracked(x):
         record1(y, rule, name, x).extra = extra
     return y
 
 
-cdef int axis_of(object axis, int nd, str op) except -1:
-    """A valid axis as a number from 0 to nd - 1."""
-    if type(axis) is not int:
-        try:
-            axis = operator.index(None if isinstance(axis, bool) else axis)
-        except MemoryError:
-            raise
-        except Exception:
-            raise TypeError(f"{op}: axis must be an int, got {type(axis).__name__}") from None
-    if not -nd <= axis < nd:
-        raise ValueError(f"{op}: axis {axis} is out of range for a tensor of {nd} dimensions")
-    return axis + nd if axis < 0 else axis
-
-
-cdef int mark_axes(bint *marked, object axes, int nd, str op) except -1:
-    """Mark the axes, one or several distinct ones, among nd; return how many."""
-    cdef int d, count = 0
-    for d in range(nd):
-        marked[d] = False
-    for axis in axes if type(axes) is tuple or type(axes) is list else (axes,):
-        d = axis_of(axis, nd, op)
-        if marked[d]:
-            raise ValueError(f"{op}: axes must be distinct, got {axes}")
-        marked[d] = True
-        count += 1
-    return count
-
-
-cdef tuple axes_of(object axes, int nd, str op):
-    """One axis, or a tuple or list of several, as numbers from 0 to nd - 1."""
-    found = []
-    for axis in axes if isinstance(axes, (tuple, list)) else (axes,):
-        found.append(axis_of(axis, nd, op))
-    return tuple(found)
+cdef object axes_of(object axes, int nd, str op):
+    """None, one axis, or several in a tuple or list, as plain_axis has them."""
+    return plain_axis(tuple(axes) if type(axes) is list else axes, op)
 
 
 # ---------------------------------------------------------------- another shape
@@ -96,7 +64,7 @@ cpdef Tensor reshape(x, shape):
     Tensor([[1., 2.],
             [3., 4.]])
     """
-    cdef Tensor t = as_input(x, "reshape"), y
+    cdef Tensor t = as_input(x, "reshape")
     cdef cnp.npy_intp to[MAX_DIMS]
     cdef cnp.npy_intp strides[MAX_DIMS]
     cdef cnp.npy_intp size = cnp.PyArray_SIZE(t._array), stride = cnp.PyArray_ITEMSIZE(t._array)
@@ -109,7 +77,8 @@ cpdef Tensor reshape(x, shape):
     for d in range(nd):
         n = dims[d]
         if n < -1 or (n == -1 and unknown >= 0):
-            raise ValueError(f"reshape: shape must have no negative dimension but one -1, got {dims}")
+            raise ValueError(
+                f"reshape: shape must have no negative dimension but one -1, got {dims}")
         if n == -1:
             unknown = d
         else:
@@ -134,7 +103,8 @@ cdef bint all_ints(object shape) noexcept:
     return True
 
 cdef object invalid_shape(Tensor x, tuple dims):
-    return ValueError(f"reshape: shape {dims} is invalid for a tensor of shape {x.shape} with {x.size} elements")
+    return ValueError(f"reshape: shape {dims} is invalid for a tensor of shape {x.shape} "
+                      f"with {x.size} elements")
 
 cdef Tensor reshape_by_numpy(Tensor t, tuple dims):
     """The reshape of a tensor that is empty or not contiguous; NumPy tells whether strides can
@@ -158,7 +128,8 @@ cdef int reshape_rule(Node node, Tensor dy) except -1:
 # y = x without axes of length 1, or with a new one          dx = dy in x's shape
 
 def squeeze(x, axis=None) -> Tensor:
-    """x without its axes of length 1: all of them, or the one or several that are named. A view.
+    """x without its axes of length 1: all of them, or those that `axis` names, an int or a tuple of
+    ints. A view.
 
     >>> import minigrad as mg
     >>> mg.squeeze(mg.ones((1, 3, 1)), 0).shape
@@ -169,17 +140,15 @@ def squeeze(x, axis=None) -> Tensor:
     cdef cnp.npy_intp strides[MAX_DIMS]
     cdef bint dropped[MAX_DIMS]
     cdef int nd = cnp.PyArray_NDIM(t._array), to = 0, d
-    if axis is None:
-        for d in range(nd):
-            dropped[d] = cnp.PyArray_DIM(t._array, d) == 1
-    else:
-        mark_axes(dropped, axis, nd, "squeeze")
+    mark_axes(dropped, axes_of(axis, nd, "squeeze"), nd, "squeeze")
     for d in range(nd):
-        if not dropped[d]:
-            shape[to], strides[to] = cnp.PyArray_DIM(t._array, d), cnp.PyArray_STRIDE(t._array, d)
-            to += 1
-        elif cnp.PyArray_DIM(t._array, d) != 1:
+        if dropped[d] and cnp.PyArray_DIM(t._array, d) == 1:
+            continue
+        if dropped[d] and axis is not None:
             raise ValueError(f"squeeze: axis {d} must have length 1, got shape {t.shape}")
+        shape[to] = cnp.PyArray_DIM(t._array, d)
+        strides[to] = cnp.PyArray_STRIDE(t._array, d)
+        to += 1
     return seen_as(t, to, shape, strides, 0, reshape_rule, "squeeze", t.shape)
 
 
@@ -193,12 +162,16 @@ def unsqueeze(x, axis) -> Tensor:
     cdef Tensor t = as_input(x, "unsqueeze")
     cdef cnp.npy_intp shape[MAX_DIMS]
     cdef cnp.npy_intp strides[MAX_DIMS]
-    cdef int nd = cnp.PyArray_NDIM(t._array) + 1, at = axis_of(axis, nd, "unsqueeze"), d
+    cdef int nd = cnp.PyArray_NDIM(t._array) + 1, place = one_axis(axis, nd, "unsqueeze"), d
     if nd > MAX_DIMS:
         raise ValueError(f"unsqueeze: the result would have more than {MAX_DIMS} dimensions")
     for d in range(nd):
-        shape[d] = 1 if d == at else cnp.PyArray_DIM(t._array, d - (d > at))
-        strides[d] = 0 if d == at else cnp.PyArray_STRIDE(t._array, d - (d > at))
+        if d == place:
+            shape[d] = 1
+            strides[d] = 0
+        else:
+            shape[d] = cnp.PyArray_DIM(t._array, d - (d > place))
+            strides[d] = cnp.PyArray_STRIDE(t._array, d - (d > place))
     return seen_as(t, nd, shape, strides, 0, reshape_rule, "unsqueeze", t.shape)
 
 
@@ -215,7 +188,7 @@ def broadcast_to(x, shape) -> Tensor:
     Tensor([[1., 2.],
             [1., 2.]])
     """
-    cdef Tensor t = as_input(x, "broadcast_to"), y
+    cdef Tensor t = as_input(x, "broadcast_to")
     cdef cnp.npy_intp to[MAX_DIMS]
     cdef cnp.npy_intp strides[MAX_DIMS]
     cdef tuple dims = checked_shape(shape, "broadcast_to")
@@ -223,7 +196,8 @@ def broadcast_to(x, shape) -> Tensor:
     cdef bint fits = lead >= 0
     if fits:
         for d in range(nd):
-            to[d], strides[d] = dims[d], 0
+            to[d] = dims[d]
+            strides[d] = 0
             if d >= lead and cnp.PyArray_DIM(t._array, d - lead) == to[d]:
                 strides[d] = cnp.PyArray_STRIDE(t._array, d - lead)
             elif d >= lead:
@@ -244,6 +218,9 @@ def transpose(x, axes=None) -> Tensor:
     """x with its axes in another order: axis d of the result is axis axes[d] of x. Reversed by
     default. A view.
 
+    Args:
+        axes: A tuple with each axis of x once. Default: None, the reverse order.
+
     >>> import minigrad as mg
     >>> mg.transpose(mg.ones((2, 3, 4)), (2, 0, 1)).shape
     (4, 2, 3)
@@ -251,14 +228,18 @@ def transpose(x, axes=None) -> Tensor:
     cdef Tensor t = as_input(x, "transpose")
     cdef int nd = cnp.PyArray_NDIM(t._array), d
     cdef bint named[MAX_DIMS]
-    cdef tuple order
+    order = []
     if axes is None:
-        order = tuple(range(nd - 1, -1, -1))
-    else:
-        order = axes_of(axes, nd, "transpose")
-        if mark_axes(named, order, nd, "transpose") != nd:
-            raise ValueError(f"transpose: axes must name each of the {nd} dimensions once, got {axes}")
-    return permuted(t, order, False)
+        for d in range(nd - 1, -1, -1):
+            order.append(d)
+        return permuted(t, tuple(order), False)
+    found = axes_of(axes, nd, "transpose")
+    if mark_axes(named, found, nd, "transpose") != nd:
+        raise ValueError(
+            f"transpose: axes must name each of the {nd} dimensions once, got {axes}")
+    for axis in found if type(found) is tuple else (found,):
+        order.append(axis + nd if axis < 0 else axis)
+    return permuted(t, tuple(order), False)
 
 cdef Tensor permuted(Tensor x, tuple order, bint back):
     """x with its axes in the given order, or put back from it."""
@@ -266,8 +247,10 @@ cdef Tensor permuted(Tensor x, tuple order, bint back):
     cdef cnp.npy_intp strides[MAX_DIMS]
     cdef int nd = cnp.PyArray_NDIM(x._array), d, source, target
     for d in range(nd):
-        source, target = (d, order[d]) if back else (order[d], d)
-        shape[target], strides[target] = cnp.PyArray_DIM(x._array, source), cnp.PyArray_STRIDE(x._array, source)
+        source = d if back else order[d]
+        target = order[d] if back else d
+        shape[target] = cnp.PyArray_DIM(x._array, source)
+        strides[target] = cnp.PyArray_STRIDE(x._array, source)
     return seen_as(x, nd, shape, strides, 0, transpose_rule, "transpose", (order, back))
 
 cdef int transpose_rule(Node node, Tensor dy) except -1:
@@ -278,7 +261,7 @@ cdef int transpose_rule(Node node, Tensor dy) except -1:
 # y[..., i, ..., j, ...] = x[..., j, ..., i, ...]            dx = dy with the axes exchanged again
 
 cpdef Tensor swapaxes(x, axis1, axis2):
-    """x with two axes exchanged. A view.
+    """x with the axes `axis1` and `axis2` exchanged. A view.
 
     >>> import minigrad as mg
     >>> mg.swapaxes(mg.ones((2, 3, 4)), 0, -1).shape
@@ -287,10 +270,15 @@ cpdef Tensor swapaxes(x, axis1, axis2):
     cdef Tensor t = as_input(x, "swapaxes")
     cdef cnp.npy_intp shape[MAX_DIMS]
     cdef cnp.npy_intp strides[MAX_DIMS]
-    cdef int nd = cnp.PyArray_NDIM(t._array), a = axis_of(axis1, nd, "swapaxes"), b = axis_of(axis2, nd, "swapaxes"), d, source
+    cdef int nd = cnp.PyArray_NDIM(t._array), d
+    cdef int a = one_axis(axis1, nd, "swapaxes"), b = one_axis(axis2, nd, "swapaxes")
     for d in range(nd):
-        source = b if d == a else a if d == b else d
-        shape[d], strides[d] = cnp.PyArray_DIM(t._array, source), cnp.PyArray_STRIDE(t._array, source)
+        shape[d] = cnp.PyArray_DIM(t._array, d)
+        strides[d] = cnp.PyArray_STRIDE(t._array, d)
+    shape[a] = cnp.PyArray_DIM(t._array, b)
+    strides[a] = cnp.PyArray_STRIDE(t._array, b)
+    shape[b] = cnp.PyArray_DIM(t._array, a)
+    strides[b] = cnp.PyArray_STRIDE(t._array, a)
     return seen_as(t, nd, shape, strides, 0, swapaxes_rule, "swapaxes", (a, b))
 
 cdef int swapaxes_rule(Node node, Tensor dy) except -1:
@@ -303,6 +291,9 @@ cdef int swapaxes_rule(Node node, Tensor dy) except -1:
 cpdef Tensor flip(x, axis=None):
     """x in reverse order along one axis, several, or all. A view.
 
+    Args:
+        axis: An int, a tuple of ints, or None for all axes. Default: None.
+
     >>> import minigrad as mg
     >>> mg.flip(mg.Tensor([1.0, 2.0, 3.0]))
     Tensor([3., 2., 1.])
@@ -312,10 +303,7 @@ cpdef Tensor flip(x, axis=None):
     cdef bint flipped[MAX_DIMS]
     cdef int nd = cnp.PyArray_NDIM(t._array), d
     cdef Py_ssize_t offset = 0
-    if axis is None:
-        axes = tuple(range(nd))
-    else:
-        axes = axes_of(axis, nd, "flip")
+    cdef object axes = axes_of(axis, nd, "flip")
     mark_axes(flipped, axes, nd, "flip")
     for d in range(nd):
         strides[d] = cnp.PyArray_STRIDE(t._array, d)
@@ -333,20 +321,25 @@ cdef int flip_rule(Node node, Tensor dy) except -1:
 
 cdef tuple several(object tensors, str op):
     """A sequence of at least one Tensor, all of one dtype."""
-    cdef Tensor first = None
+    cdef Tensor first = None, tensor
     cdef bint one_type = True
     if isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__"):
-        raise TypeError(f"{op}: tensors must be a sequence of Tensors, got {type(tensors).__name__}")
-    cdef tuple found
+        raise TypeError(
+            f"{op}: tensors must be a sequence of Tensors, got {type(tensors).__name__}")
     if isinstance(tensors, masked_array):
-        raise TypeError(f"{op}: tensors must not be a masked array, the mask would be lost: use tensors.filled(value)")
-    found = tuple(tensors)
+        raise TypeError(f"{op}: tensors must not be a masked array, the mask would be lost: "
+                        f"use tensors.filled(value)")
+    cdef tuple found = tuple(tensors)
     if not found:
         raise ValueError(f"{op}: tensors must hold at least one Tensor, got none")
     for part in found:
-        if isinstance(part, Tensor) and first is None:
-            first = <Tensor>part
-        one_type &= isinstance(part, Tensor) and cnp.PyArray_TYPE((<Tensor>part)._array) == cnp.PyArray_TYPE(first._array)
+        if not isinstance(part, Tensor):
+            one_type = False
+            continue
+        tensor = <Tensor>part
+        if first is None:
+            first = tensor
+        one_type &= cnp.PyArray_TYPE(tensor._array) == cnp.PyArray_TYPE(first._array)
     if one_type:
         return found
     if first is None:
@@ -366,13 +359,14 @@ cdef bint too_large(cnp.ndarray x, double times) noexcept:
     return times >= 2.0**58
 
 
-cdef int copy_part(cnp.ndarray y, cnp.ndarray x, int axis, bint new_axis, cnp.npy_intp at) except -1:
-    """y[..., at : at + n, ...] = x along `axis`, which is x's own, of length n, or a new one, where
-    n = 1; y is contiguous."""
+cdef int copy_part(cnp.ndarray y, cnp.ndarray x, int axis, bint new_axis,
+                   cnp.npy_intp start) except -1:
+    """y[..., start : start + n, ...] = x along `axis`, which is x's own, of length n, or a new one,
+    where n = 1; y is contiguous."""
     cdef int nd = cnp.PyArray_NDIM(x), d
     cdef cnp.npy_intp item = cnp.PyArray_ITEMSIZE(x), rows = 1, run = item, o
     cdef cnp.npy_intp step = item if new_axis and axis == nd else cnp.PyArray_STRIDE(y, axis)
-    cdef char *to = <char *>cnp.PyArray_DATA(y) + at * step
+    cdef char *to = <char *>cnp.PyArray_DATA(y) + start * step
     cdef const char *source = <const char *>cnp.PyArray_DATA(x)
     cdef ptrdiff_t sx[MAX_DIMS]
     cdef ptrdiff_t sy[MAX_DIMS]
@@ -380,7 +374,7 @@ cdef int copy_part(cnp.ndarray y, cnp.ndarray x, int axis, bint new_axis, cnp.np
         for d in range(nd):
             sx[d] = cnp.PyArray_STRIDE(x, d) // item
             sy[d] = cnp.PyArray_STRIDE(y, d + (new_axis and d >= axis)) // item
-        copy_strided(item, nd, <const ptrdiff_t *>cnp.PyArray_DIMS(x), source, sx, to, sy)
+        csrc.copy_strided(item, nd, <const ptrdiff_t *>cnp.PyArray_DIMS(x), source, sx, to, sy)
         return 0
     for d in range(nd):
         if d < axis:
@@ -407,63 +401,67 @@ cdef bint wanted(tuple parts):
 def concatenate(tensors, axis=0) -> Tensor:
     """Tensors joined along an axis that they have; their other dimensions must agree.
 
+    Args:
+        tensors: A list of Tensors of one dtype.
+        axis: An int. Default: 0.
+
     >>> import minigrad as mg
     >>> mg.concatenate([mg.zeros(1), mg.ones(2)])
     Tensor([0., 1., 1.])
     """
     cdef tuple parts = several(tensors, "concatenate")
     cdef Tensor first = <Tensor>parts[0], part, y
-    cdef int nd = cnp.PyArray_NDIM(first._array), at, d
+    cdef int nd = cnp.PyArray_NDIM(first._array), along, d
     cdef cnp.npy_intp shape[MAX_DIMS]
     cdef bint fits
     if nd == 0:
         raise ValueError("concatenate: 0-d tensors cannot be concatenated: use stack")
-    at = axis_of(axis, nd, "concatenate")
+    along = one_axis(axis, nd, "concatenate")
     end, ends = 0, [0]
     for i, part in enumerate(parts):
         fits = cnp.PyArray_NDIM(part._array) == nd
         if fits:
             for d in range(nd):
-                fits &= d == at or cnp.PyArray_DIM(part._array, d) == cnp.PyArray_DIM(first._array, d)
+                fits &= (d == along or cnp.PyArray_DIM(part._array, d)
+                         == cnp.PyArray_DIM(first._array, d))
         if not fits:
-            raise ValueError(f"concatenate: all tensors must have the shape of the first, {first.shape}, but along axis {at}; "
-                             f"tensor {i} has {part.shape}")
-        end += cnp.PyArray_DIM(part._array, at)
+            raise ValueError(
+                f"concatenate: all tensors must have the shape of the first, {first.shape}, "
+                f"but along axis {along}; tensor {i} has {part.shape}")
+        end += cnp.PyArray_DIM(part._array, along)
         ends.append(end)
-    if too_large(first._array, end / max(cnp.PyArray_DIM(first._array, at), 1)):
-        checked_shape(first.shape[:at] + (end,) + first.shape[at + 1:], "concatenate")
+    if too_large(first._array, end / max(cnp.PyArray_DIM(first._array, along), 1)):
+        checked_shape(first.shape[:along] + (end,) + first.shape[along + 1:], "concatenate")
     for d in range(nd):
-        shape[d] = end if d == at else cnp.PyArray_DIM(first._array, d)
+        shape[d] = end if d == along else cnp.PyArray_DIM(first._array, d)
     y = wrap(new_array(nd, shape, cnp.PyArray_TYPE(first._array), False))
     for i, part in enumerate(parts):
         if cnp.PyArray_SIZE(part._array):
-            copy_part(y._array, part._array, at, False, ends[i])
+            copy_part(y._array, part._array, along, False, ends[i])
     if wanted(parts):
-        recordn(y, concatenate_rule, "concatenate", parts).extra = (at, ends)
+        recordn(y, concatenate_rule, "concatenate", parts).extra = (along, ends)
     return y
 
 def adjoin(Tensor whole not None, parts) -> Tensor:
     """`whole` as the concatenation of `parts` along the last axis: they lie side by side in its
     memory, so nothing is copied."""
     cdef tuple pieces = tuple(parts)
-    cdef int at = whole.ndim - 1
+    cdef int last = whole.ndim - 1
     cdef tuple shape = whole.shape
     cdef Tensor part
-    cdef Py_ssize_t columns = 0
-    if at < 0:
+    if last < 0:
         raise ValueError("adjoin: whole must have at least one dimension, got a 0-d tensor")
+    end, ends = 0, [0]
     for part in pieces:
-        if part is None or part.ndim != len(shape) or part.shape[:at] != shape[:at]:
-            raise ValueError(f"adjoin: the parts must be Tensors that make up the shape {shape} along its last axis")
-        columns += part.shape[at]
-    if columns != shape[at]:
-        raise ValueError(f"adjoin: the parts must have {shape[at]} columns together, got {columns}")
+        if part is None or part.ndim != len(shape) or part.shape[:last] != shape[:last]:
+            raise ValueError(f"adjoin: the parts must be Tensors that make up the shape {shape} "
+                             f"along its last axis")
+        end += part.shape[last]
+        ends.append(end)
+    if end != shape[last]:
+        raise ValueError(f"adjoin: the parts must have {shape[last]} columns together, got {end}")
     if wanted(pieces):
-        end, ends = 0, [0]
-        for part in pieces:
-            end += part.shape[at]
-            ends.append(end)
-        recordn(whole, concatenate_rule, "concatenate", pieces).extra = (at, ends)
+        recordn(whole, concatenate_rule, "concatenate", pieces).extra = (last, ends)
     return whole
 
 cdef int concatenate_rule(Node node, Tensor dy) except -1:
@@ -487,28 +485,27 @@ def stack(tensors, axis=0) -> Tensor:
     """
     cdef tuple parts = several(tensors, "stack")
     cdef Tensor first = <Tensor>parts[0], part, y
-    cdef int nd = cnp.PyArray_NDIM(first._array) + 1, at = axis_of(axis, nd, "stack"), d
+    cdef int nd = cnp.PyArray_NDIM(first._array) + 1, along = one_axis(axis, nd, "stack"), d
     cdef cnp.npy_intp shape[MAX_DIMS]
-    cdef bint fits
     if nd > MAX_DIMS:
         raise ValueError(f"stack: the result would have more than {MAX_DIMS} dimensions")
     for i, part in enumerate(parts):
-        fits = cnp.PyArray_NDIM(part._array) == nd - 1
-        if fits:
-            for d in range(nd - 1):
-                fits &= cnp.PyArray_DIM(part._array, d) == cnp.PyArray_DIM(first._array, d)
-        if not fits:
-            raise ValueError(f"stack: all tensors must have the shape of the first, {first.shape}; tensor {i} has {part.shape}")
+        if not same_shape(part._array, first._array):
+            raise ValueError(f"stack: all tensors must have the shape of the first, "
+                             f"{first.shape}; tensor {i} has {part.shape}")
     if too_large(first._array, len(parts)):
         checked_shape((len(parts),) + first.shape, "stack")
     for d in range(nd):
-        shape[d] = len(parts) if d == at else cnp.PyArray_DIM(first._array, d - (d > at))
+        if d == along:
+            shape[d] = len(parts)
+        else:
+            shape[d] = cnp.PyArray_DIM(first._array, d - (d > along))
     y = wrap(new_array(nd, shape, cnp.PyArray_TYPE(first._array), False))
     if cnp.PyArray_SIZE(first._array):
         for i, part in enumerate(parts):
-            copy_part(y._array, part._array, at, True, i)
+            copy_part(y._array, part._array, along, True, i)
     if wanted(parts):
-        recordn(y, stack_rule, "stack", parts).extra = at
+        recordn(y, stack_rule, "stack", parts).extra = along
     return y
 
 cdef int stack_rule(Node node, Tensor dy) except -1:
@@ -526,28 +523,33 @@ cpdef list split(x, parts, axis=0):
     """x cut along an axis into a list of views: `parts` equal ones (an int), or ones of the given
     lengths.
 
+    Args:
+        parts: An int, the number of equal parts; or a list of lengths.
+        axis: An int. Default: 0.
+
     >>> import minigrad as mg
     >>> mg.split(mg.Tensor([1.0, 2.0, 3.0]), [1, 2])
     [Tensor([1.]), Tensor([2., 3.])]
     """
     cdef Tensor t = as_input(x, "split")
-    cdef int nd = cnp.PyArray_NDIM(t._array), at = axis_of(axis, nd, "split")
-    cdef Py_ssize_t length = cnp.PyArray_DIM(t._array, at), start = 0
-    cdef tuple lead = (slice(None),) * at
-    several_lengths = isinstance(parts, (list, tuple))
-    try:
-        sizes = list(map(operator.index, parts)) if several_lengths else operator.index(parts)
-    except MemoryError:
-        raise
-    except Exception:
-        raise TypeError(f"split: parts must be an int or a list of ints, got {reprlib.repr(parts)}") from None
-    if several_lengths:
+    cdef int nd = cnp.PyArray_NDIM(t._array), along = one_axis(axis, nd, "split")
+    cdef Py_ssize_t length = cnp.PyArray_DIM(t._array, along), start = 0
+    cdef tuple lead = (slice(None),) * along
+    cdef bint lengths = isinstance(parts, (list, tuple))
+    cdef tuple sizes = ints_of(parts if lengths else (parts,))
+    if sizes is None:
+        raise TypeError(
+            f"split: parts must be an int or a list of ints, got {reprlib.repr(parts)}")
+    if lengths:
         if min(sizes, default=0) < 0 or sum(sizes) != length:
-            raise ValueError(f"split: parts must be lengths that add up to {length}, the length of axis {at}, got {parts}")
-    elif sizes < 1 or length % sizes or sizes > MOST_PARTS:
-        raise ValueError(f"split: axis {at} of length {length} cannot be cut into {parts} equal parts")
+            raise ValueError(f"split: parts must be lengths that add up to {length}, "
+                             f"the length of axis {along}, got {parts}")
     else:
-        sizes = [length // sizes] * sizes
+        (count,) = sizes
+        if count < 1 or length % count or count > MOST_PARTS:
+            raise ValueError(f"split: axis {along} of length {length} cannot be cut into {parts} "
+                             f"equal parts")
+        sizes = (length // count,) * count
     pieces = []
     for size in sizes:
         pieces.append(sliced(t, (*lead, slice(start, start + size)), "split"))
@@ -566,21 +568,15 @@ def pad(x, widths, value=0.0) -> Tensor:
     Tensor([0., 1., 2., 0., 0.])
     """
     cdef Tensor t = as_input(x, "pad"), y
-    cdef bint negative = False
-    pairs, inside, shape = [], [], []
-    try:
-        for before, after in widths:
-            pair = operator.index(before), operator.index(after)
-            negative |= min(pair) < 0
-            pairs.append(pair)
-    except MemoryError:
-        raise
-    except Exception:
-        raise TypeError(f"pad: widths must be a pair (before, after) of ints for each dimension, got {reprlib.repr(widths)}") from None
-    if len(pairs) != t.ndim or negative:
-        raise ValueError(f"pad: widths must be {t.ndim} pairs of ints that are not negative, got {widths}")
-    if isinstance(value, complex) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"pad: value must be a number, got {type(value).__name__}")
+    cdef tuple pairs = pairs_of(widths)
+    inside, shape = [], []
+    if pairs is None:
+        raise TypeError(f"pad: widths must be a pair (before, after) of ints for each dimension, "
+                        f"got {reprlib.repr(widths)}")
+    if len(pairs) != t.ndim or min(map(min, pairs), default=0) < 0:
+        raise ValueError(f"pad: widths must be {t.ndim} pairs of ints that are not negative, "
+                         f"got {widths}")
+    value = checks.real("pad", "value", value)
     for (before, after), n in zip(pairs, t.shape):
         inside.append(slice(before, before + n))
         shape.append(before + n + after)
@@ -589,6 +585,18 @@ def pad(x, widths, value=0.0) -> Tensor:
     if tracked(t):
         record1(y, pad_rule, "pad", t).extra = tuple(inside)
     return y
+
+cdef tuple pairs_of(object widths):
+    """Pairs of Python's own ints; None for anything else."""
+    pairs = []
+    try:
+        for before, after in widths:
+            pairs.append(ints_of((before, after)))
+    except MemoryError:
+        raise
+    except Exception:                   # what iterates may raise what it likes
+        return None
+    return None if None in pairs else tuple(pairs)
 
 cdef int pad_rule(Node node, Tensor dy) except -1:
     return node.give(0, getitem(dy, node.extra), False)
@@ -601,15 +609,18 @@ cdef int pad_rule(Node node, Tensor dy) except -1:
 cpdef Tensor cumsum(x, axis):
     """The running sums along an axis.
 
+    Args:
+        axis: An int.
+
     >>> import minigrad as mg
     >>> mg.cumsum(mg.Tensor([1.0, 2.0, 3.0]), 0)
     Tensor([1., 3., 6.])
     """
     cdef Tensor t = as_input(x, "cumsum"), y
-    cdef int at = axis_of(axis, cnp.PyArray_NDIM(t._array), "cumsum")
-    y = wrap(running_sums(t._array, at))
+    cdef int along = one_axis(axis, cnp.PyArray_NDIM(t._array), "cumsum")
+    y = wrap(running_sums(t._array, along))
     if tracked(t):
-        record1(y, cumsum_rule, "cumsum", t).extra = at
+        record1(y, cumsum_rule, "cumsum", t).extra = along
     return y
 
 cdef cnp.ndarray running_sums(cnp.ndarray x, int axis):
@@ -635,6 +646,13 @@ cdef int cumsum_rule(Node node, Tensor dy) except -1:
 cpdef Tensor astype(x, dtype):
     """x as float32 or float64, rounded to nearest; x itself if it is that already.
 
+    Args:
+        x: Of any shape.
+        dtype: float32 or float64, by name or as a NumPy dtype.
+
+    Raises:
+        TypeError: `dtype` is another one.
+
     >>> import minigrad as mg
     >>> mg.astype(mg.ones(2), "float64")
     Tensor([1., 1.], dtype=float64)
@@ -657,7 +675,9 @@ cdef int astype_rule(Node node, Tensor dy) except -1:
 
 def _reshape(x, *shape):
     """x.reshape(2, 3), or x.reshape((2, 3)): see minigrad.reshape."""
-    return reshape(x, shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape)
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        return reshape(x, shape[0])
+    return reshape(x, shape)
 
 
 def _transpose(x, *axes):

@@ -1,4 +1,4 @@
-"""Gradient clipping (slide: gradient clipping): clip_grad_norm_ and clip_grad_value_."""
+"""Gradient clipping: clip_grad_norm_ and clip_grad_value_."""
 
 import math
 from collections.abc import Iterable
@@ -67,13 +67,26 @@ def clip_grad_norm_(
     norm_type: float = 2.0,
     error_if_nonfinite: bool = True,
 ) -> float:
-    """Scale all gradients together so that their norm is at most `max_norm`; return the norm that
-    they had.
+    """Scale all gradients by the same number so that their norm, taken over all of them together,
+    is at most `max_norm`.
 
-    The norm is computed in float64 and does not overflow. A gradient that is infinite or NaN is a
-    RuntimeError that names the parameter (by its name if `parameters` are named_parameters(), else
-    by its number), and nothing changes; with error_if_nonfinite=False the gradients are scaled all
-    the same. norm_type: the p of the p-norm, or inf.
+    The norm is computed in float64 and does not overflow.
+
+    Args:
+        parameters: Tensors, or pairs of names and Tensors as `Module.named_parameters` gives them.
+            Those without a gradient are left out.
+        max_norm: The largest norm allowed, at least 0.
+        norm_type: The p of the p-norm, above 0, or inf. Default: 2.
+        error_if_nonfinite: Whether a gradient that is infinite or NaN is an error (True, the
+            default). With False the gradients are scaled all the same.
+
+    Returns:
+        The norm before.
+
+    Raises:
+        RuntimeError: A gradient is not finite. The message names the parameter, and nothing has
+            changed.
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> p = mg.Tensor([3.0, 4.0], requires_grad=True)
@@ -110,8 +123,16 @@ def clip_grad_norm_(
 def clip_grad_value_(
     parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]], clip_value: float
 ) -> None:
-    """Replace what is above `clip_value` or below its negative in the gradients by that bound (the
-    slide's clipping).
+    """Replace each element of the gradients above `clip_value` by `clip_value`, and each one below
+    -`clip_value` by -`clip_value`.
+
+    Args:
+        parameters: Tensors, or pairs of names and Tensors as `Module.named_parameters` gives them.
+            Those without a gradient are left out.
+        clip_value: The largest absolute value allowed, at least 0.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> p = mg.Tensor([3.0, -4.0], requires_grad=True)

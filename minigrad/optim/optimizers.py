@@ -160,8 +160,8 @@ class Optimizer:
         update.clear_gradients(self.parameters)
 
     def step(self) -> None:
-        """Change each parameter by its gradient: all or, when an exception comes out of it before
-        the change, none; Ctrl-C acts before the change or after it."""
+        """Change each parameter by its gradient. If an exception is raised, none has changed;
+        Ctrl-C acts before the change or after it."""
         for i, group in enumerate(self.param_groups):
             where = self.op if len(self.param_groups) == 1 else f"{self.op}: group {i}"
             options = {name: value for name, value in group.items() if name != "params"}
@@ -190,11 +190,11 @@ class Optimizer:
         raise NotImplementedError(f"{self.op} has no _numbers")
 
     def state_dict(self) -> dict[str, Any]:
-        """Copies of all that a later run needs to go on with the same bits: {"param_groups":
+        """Copies of everything that a later run needs to go on with the same bits: {"param_groups":
         [{"lr": 0.1, ..., "params": [0, 1]}], "steps": [7, 7], "0.m": array, ...}. Parameters are
-        numbered through all groups. What is no array fits into JSON: None is a momentum that has
-        not begun. Arrays of an option that was switched off are there too, for when it comes
-        back."""
+        numbered through all groups. What is not an array fits into JSON; None is a momentum that
+        has not begun. Arrays of an option that was switched off are included, in case it is
+        switched on again."""
         self._complete()
         groups: list[Group] = []
         steps: list[int] = []
@@ -215,8 +215,8 @@ class Optimizer:
         return {"param_groups": groups, "steps": steps, **arrays}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state_dict, with its options; all that does not fit is one ValueError, and
-        then nothing has changed."""
+        """Go on from a state_dict, with its options. Everything that does not fit is named in one
+        ValueError, and then nothing has changed."""
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: state must be a dict, got {type(state).__name__}")
         wrong: list[str] = []
@@ -542,7 +542,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
-    p shrinks by lr * weight_decay * p beside Adam's step; the gradient stays as it is.
+    In addition to Adam's step p shrinks by lr * weight_decay * p; the gradient stays as it is.
 
     Args:
         parameters: Tensors with requires_grad in a fixed order, or dicts with "params" and options

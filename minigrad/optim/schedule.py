@@ -12,7 +12,7 @@ of each, also after one of them was at 0 for a while. PyTorch's numbers are the 
 StepLR, MultiStepLR, ExponentialLR and LinearLR, and for CosineAnnealingLR with eta_min=0 in its
 first T_max steps. Beyond these, and with eta_min above 0, PyTorch's CosineAnnealingLR adds to the
 rate that the others made, and its OneCycleLR overwrites it; here both are factors as the others
-are. So a warm-up goes with any other schedule; both step:
+are. So a warm-up can be combined with any other schedule. Either both step:
 
 >>> import minigrad as mg
 >>> optimizer = mg.optim.SGD([mg.zeros(1, requires_grad=True)], lr=0.8)
@@ -27,8 +27,8 @@ are. So a warm-up goes with any other schedule; both step:
 >>> rates
 [0.2, 0.4, 0.6, 0.8, 0.4, 0.4, 0.4, 0.4, 0.2]
 
-or one after the other, `(warmup if t < 3 else decay).step()` in the t-th turn of the loop: then the
-second begins when the first has ended.
+or one after the other, by `(warmup if t < 3 else decay).step()` in the t-th turn of the loop. Then
+the second begins when the first has ended.
 """
 
 import math
@@ -109,8 +109,8 @@ class _State:
         return {"steps": lambda v: type(v) is int and v >= 0}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later run needs to go on, the present rates too; numbers and lists, which JSON can
-        hold."""
+        """What a later run needs to go on, including the present rates: numbers and lists, which
+        JSON can hold."""
         state: dict[str, Any] = {}
         for name in self._kept():
             value = getattr(self, name)
@@ -123,8 +123,8 @@ class _State:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state_dict, in a schedule made with the same arguments, before or after the
-        optimiser's is loaded. All that does not fit is one ValueError, and then nothing has
-        changed."""
+        optimiser's is loaded. Everything that does not fit is named in one ValueError, and then
+        nothing has changed."""
         op = type(self).__name__
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: state must be a dict, got {type(state).__name__}")
@@ -279,7 +279,7 @@ class ConstantLR(Schedule):
 
 
 class StepLR(Schedule):
-    """lr = base * gamma^(t // step_size): a fall every step_size steps.
+    """lr = base * gamma^(t // step_size): it changes every step_size steps.
 
     Args:
         optimizer: The optimiser whose learning rates it changes.
@@ -408,8 +408,8 @@ class LinearLR(Schedule):
 class CosineAnnealingLR(Schedule):
     """lr = eta_min + (base - eta_min) (1 + cos(pi t / T_max)) / 2.
 
-    Down to eta_min in T_max steps, and as slowly up again if the training goes on (Loshchilov and
-    Hutter 2017, equation 5).
+    It goes down to eta_min in T_max steps, and as slowly up again if the training goes on
+    (Loshchilov and Hutter 2017, equation 5).
 
     Args:
         optimizer: The optimiser whose learning rates it changes.
@@ -444,11 +444,11 @@ class OneCycleLR(Schedule):
     Args:
         optimizer: The optimiser whose learning rates it changes.
         max_lr: The highest rate: a number, or a list with one for each group.
-        total_steps: The length of the cycle, at least 1.
+        total_steps: The number of steps of the cycle, at least 1.
         pct_start: The part of the steps in which the rate rises, from 0 to 1. Default: 0.3.
         anneal_strategy: The way up and down, "cos" or "linear". Default: "cos".
-        cycle_momentum: The momentum (of Adam betas[0]) goes the other way, from max_momentum to
-            base_momentum and back. Default: True.
+        cycle_momentum: Whether the momentum (Adam's betas[0]) goes the other way, from max_momentum
+            to base_momentum and back. Default: True.
         base_momentum: The lowest momentum, at least 0 and below 1. Default: 0.85.
         max_momentum: The highest momentum, at least 0 and below 1. Default: 0.95.
         div_factor: Above 0. Default: 25.

@@ -13,17 +13,13 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport strcmp
 from minigrad.core.kernels cimport (
-    clamp_in_place,
-    copy_strided,
+    csrc,
     mg_kernels,
     mg_named_step,
     mg_update,
     MG_NEEDS_M,
     MG_NEEDS_V,
     MG_PIECE,
-    scale_in_place,
-    step_all,
-    sum_of_squares,
 )
 from minigrad.core.array cimport PyArray_CHKFLAGS, kernels_of
 from minigrad.core.tensor cimport Tensor, Version, contiguous
@@ -62,8 +58,9 @@ cdef int give_back(Tensor x, cnp.ndarray array) noexcept:
         for d in range(cnp.PyArray_NDIM(array)):
             own[d] = cnp.PyArray_STRIDE(x._array, d) // itemsize
             dense[d] = cnp.PyArray_STRIDE(array, d) // itemsize
-        copy_strided(itemsize, cnp.PyArray_NDIM(array), <const ptrdiff_t *>cnp.PyArray_DIMS(array), cnp.PyArray_DATA(array), dense,
-                     cnp.PyArray_DATA(x._array), own)
+        csrc.copy_strided(itemsize, cnp.PyArray_NDIM(array),
+                          <const ptrdiff_t *>cnp.PyArray_DIMS(array),
+                          cnp.PyArray_DATA(array), dense, cnp.PyArray_DATA(x._array), own)
     x.version.count += 1
     return 0
 
@@ -300,11 +297,11 @@ cdef class Updates:
         for i in range(count):
             elements += self.updates[i].n
         if elements < MG_PIECE:
-            step_all(count, self.updates)
+            csrc.step_all(count, self.updates)
         else:
             self.running = True
             with nogil:
-                step_all(count, self.updates)
+                csrc.step_all(count, self.updates)
             self.running = False
         for i in range(count):
             pair = <tuple>self.tensors[i]
@@ -328,10 +325,10 @@ def squares(Tensor x not None, double scale) -> list[float]:
     cdef Py_ssize_t n = cnp.PyArray_SIZE(array)
     cdef cnp.ndarray parts = np.empty((n + MG_PIECE - 1) // MG_PIECE)
     if n < MG_PIECE:
-        sum_of_squares(K, n, scale, cnp.PyArray_DATA(array), <double *>cnp.PyArray_DATA(parts))
+        csrc.sum_squares(K, n, scale, cnp.PyArray_DATA(array), <double *>cnp.PyArray_DATA(parts))
     else:
         with nogil:
-            sum_of_squares(K, n, scale, cnp.PyArray_DATA(array), <double *>cnp.PyArray_DATA(parts))
+            csrc.sum_squares(K, n, scale, cnp.PyArray_DATA(array), <double *>cnp.PyArray_DATA(parts))
     return parts.tolist()
 
 
@@ -436,7 +433,7 @@ def scale_(list tensors not None, double scale, str op not None) -> None:
     >>> x
     Tensor([1.5, 2. ])
     """
-    change_all(tensors, scale_in_place, scale, op)
+    change_all(tensors, csrc.scale, scale, op)
 
 
 def clamp_(list tensors not None, double bound, str op not None) -> None:
@@ -449,4 +446,4 @@ def clamp_(list tensors not None, double bound, str op not None) -> None:
     >>> x
     Tensor([ 3. , -3.5])
     """
-    change_all(tensors, clamp_in_place, bound, op)
+    change_all(tensors, csrc.clamp, bound, op)

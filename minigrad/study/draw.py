@@ -1,8 +1,8 @@
-"""Drawing the computational graph: as text, for Graphviz, or as an SVG picture. What a Node is,
-tensor.pyx tells.
+"""Drawing the computational graph: as text, for Graphviz, or as an SVG picture. What a Node is, is
+said in tensor.pyx.
 
-The graph is walked with a list instead of recursion, so a million nodes are no danger. It shows
-what the tape holds: constants are not on it, and after `backward` nothing is, unless the graph was
+The graph is walked with a list instead of recursion, so it may have a million nodes. It shows what
+the tape holds: constants are not on it, and after `backward` nothing is, unless the graph was
 retained.
 """
 
@@ -19,11 +19,20 @@ FORMS = ("text", "dot", "svg")
 
 
 def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = "text") -> str:
-    """The graph that `tensor` was made by, as one string.
+    """The graph that `tensor` was computed by, as a string. Draw it before `backward`, which frees
+    the graph.
 
-    names: names for leaves, such as ``dict(module.named_parameters())``; others are shown by their
-    shape. form: "text", one op a line; "dot", the language of Graphviz; "svg", a picture for a
-    browser. Draw before `backward`, which frees the graph.
+    Args:
+        tensor: The result at the end of the graph.
+        names: Names of leaves, such as ``dict(module.named_parameters())``. Default: None. Other
+            leaves are shown by their shape.
+        form: "text" (the default) has a line for each leaf and op, with its number, its name, and
+            the numbers of its inputs; "dot" is the language of Graphviz; "svg" is a picture for a
+            browser.
+
+    Raises:
+        TypeError: `tensor` is no Tensor, or `names` does not map names to Tensors.
+        ValueError: `form` is none of the three.
 
     >>> import minigrad as mg
     >>> x, W, b = (mg.ones(shape, requires_grad=True) for shape in [(2, 3), (3, 4), 4])
@@ -107,56 +116,79 @@ def _dot(labels: list[str], inputs: list[list[int]], leaf: list[bool]) -> str:
     return "\n".join(["digraph {", "    rankdir=LR", *lines, "}"])
 
 
+# Of the SVG picture, in pixels.
+_HEIGHT = 26  # of a box
+_GAP = 24  # between two boxes of a rank
+_STEP = _HEIGHT + 24  # from one rank to the next
+_MARGIN = 10
+_DETOUR = 60  # beside the boxes, for the lines that pass more than one rank
+
+
 def _svg(labels: list[str], inputs: list[list[int]], leaf: list[bool]) -> str:
-    """From left to right: an op stands one column before the first that uses it, the last one at
-    its depth."""
+    """From top to bottom: a vertex stands one rank above the first op that uses it."""
     n = len(labels)
-    depth = [0] * n
+    rank = _ranks(inputs)
+    place = [0] * n  # of a vertex in its rank, from the left
+    filled = [0] * (max(rank) + 1)  # how many vertices a rank has
     for k in range(n):
-        depth[k] = 1 + max((depth[s] for s in inputs[k]), default=-1)
-    column = [depth[-1]] * n
-    for k in range(n - 1, -1, -1):
-        for s in inputs[k]:
-            column[s] = min(column[s], column[k] - 1)
-    row = [0] * n
-    used: dict[int, int] = {}
+        place[k] = filled[rank[k]]
+        filled[rank[k]] += 1
+
+    box = 7.5 * max(map(len, labels)) + 14  # the width of all boxes
+    width = 2 * (_MARGIN + _DETOUR) + max(filled) * (box + _GAP) - _GAP
+    height = 2 * _MARGIN + max(rank) * _STEP + _HEIGHT
+    x = []  # of the middle of each box
+    y = []  # of its upper edge
     for k in range(n):
-        row[k] = used.get(column[k], 0)
-        used[column[k]] = row[k] + 1
-    tallest = max(used.values())
-    height, box = 26, 7.5 * max(map(len, labels)) + 14
-    x = [10 + column[k] * (box + 40) for k in range(n)]
-    y = [30 + (row[k] + (tallest - used[column[k]]) / 2) * (height + 14) for k in range(n)]
-    bottom = 20 + tallest * (height + 14)
+        of_rank = filled[rank[k]] * (box + _GAP) - _GAP
+        x.append((width - of_rank) / 2 + place[k] * (box + _GAP) + box / 2)
+        y.append(_MARGIN + rank[k] * _STEP)
+
     parts = []
     for k in range(n):
-        for s in inputs[k]:
-            x1, y1, x2, y2 = x[s] + box, y[s] + height / 2, x[k], y[k] + height / 2
-            if column[k] - column[s] == 1:
-                over, under = y1, y2
-            else:  # long ones pass outside
-                over = under = -10 if y1 + y2 <= bottom else bottom + 40
-            parts.append(
-                f'<path d="M{x1:.0f} {y1:.0f}C{x1 + 20:.0f} {over:.0f} '
-                f'{x2 - 20:.0f} {under:.0f} {x2:.0f} {y2:.0f}" '
-                'fill="none" stroke="#888"/>'
-            )
+        for source in inputs[k]:
+            start = (x[source], y[source] + _HEIGHT)
+            end = (x[k], y[k])
+            side = None
+            if rank[k] - rank[source] > 1:
+                left = start[0] + end[0] < width
+                side = -_DETOUR / 2 if left else width + _DETOUR / 2
+            parts.append(_line(start, end, side))
     for k, label in enumerate(labels):
         radius, color = (2, "#dfe8f5") if leaf[k] else (13, "#f6e6cf")
         parts.append(
-            f'<rect x="{x[k]:.0f}" y="{y[k]:.0f}" width="{box:.0f}" height="{height}" '
+            f'<rect x="{x[k] - box / 2:.0f}" y="{y[k]}" width="{box:.0f}" height="{_HEIGHT}" '
             f'rx="{radius}" fill="{color}" stroke="#555"/>'
         )
         parts.append(
-            f'<text x="{x[k] + box / 2:.0f}" y="{y[k] + 17:.0f}" '
-            f'text-anchor="middle">{escape(label)}</text>'
+            f'<text x="{x[k]:.0f}" y="{y[k] + 17}" text-anchor="middle">{escape(label)}</text>'
         )
-    return "\n".join(
-        [
-            '<svg xmlns="http://www.w3.org/2000/svg" '
-            f'width="{20 + max(column) * (box + 40) + box:.0f}" '
-            f'height="{bottom + 30:.0f}" font-family="monospace" font-size="12">',
-            *parts,
-            "</svg>",
-        ]
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" '
+        'font-family="monospace" font-size="12">'
+    )
+    return "\n".join([head, *parts, "</svg>"])
+
+
+def _ranks(inputs: list[list[int]]) -> list[int]:
+    """The rank of each vertex, above those of all that use it. The last vertex is at its depth."""
+    n = len(inputs)
+    depth = [0] * n
+    for k in range(n):
+        depth[k] = 1 + max((depth[source] for source in inputs[k]), default=-1)
+    rank = [depth[-1]] * n
+    for k in range(n - 1, -1, -1):
+        for source in inputs[k]:
+            rank[source] = min(rank[source], rank[k] - 1)
+    return rank
+
+
+def _line(start: tuple[float, float], end: tuple[float, float], side: float | None) -> str:
+    """A curve from one box down to another; if `side` is given, past that x."""
+    (x1, y1), (x2, y2) = start, end
+    bend1 = x1 if side is None else side
+    bend2 = x2 if side is None else side
+    return (
+        f'<path d="M{x1:.0f} {y1:.0f}C{bend1:.0f} {y1 + 16:.0f} '
+        f'{bend2:.0f} {y2 - 16:.0f} {x2:.0f} {y2:.0f}" fill="none" stroke="#888"/>'
     )

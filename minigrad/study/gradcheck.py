@@ -1,23 +1,23 @@
-"""Gradient checks: the gradients that backward makes against differences of the function itself, in
-float64.
+"""Gradient checks: the gradients that backward computes are compared with differences of the
+function itself, in float64.
 
 Differences are central, of five points (Abramowitz and Stegun, 25.3.6):
 
-    f'(x) ~ (f(x - 2h) - 8 f(x - h) + 8 f(x + h) - f(x + 2h)) / 12h        with an error of h^4 / 30
-    times the fifth derivative
+    f'(x) ~ (f(x - 2h) - 8 f(x - h) + 8 f(x + h) - f(x + 2h)) / 12h
 
-With h = 1e-3 they are right to about 1e-12 for functions of moderate size, a thousand times better
-than two points with h = 1e-6, so that the tolerance can be tight: a gradient that is wrong by a
-factor of 1.0001, or that went through float32, fails.
+with an error of h^4 / 30 times the fifth derivative. With h = 1e-3 they are right to about 1e-12
+for functions of moderate size, a thousand times better than two points with h = 1e-6. So the
+tolerance can be tight: a gradient that is wrong by a factor of 1.0001, or that went through
+float32, fails.
 
 Where a gradient does not agree at first, the function may change fast, end nearby, or lose digits
-inside. So before it is called wrong, other steps are tried: smaller ones, and some in proportion to
-x. Each gives an estimate of the derivative and of its error:
+inside. So before the gradient is called wrong, other steps are tried: smaller ones, and some in
+proportion to x. Each gives an estimate of the derivative and of its error, which has two parts:
 
-    rounding      noise / h, the noise of f being what its fourth differences show at still smaller
-    steps truncation    how far the estimate of the next smaller step is away
+    rounding      noise / h; the noise of f is what its fourth differences at smaller steps show
+    truncation    the distance from the estimate that the next smaller step gives
 
-and the estimate with the smallest error decides. Steps are powers of two, so that x + h is exact.
+The estimate with the smallest error decides. Steps are powers of two, so that x + h is exact.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,18 +59,24 @@ def gradcheck(
     """Check the gradients of fn(*inputs) against differences; return True, or raise a
     GradcheckError that says where they differ.
 
-    fn: takes `inputs` (a Tensor or several) and returns a Tensor or several. The inputs that
-    require grad are checked; they must be float64 leaves that own their memory, which is changed
-    and put back, so fn may also reach them by another way (the parameters of a module). Near the
-    inputs fn must be smooth.
-    eps: the first step of the differences. Where a gradient does not agree, also eps / 10, eps /
-    100 and steps in proportion to the input are tried.
-    rtol, atol: each element of the Jacobian must be within atol + rtol * its own size, beside the
-    error of the differences.
+    Two things are checked: the whole Jacobian, one element of the output at a time, and the product
+    of the Jacobian with one random vector (the *cotangent*, a gradient for the output). The second
+    is computed twice, and must have the same bits both times.
 
-    Checked are the whole Jacobian, one output element at a time, and the gradient for one random
-    cotangent (drawn with `seed`),
-    twice: it must be the Jacobian's product, and the second time have the same bits.
+    Args:
+        fn: Takes `inputs` and returns a Tensor or several. It must be smooth near the inputs.
+        inputs: A Tensor or several, in float64. Those that require grad are checked. They must be
+            leaves that own their memory, which is changed and put back; so fn may also reach them
+            in another way, as the parameters of a module.
+        eps: The first step of the differences. Where a gradient does not agree, eps / 10, eps / 100
+            and steps in proportion to the input are tried too. Default: 1e-3.
+        rtol, atol: Each element of the Jacobian may be off by atol + rtol * its own size, plus the
+            error of the differences. Defaults: 1e-8 and 0.
+        seed: Of the random vector. Default: 0.
+
+    Raises:
+        GradcheckError: A gradient is wrong.
+        TypeError, ValueError: The inputs are not as above, or no output requires grad.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([0.5, -1.0, 2.0], dtype=np.float64, requires_grad=True)
@@ -126,11 +132,23 @@ def gradgradcheck(
     atol: float = 1e-12,
     seed: int = 0,
 ) -> bool:
-    """Check the second derivatives of fn(*inputs): gradcheck of the gradients for a random
-    cotangent, which is an input too.
+    """Check the second derivatives of fn(*inputs): run gradcheck on its gradients for a random
+    cotangent, which counts as an input too.
 
-    Arguments and errors are those of gradcheck; atol is above 0, since gradients are differences of
-    like numbers more often than functions are, and of what is lost in those no difference tells.
+    Args:
+        fn: Takes `inputs` and returns a Tensor or several. It must be smooth near the inputs.
+        inputs: A Tensor or several, in float64; those that require grad are checked, as by
+            `gradcheck`.
+        eps: The first step of the differences. Default: 1e-3.
+        rtol, atol: Each element may be off by atol + rtol * its own size, plus the error of the
+            differences. Defaults: 1e-8 and 1e-12. atol is above 0 because gradients, more often
+            than functions, are differences of nearly equal numbers, and differences cannot show
+            what those have lost.
+        seed: Of the random cotangent. Default: 0.
+
+    Raises:
+        GradcheckError: A second derivative is wrong.
+        TypeError, ValueError: The inputs are not as above, or no output requires grad.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([0.5, -1.0], dtype=np.float64, requires_grad=True)

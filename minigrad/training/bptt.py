@@ -15,9 +15,9 @@ __all__ = ["TruncatedBPTT", "accumulate"]
 class TruncatedBPTT:
     """Truncated backpropagation through time over a sequence of any length.
 
-    Every k1 steps there is a loss, and its gradient reaches back through the last k2 steps. Call
-    the object with the next k1 steps, x and y of shape (k1, B, ...) (the last call may hold fewer);
-    it returns the loss::
+    Every k1 steps there is a loss, and its gradient goes back through the last k2 steps. Call the
+    object with the next k1 steps, x and y of shape (k1, B, ...); the last call may have fewer. It
+    returns the loss::
 
         window n = steps s .. e - 1,   e = min(n k1, T),   s = max(0, e - k2),
                    from the state before s, which is a constant
@@ -25,10 +25,10 @@ class TruncatedBPTT:
                    so that each step's loss counts once
 
     This is BPTT(h = k2; h' = k1) of Williams and Peng 1990, with the pseudocode of Sutskever's
-    thesis (2013), section 2.8.6. With k2 = k1 windows are the chunks themselves, the last one too;
-    with k2 >= T nothing is cut. For k2 > k1 the steps before the chunk are computed again, with the
-    present weights: the gradient is that of the window as it stands, also when the weights change
-    after every chunk. The state that goes on is that of the first computation that reached it.
+    thesis (2013), section 2.8.6. With k2 = k1 the windows are the chunks themselves, the last one
+    too; with k2 >= T nothing is cut. For k2 > k1 the steps before the chunk are computed again with
+    the present weights, so the gradient is right also when the weights change after every chunk.
+    The state that is carried on is the one that was computed first.
 
     Args:
         model: A function of (x, state) that returns (out, new state), as the recurrent layers do. A
@@ -67,7 +67,7 @@ class TruncatedBPTT:
         self.reset()
 
     def reset(self) -> None:
-        """A new sequence begins: the state is None again, which the model takes for zeros."""
+        """Begin a new sequence: the state is None again, which the model takes as zeros."""
         self.state: Any = None  # before the first of the remembered steps
         self.past: Any = None  # x of the steps that the next window begins with
 
@@ -211,9 +211,9 @@ def accumulate(losses: Iterable[Tensor], count: float) -> float:
     only one part's graph is in memory.
 
     Args:
-        losses: An iterable of Tensors of one number, each a sum over its own rows; best a
-            generator, which makes one at a time. If it raises, the gradients hold the share of the
-            losses before.
+        losses: An iterable of Tensors of one number, each a sum over its own rows. A generator,
+            which makes one at a time, needs the least memory. If it raises, the gradients hold the
+            share of the losses before.
         count: The number of rows of all parts together, above 0.
 
     Returns:

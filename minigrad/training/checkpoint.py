@@ -1,8 +1,8 @@
 """Checkpoints: named arrays and a little JSON in one file, written atomically, read strictly.
 
 The format is safetensors (a length, a JSON header, raw little-endian data), so other tools can read
-it. The header's metadata holds a CRC-32 of every array and of the header itself: any flipped bit is
-found. Nothing in a file is ever executed, and a name in it is never used as a path.
+it. The header's metadata holds a CRC-32 of every array and of the header itself, so any flipped bit
+is found. Nothing in a file is ever executed, and a name in it is never used as a path.
 """
 
 import contextlib
@@ -46,22 +46,22 @@ class CheckpointError(ValueError):
 def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], extra: Any = None) -> None:
     """Write arrays by name, and some JSON, to one file, atomically.
 
-    The file is written beside its place, flushed to the disk and then moved there: at any moment,
-    power cuts and kill -9 included, the place holds the old file or the whole new one. The mode of
-    an old file is kept; a symbolic link to a file is replaced, not followed. What a killed save has
-    left behind is removed by the next one, an hour later.
+    A new file is written in the same folder, flushed to the disk and then moved to `path`. So at
+    any moment, even after a power cut or kill -9, `path` holds the old file or the whole new one.
+    The mode of an old file is kept; a symbolic link to a file is replaced, not followed. Temporary
+    files of a save that was killed are removed by a later save, when they are an hour old.
 
     Args:
         path: The file, a str or a path.
         arrays: Arrays of any shape by name, of dtype float32, float64, int64, int32, uint8 or bool.
         extra: None, bool, int, finite float, str, and lists, tuples and dicts (with keys that are
-            str) of these, nested as deep as you like. `load` returns it as it was, tuples as
-            tuples. Default: None.
+            str) of these, nested to any depth. `load` returns it as it was, tuples as tuples.
+            Default: None.
 
     Raises:
         TypeError, ValueError: An array or a value would not come back as it was, such as a masked
             array, or a NumPy number or an OrderedDict in extra; nothing is written.
-        OSError: The file cannot be written, or the place is a folder or a device.
+        OSError: The file cannot be written, or `path` is a folder or a device.
 
     >>> import minigrad as mg, numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -58,16 +58,17 @@ def fit(
 ) -> History:
     """Train a model: for each batch the gradient of `loss(*batch)`, clipped, and a step.
 
-    The training ends when `epochs` or `steps` are over, whichever is first; after `patience`
-    validations that were not better; or on Ctrl-C, once the running step is done (a second Ctrl-C
-    breaks the step off). Then the model gets the weights of the best validation, if there was one.
+    The training ends when `epochs` or `steps` are over, whichever comes first; after `patience`
+    validations in a row without an improvement; or on Ctrl-C, once the running step is done (a
+    second Ctrl-C interrupts the step). Then the model gets the weights of the best validation, if
+    there was one.
 
     Only the parameters that the optimizer has are cleared, clipped and changed. Other parameters of
     the model are not trained: their names are printed at the start, unless their requires_grad is
     off, and their gradients add up untouched.
 
-    However it ends, each module is back in the mode it was in (a model in eval mode is put into
-    train mode meanwhile), the optimizer's parameters have no gradients, and the file is whole.
+    However it ends, each module is back in the mode that it was in before (during the training the
+    model is in train mode), the optimizer's parameters have no gradients, and the file is complete.
 
     Args:
         model: The Module to train.
@@ -82,7 +83,7 @@ def fit(
         validate: A function without arguments, called after each epoch and at the end, in eval mode
             and without recording. It returns a number; lower is better, NaN never is.
         patience: The training ends when this many validations in a row were not better than the
-            best. Default: it does not.
+            best. Default: None, which is no limit.
         after_step: What to call after each step: functions of the History or of nothing, and
             schedules, whose `step` is called.
         after_epoch: The same after each epoch. ReduceLROnPlateau belongs here; it gets the
@@ -90,22 +91,22 @@ def fit(
         after_resume: The same after a file was resumed.
         line: A function that turns the History into the text of the progress line.
         save: A file for `save_training`, written after each epoch and at the end. Its model has the
-            last weights; the best are in history.weights. Before the first step it is tried whether
-            everything can be saved. The file holds the model and the Generators of its layers, the
-            optimizer, the History, the batches and the loss if they have a state_dict, the
-            schedules, every other object with a state_dict whose method is called after a step,
+            last weights; the best are in history.weights. Whether everything can be saved is
+            checked before the first step. The file holds the model and the Generators of its
+            layers, the optimizer, the History, the batches and the loss if they have a state_dict,
+            the schedules, every other object with a state_dict whose method is called after a step,
             epoch or resume, and `parts`.
-        save_every: Write the file after each so many steps, too. Default: it is not.
+        save_every: Write the file also each time this many steps are done. Default: None, never.
         resume: A file of an earlier training to go on from. The options in it, the learning rate
             for example, replace those that the optimizer was made with; differences are printed. To
             go on with other options, set them in after_resume:
             ``after_resume=[lambda: optimizer.param_groups[0].update(lr=0.01)]`` (with a schedule,
             set its base_lrs).
-        config: What the file must hold again at a resume, see `save_training`.
+        config: What must be the same when the training is resumed; see `save_training`.
         parts: Everything else that has a state to save, by name.
 
     Returns:
-        The History. history.ended tells what ended the training: "epochs", "steps", "patience" or
+        The History. history.ended says what ended the training: "epochs", "steps", "patience" or
         "interrupted".
 
     Raises:

@@ -1,4 +1,4 @@
-"""Checkpoints of all that a training consists of, in one file."""
+"""Checkpoints of everything that a training consists of, in one file."""
 
 import copy
 import os
@@ -22,8 +22,8 @@ def save_training(
 ) -> None:
     """Write all that a training consists of to one file, atomically.
 
-    A run that resumes from the file equals the uninterrupted one to the bit. The default generator
-    is saved with the parts. The arrays of a part are in the file under its name:
+    A run that resumes from the file gives the same bits as one that was never interrupted. The
+    default generator is saved with the parts. The arrays of a part are in the file under its name:
     ``mg.load(path)[0]["model.head.weight"]`` is a weight.
 
     Args:
@@ -98,20 +98,20 @@ def load_training(
 ) -> None:
     """Set the parts and the default generator to what `save_training` wrote.
 
-    Everything in the file counts, the options of the optimizer too: its learning rate is then the
-    file's, whatever it was made with. To go on with another one, set it afterwards, as in PyTorch:
+    This includes the options of the optimizer: its learning rate becomes that of the file, whatever
+    it was made with. To go on with another one, set it afterwards, as in PyTorch:
     ``optimizer.param_groups[0]["lr"] = 0.01``.
 
-    Whatever is raised, KeyboardInterrupt and MemoryError included, all parts and the generator are
-    then as they were.
+    If anything is raised, even KeyboardInterrupt or MemoryError, all parts and the generator are as
+    they were before.
 
     Args:
         path: The file, a str or a path.
         parts: The same parts by the same names as were saved.
-        config: The same as was saved. Default: None.
+        config: The same value that was saved. Default: None.
 
     Raises:
-        CheckpointError: The file is damaged, or does not fit; the text names the part.
+        CheckpointError: The file is damaged, or does not fit; the message names the part.
         OSError: The file cannot be opened.
 
     >>> import minigrad as mg

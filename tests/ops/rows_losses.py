@@ -183,7 +183,7 @@ def classes_out_of_bounds(function, x, right):
             (
                 lambda: function(x, right, ignore_index=2**63),
                 ValueError,
-                "ignore_index must fit into 64 bits, got 922337",
+                r"ignore_index must be below 2 \*\* 63, got 922337",
             ),
             (
                 lambda: function(x, right, ignore_index=1.0),

@@ -105,11 +105,11 @@ def test_svg_is_a_picture_of_the_same_graph():
             tuple(map(float, point.split(" ")[-2:]))
             for point in path[1:].replace("C", "|").split("|")
         )
-        assert start[0] < end[0]  # from left to right, along the time of making
+        assert start[1] < end[1]  # from top to bottom, along the time of making
         assert any(
-            abs(x + w - start[0]) <= 1 and top <= start[1] <= top + h for x, top, w, h in boxes
+            abs(top + h - start[1]) <= 1 and x <= start[0] <= x + w for x, top, w, h in boxes
         )
-        assert any(abs(x - end[0]) <= 1 and top <= end[1] <= top + h for x, top, w, h in boxes)
+        assert any(abs(top - end[1]) <= 1 and x <= end[0] <= x + w for x, top, w, h in boxes)
 
 
 def test_svg_escapes_names():

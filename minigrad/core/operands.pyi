@@ -1,0 +1,9 @@
+from typing import Any
+
+from numpy.typing import DTypeLike
+
+from minigrad.core.tensor import Shape, Tensor
+
+def as_tensor(x: Any, op: str) -> Tensor: ...
+def zeros(shape: Shape, dtype: DTypeLike = ..., requires_grad: bool = False) -> Tensor: ...
+def ones(shape: Shape, dtype: DTypeLike = ..., requires_grad: bool = False) -> Tensor: ...

@@ -1,0 +1,1 @@
+# Nothing here is for Python: the other op modules call it.
