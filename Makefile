@@ -133,7 +133,7 @@ sanitized:
 asan:
 	$(PYTHON) tests/sanitized.py gcc clang-14
 
-# The pictures of docs/, by the examples that docs/slides.md tells of; some three minutes on one core. Needs what
+# The pictures of docs/, by the examples that its pages tell of; some three minutes on one core. Needs what
 # `pip install '.[examples]'` installs.
 .PHONY: figures
 figures:
@@ -145,6 +145,7 @@ figures:
 	mkdir -p build
 	$(PYTHON) examples/music.py --data synthetic --out build/music && cp build/music.png docs/figures/music.png
 	$(PYTHON) examples/adding.py --plot docs/figures/adding.png
+	$(PYTHON) examples/flipflop.py --plot docs/figures/flipflop.png
 
 # The pages and the reference of the public names, for a browser. A dead link is an error, and so is a public name that is
 # missing. Needs what `pip install '.[docs]'` installs.

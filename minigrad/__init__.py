@@ -84,7 +84,7 @@ from minigrad.random import Generator, default_generator, dropout, dropout_mask,
 from minigrad.study.gradcheck import GradcheckError, gradcheck, gradgradcheck
 from minigrad.study.draw import draw
 from minigrad.training.checkpoint import CheckpointError, load, save
-from minigrad import data, metrics, nn, optim, training
+from minigrad import data, metrics, nn, optim, study, training
 
 # `from minigrad import *` must not hide a builtin: abs, max, min, pow, round and sum are mg.abs and
 # so on. Their `as` says to type checkers that they are public nevertheless.
@@ -166,6 +166,7 @@ __all__ = [
     "sqrt",
     "squeeze",
     "stack",
+    "study",
     "sub",
     "swapaxes",
     "tanh",

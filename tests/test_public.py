@@ -20,7 +20,14 @@ STUBS = sorted(
 
 
 # These offer what is written in them; mg and mg.nn offer what they import.
-ROOMS = (mg.data, mg.metrics, mg.optim, mg.optim.schedule, mg.training)
+ROOMS = (
+    mg.data,
+    mg.metrics,
+    mg.optim,
+    mg.optim.schedule,
+    mg.study.dynamics,
+    mg.training,
+)
 
 
 def public(module):

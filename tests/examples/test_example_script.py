@@ -17,6 +17,7 @@ SHORT = {  # each script, with options that end it within seconds
     "adding": ("--length", "4", "--cells", "GRU", "--steps", "1", "--hidden", "4"),
     "char_lm": ("--steps", "1", "--hidden", "4", "--batch", "2", "--length", "8"),
     "classify": ("--train", "w.ts", "--test", "w.ts", "--epochs", "1", "--seed", "0"),
+    "flipflop": ("--steps", "1", "--hidden", "4", "--batch", "2", "--length", "8"),
     "forecast": ("--csv", "w.csv", "--epochs", "1", "--season", "4", "--horizon", "4"),
     "music": ("--data", "synthetic", "--epochs", "1"),
     "scratch": ("--steps", "1", "--hidden", "4"),
