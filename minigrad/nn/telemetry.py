@@ -91,7 +91,7 @@ class Rows(NamedTuple):
 
 def bad_rows(array: Array) -> Array:
     """Which of the last axis's rows hold a value that is not finite?"""
-    return ~np.isfinite(array).all(axis=-1)
+    return np.asarray(~np.isfinite(array).all(axis=-1))
 
 
 def first_in_forward(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from minigrad.checks import flag, integer
 from minigrad.core.tensor import Tensor
-from minigrad.nn.fused import checked_lengths
+from minigrad.nn.arguments import checked_lengths
 from minigrad.study.dynamics.figures import axes_of, number_of
 from minigrad.study.dynamics.run import Array
 

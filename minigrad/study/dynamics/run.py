@@ -12,7 +12,8 @@ from minigrad.checks import integer
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
 from minigrad.nn.cell import Cell
-from minigrad.nn.fused import checked_lengths, checked_reset, sequence
+from minigrad.nn.arguments import checked_lengths, checked_reset
+from minigrad.nn.fused import sequence
 from minigrad.nn.stack import Recurrent
 
 __all__ = ["Array", "Run", "Step", "Values", "checked_network", "checked_place", "quiet", "run"]
