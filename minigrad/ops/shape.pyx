@@ -323,10 +323,11 @@ cdef tuple several(object tensors, str op):
     """A sequence of at least one Tensor, all of one dtype."""
     cdef Tensor first = None, tensor
     cdef bint one_type = True
-    if isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__"):
+    cdef bint usual = type(tensors) is list or type(tensors) is tuple
+    if not usual and (isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__")):
         raise TypeError(
             f"{op}: tensors must be a sequence of Tensors, got {type(tensors).__name__}")
-    if isinstance(tensors, masked_array):
+    if not usual and isinstance(tensors, masked_array):
         raise TypeError(f"{op}: tensors must not be a masked array, the mask would be lost: "
                         f"use tensors.filled(value)")
     cdef tuple found = tuple(tensors)
@@ -418,7 +419,7 @@ def concatenate(tensors, axis=0) -> Tensor:
         raise ValueError("concatenate: 0-d tensors cannot be concatenated: use stack")
     along = one_axis(axis, nd, "concatenate")
     end, ends = 0, [0]
-    for i, part in enumerate(parts):
+    for part in parts:
         fits = cnp.PyArray_NDIM(part._array) == nd
         if fits:
             for d in range(nd):
@@ -427,7 +428,7 @@ def concatenate(tensors, axis=0) -> Tensor:
         if not fits:
             raise ValueError(
                 f"concatenate: all tensors must have the shape of the first, {first.shape}, "
-                f"but along axis {along}; tensor {i} has {part.shape}")
+                f"but along axis {along}; tensor {len(ends) - 1} has {part.shape}")
         end += cnp.PyArray_DIM(part._array, along)
         ends.append(end)
     if too_large(first._array, end / max(cnp.PyArray_DIM(first._array, along), 1)):
