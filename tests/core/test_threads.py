@@ -24,7 +24,7 @@ PREPARE = textwrap.dedent("""
 """)
 
 
-def run(code, seconds=60):
+def run(code, seconds=600 if os.environ.get("MINIGRAD_SANITIZED") else 60):
     done = subprocess.run(
         [sys.executable, "-c", PREPARE + textwrap.dedent(code)],
         capture_output=True,
