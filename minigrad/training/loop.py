@@ -421,7 +421,7 @@ def _backward(value: Any, optimizer: Optimizer) -> float:
                 "no parameter of the optimizer has a gradient: return the loss itself, not its "
                 "item()"
             )
-    return real("fit", "loss", value)
+    return value.item() if isinstance(value, Tensor) else real("fit", "loss", value)
 
 
 def _validation(value: Any) -> float:
