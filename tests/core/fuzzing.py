@@ -88,7 +88,9 @@ def main():
         # Python's logging releases its lock after each fork, also after one of two threads' that
         # forked at once.
         logging = bool(frames) and frames[-1].name == "_releaseLock"
-        if not ours and not logging and not run.spoilt:
+        # A thread whose start() was interrupted is told so by threading itself.
+        starting = bool(frames) and frames[-1].name == "_bootstrap_inner" and options.interrupts
+        if not ours and not logging and not starting and not run.spoilt:
             text = "".join(traceback.format_exception(report.exc_value)) if report.exc_value else ""
             run.fault(
                 "unraisable", f"{report.err_msg or 'ignored'}: {report.exc_value!r}", "", text
