@@ -7,7 +7,9 @@ the page gives them.
 
 from __future__ import annotations
 
+import base64
 import struct
+import zlib
 from collections.abc import Iterator
 from html import escape
 from typing import Any, NamedTuple
@@ -56,47 +58,50 @@ def tensor_html(tensor: Tensor) -> str:
 
 def module_html(module: Module) -> str:
     """What a notebook shows of a module: a table of the modules and parameters in it."""
-    members = module._walk()
+    members = module._walk()[1:]  # without the module itself
     total = sum(member.size for _, member in members if isinstance(member, Parameter))
-    heads = "".join(
-        f'<th style="{CELL};text-align:{"left" if k < 3 else "right"};'
-        f'border-bottom:1px solid">{head}</th>'
-        for k, head in enumerate(("name", "kind", "shape", "parameters", "|w|", "|grad|"))
+    rows = [_row(name, member) for name, member in members[:ROWS]]
+    rest = f"; and {len(members) - ROWS:,} rows more" if len(members) > ROWS else ""
+    heads = _cells_of_row("th", ["name", "kind", "shape", "parameters", "|w|", "|grad|"])
+    table = (
+        f'<table style="border-collapse:collapse;font-size:13px"><thead style="border-bottom:'
+        f'1px solid"><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        f'<div style="{FAINT}">|w|: the square root of the sum of squares, '
+        f'after "~" an estimate from {SAMPLE:,} elements{rest}</div>'
     )
-    rows = "".join(_row(name, member) for name, member in members[:ROWS])
-    rest = ""
-    if len(members) > ROWS:
-        rest = f'<div style="{FAINT}">and {len(members) - ROWS:,} more</div>'
     return (
-        f'<div style="{BOX}"><div><b>{_text(type(module).__name__)}</b>, {total:,} parameters</div>'
-        f'<table style="border-collapse:collapse;font-size:13px"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>{rest}"
-        f'<div style="{FAINT}">|w|: the square root of the sum of squares; '
-        f'a "~" stands before an estimate from {SAMPLE:,} elements</div></div>'
+        f'<div style="{BOX}"><div><b>{_kind(module)}</b>, {total:,} parameters</div>'
+        f"{table if rows else ''}</div>"
     )
 
 
 def _row(name: str, member: Parameter | Module) -> str:
     """A line of the table of a module."""
     if isinstance(member, Module):
-        kind = type(member).__name__
-        if next(member.children(), None) is None:
-            kind = f"{kind}({member.options()})"
         count = sum(parameter.size for parameter in member.parameters())
-        cells = [f"<b>{_text(kind)}</b>", "", f"{count:,}", "", ""]
+        cells = [_text(name), f"<b>{_kind(member)}</b>", "", f"{count:,}", "", ""]
     else:
         grad = "none" if member.grad is None else _norm(member.grad._array)
-        kind = type(member).__name__
-        cells = [_text(kind), _text(member.shape), f"{member.size:,}", _norm(member._array), grad]
-    first = f'<td style="{CELL};text-align:left">{_text(name)}</td>'
-    return (
-        f"<tr>{first}"
-        + "".join(
-            f'<td style="{CELL};text-align:{"left" if k < 2 else "right"}">{cell}</td>'
-            for k, cell in enumerate(cells)
-        )
-        + "</tr>"
-    )
+        kind, shape = _text(type(member).__name__), _text(member.shape)
+        cells = [_text(name), kind, shape, f"{member.size:,}", _norm(member._array), grad]
+    return f"<tr>{_cells_of_row('td', cells)}</tr>"
+
+
+def _cells_of_row(tag: str, cells: list[str]) -> str:
+    """The first three are text, the others numbers."""
+    html = ""
+    for k, cell in enumerate(cells):
+        side = "left" if k < 3 else "right"
+        html += f'<{tag} style="{CELL};text-align:{side}">{cell}</{tag}>'
+    return html
+
+
+def _kind(module: Module) -> str:
+    """The class of a module; if there are none inside, with its options."""
+    kind = type(module).__name__
+    if next(module.children(), None) is None:
+        kind = f"{kind}({module.options()})"
+    return _text(kind)
 
 
 # ---------------------------------------------------------------- text
@@ -182,7 +187,8 @@ def statistics(array: Array) -> Statistics | None:
 
 def _pieces(array: Array) -> Iterator[Array]:
     """The elements of an array in the order of memory, a vector of at most PIECE at a time."""
-    yield from np.nditer(array, flags=["external_loop", "buffered"], buffersize=PIECE)
+    pieces: Any = np.nditer(array, flags=["external_loop", "buffered"], buffersize=PIECE)
+    yield from pieces
 
 
 def _sample(array: Array) -> Array:
@@ -260,7 +266,9 @@ def _summary(found: Statistics) -> str:
         f"{_number(found.low)} to {_number(found.high)}, "
         f"mean {_number(found.mean)}, std {_number(found.std)}"
     )
-    return text + (f", {100 * found.zeros:.3g} % zeros" if found.zeros else "")
+    if found.zeros == 0:
+        return text
+    return text + (f", {found.zeros:.1%} zeros" if found.zeros >= 0.001 else ", under 0.1% zeros")
 
 
 # ---------------------------------------------------------------- the heat map
@@ -271,22 +279,23 @@ def _heat_map(array: Array, title: str, side: int, found: Statistics) -> str:
     scale = max(abs(found.low), abs(found.high)) if found.low <= found.high else 0.0
     cells = _cells(array, side, scale, marked=bool(found.non_finite))
     rows, columns = cells.shape
-    zoom = max(1, min(16, 192 // max(rows, columns)))
+    zoom = max(1, min(16, 256 // max(rows, columns)))
     alt = (
         f"Heat map of the {title}, {rows} × {columns} cells: blue {_number(-scale)}, grey 0, "
         f"red {_number(scale)}, yellow {found.non_finite:,} non-finite"
     )
+    size = f"width:{max(columns * zoom, 12)}px;height:{max(rows * zoom, 12)}px"
     picture = (
-        f'<img src="data:image/png;base64,{_png(cells)}" alt="{alt}" '
-        f'width="{max(columns * zoom, 12)}" height="{max(rows * zoom, 12)}" '
-        'style="display:block;margin:4px 0;max-width:none;image-rendering:pixelated">'
+        f'<img src="data:image/png;base64,{_png(cells)}" alt="{alt}" style="{size};'
+        'max-width:none;display:block;margin:4px 0;image-rendering:pixelated">'
     )
     ramp = ",".join(_css(color) for color in (LOWEST, ZERO, HIGHEST))
     legend = (
-        f'{_number(-scale)} <span style="display:inline-block;width:90px;height:9px;'
-        f'background:linear-gradient(90deg,{ramp})"></span> {_number(scale)}'
+        f'<div style="font-size:12px">{_number(-scale)} <span style="display:inline-block;'
+        f'width:90px;height:9px;background:linear-gradient(90deg,{ramp})"></span> '
+        f"{_number(scale)}</div>"
     )
-    return f'{picture}<div style="{FAINT}">{legend}<br>{_axes(array.shape, rows, columns)}</div>'
+    return f'{picture}{legend}<div style="{FAINT}">{_axes(array.shape, rows, columns)}</div>'
 
 
 def _axes(shape: tuple[int, ...], rows: int, columns: int) -> str:
@@ -341,9 +350,6 @@ def _palette() -> bytes:
 
 def _png(cells: NDArray[np.uint8]) -> str:
     """A PNG file with a palette, in base64: https://www.w3.org/TR/png-3/ ."""
-    import binascii  # these two are not loaded before a notebook asks for a picture
-    import zlib
-
     rows, columns = cells.shape
     lines = np.zeros((rows, 1 + columns), np.uint8)  # each begins with the number of its filter: 0
     lines[:, 1:] = cells
@@ -358,7 +364,7 @@ def _png(cells: NDArray[np.uint8]) -> str:
     for kind, data in chunks:
         check = zlib.crc32(kind + data)
         file += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
-    return binascii.b2a_base64(file, newline=False).decode("ascii")
+    return base64.b64encode(file).decode("ascii")
 
 
 def _css(color: tuple[int, int, int]) -> str:
