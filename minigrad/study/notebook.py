@@ -42,23 +42,23 @@ FAINT = "opacity:.75;font-size:12px"
 CELL = "padding:1px 10px 1px 0;white-space:nowrap"
 
 
-def tensor_html(tensor: Tensor) -> str:
+def tensor_html(self: Tensor) -> str:
     """What a notebook shows of a tensor, and of its gradient beside it: at most 20,000 bytes."""
-    grad = tensor.grad
+    grad = self.grad
     side = SIDE if grad is None else SIDE_OF_TWO
-    parts = [_array_html(tensor._array, "data", side)]
+    parts = [_array_html(self._array, "data", side)]
     if grad is not None:
         parts.append(_array_html(grad._array, "grad", side))
     return (
-        f'<div style="{BOX}"><div><b>{_text(type(tensor).__name__)}</b> '
-        f"{_text(tensor.shape)} {tensor.dtype}, {_text(_origin(tensor), 120)}</div>"
+        f'<div style="{BOX}"><div><b>{_text(type(self).__name__)}</b> '
+        f"{_text(self.shape)} {self.dtype}, {_text(_origin(self), 120)}</div>"
         f'<div style="{ROW}">{"".join(parts)}</div></div>'
     )
 
 
-def module_html(module: Module) -> str:
+def module_html(self: Module) -> str:
     """What a notebook shows of a module: a table of the modules and parameters in it."""
-    members = module._walk()[1:]  # without the module itself
+    members = self._walk()[1:]  # without the module itself
     total = sum(member.size for _, member in members if isinstance(member, Parameter))
     rows = [_row(name, member) for name, member in members[:ROWS]]
     rest = f"; and {len(members) - ROWS:,} rows more" if len(members) > ROWS else ""
@@ -70,7 +70,7 @@ def module_html(module: Module) -> str:
         f'after "~" an estimate from {SAMPLE:,} elements{rest}</div>'
     )
     return (
-        f'<div style="{BOX}"><div><b>{_kind(module)}</b>, {total:,} parameters</div>'
+        f'<div style="{BOX}"><div><b>{_kind(self)}</b>, {total:,} parameters</div>'
         f"{table if rows else ''}</div>"
     )
 
