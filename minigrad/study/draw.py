@@ -139,7 +139,7 @@ _MARGIN = 10
 _DETOUR = 60  # beside the boxes, for the lines that pass more than one rank
 _ARROW = (
     '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" '
-    'markerHeight="8" orient="auto"><path d="M0 0L8 4L0 8z" fill="#888"/></marker></defs>'
+    'markerHeight="8" orient="90"><path d="M0 0L8 4L0 8z" fill="#888"/></marker></defs>'
 )
 
 
