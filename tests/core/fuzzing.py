@@ -35,7 +35,7 @@ from fuzz_run import Run, Stop
 import minigrad as mg
 
 
-def main():
+def parse_arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--calls", type=int, required=True)
@@ -61,7 +61,11 @@ def main():
     parser.add_argument(
         "--without", default="", help="scenes that are left out, by name, with commas between"
     )
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    options = parse_arguments()
     if options.log:
         options.log = os.path.abspath(options.log)
     if options.memory:
