@@ -42,9 +42,9 @@ cnp.import_array()
 # ---------------------------------------------------------------- what was gathered
 
 cdef Tensor sum_of_rows(Tensor start, list parts, tuple shape):
-    """start (None for zeros) + the sums of the parts over the dimensions along which `shape` was
-    broadcast to theirs: what the rules make of the same contributions, to the bit, and
-    differentiable."""
+    """start (None for zeros) + the parts, in their order, those of another shape summed over the
+    dimensions along which `shape` was broadcast to theirs: what `give` and `give_unbroadcast` make
+    of the same contributions without create_graph, to the bit, and differentiable."""
     cdef Tensor part = parts[0]
     cdef int typenum = cnp.PyArray_TYPE(part._array)
     cdef cnp.ndarray y
@@ -54,7 +54,10 @@ cdef Tensor sum_of_rows(Tensor start, list parts, tuple shape):
         y = copied(start._array)
     cdef cnp.ndarray low = array_of_shape(shape, cnp.NPY_DOUBLE, True)
     for part in parts:
-        rows_into(y, low, rows_first(part._array, shape))
+        if part.shape == shape:
+            add_into(y, part._array)
+        else:
+            rows_into(y, low, rows_first(part._array, shape))
     round_sums(y, low)
     shapes = []
     for part in parts:
@@ -69,7 +72,7 @@ cdef Tensor sum_of_rows(Tensor start, list parts, tuple shape):
 
 
 cdef Tensor whole(Sweep run, Slot slot):
-    """The whole gradient gathered at a place: `inflight`, and the sums over rows."""
+    """The whole gradient gathered at a place: `inflight`, and what was kept beside it."""
     pending = None if run.sums is None else run.sums.pop(key_of(slot), None)
     if pending is None:
         return slot.inflight

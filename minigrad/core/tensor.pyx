@@ -176,6 +176,8 @@ cdef class Node(Slot):
         cdef Slot slot = <Slot>self.slots[i]
         if slot.run is not self.run:
             slot = self.run.place(slot)
+        if self.run.create_graph and self.run.add_later(slot, dx):
+            return 0
         if slot.inflight is None:
             slot.inflight = dx
             slot.fresh = fresh
@@ -335,12 +337,21 @@ cdef class Sweep(Mode):
 
     cdef int add_rows_later(self, Slot slot, Tensor dy, tuple shape) except -1:
         """For create_graph sweeps: keep dy, to be summed over its rows to `shape` together with
-        what else arrives at the slot."""
+        what arrives at the slot from now on."""
         slot = self.place(slot)
         if self.sums is None:
             self.sums = {}
         self.sums.setdefault(key_of(slot), (shape, []))[1].append(dy)
         return 0
+
+    cdef bint add_later(self, Slot slot, Tensor dx) except -1:
+        """For create_graph sweeps: if rows are kept for the slot, keep dx behind them, since other
+        sweeps add up what arrives in this order; return whether it was kept."""
+        kept = None if self.sums is None else self.sums.get(key_of(slot))
+        if kept is None:
+            return False
+        kept[1].append(dx)
+        return True
 
     # -- the pending nodes: a binary heap, the parent of i is (i - 1) / 2
 
