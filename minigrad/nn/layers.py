@@ -12,9 +12,9 @@ from minigrad.core.array import checked_dtype
 from minigrad.core.tensor import Tensor
 from minigrad.nn.init import glorot, numbers
 from minigrad.nn.module import Module, Parameter, tensor_of
-from minigrad.ops.index import embedding
+from minigrad.ops.index import lookup
 from minigrad.ops.matmul import addmm, matmul
-from minigrad.random import Generator, checked_generator, dropout
+from minigrad.random import Generator, checked_generator, dropped
 
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand
@@ -136,7 +136,7 @@ class Embedding(Module):
 
     def forward(self, indices: ArrayLike) -> Tensor:
         """indices (...) -> (..., d)."""
-        return embedding(self.weight, indices)
+        return lookup(self.weight, indices, "Embedding")
 
     def options(self) -> str:
         return ", ".join(map(str, self.weight.shape))
@@ -173,7 +173,7 @@ class Dropout(Module):
 
     def forward(self, x: Operand) -> Tensor:
         """x of any shape -> the same shape."""
-        return dropout(x, self.p, self.training, self.generator)
+        return dropped("Dropout", x, self.p, self.training, self.generator)
 
     def options(self) -> str:
         return str(self.p)
