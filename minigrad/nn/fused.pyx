@@ -134,6 +134,17 @@ cdef class Sequence:
         self.p = array_of(p)
         return 0
 
+    cdef int take_steps(self, object steps, Py_ssize_t T, Py_ssize_t B) except -1:
+        """The lengths and reset of a Steps, or none for None."""
+        if steps is None:
+            return 0
+        if type(steps) is not Steps or (steps.T, steps.B) != (T, B):
+            raise ValueError(
+                f"{self.op}: steps must be a Steps for (T, B) = {(T, B)}, got {steps!r}")
+        self.lengths = steps.lengths
+        self.reset = None if steps.reset is None else steps.reset.view(np.uint8)
+        return 0
+
     cdef int record(self, tuple inputs, tuple outputs) except -1:
         """Make the node for backward."""
         cdef Node node = recordn(<Tensor>outputs[0], sequence_rule, self.cell, inputs)
@@ -623,11 +634,7 @@ def sequence(
     s.call.reverse = reverse
     s.clip = checked_clip(op, "clip", clip)
     s.mask = None if mask is None else checked_mask(op, mask, (<object>s.x).dtype, B, H)
-    if steps is not None:
-        if type(steps) is not Steps or (steps.T, steps.B) != (T, B):
-            raise ValueError(f"{op}: steps must be a Steps for (T, B) = {(T, B)}, got {steps!r}")
-        s.lengths = steps.lengths
-        s.reset = None if steps.reset is None else steps.reset.view(np.uint8)
+    s.take_steps(steps, T, B)
     if out is None:
         out = wrap(s.new((T, B, H)))
     else:

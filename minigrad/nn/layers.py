@@ -78,7 +78,18 @@ class Linear(Module):
             )
 
     def forward(self, x: Operand) -> Tensor:
-        """x (..., d) -> (..., k)."""
+        """Compute x W + b.
+
+        Args:
+            x: (..., d), a Tensor or an array of the dtype of the weights.
+
+        Returns:
+            A Tensor (..., k).
+
+        Raises:
+            TypeError: x has another dtype.
+            ValueError: x has another number of features.
+        """
         x = tensor_of("Linear", "x", x, self.weight.dtype)
         if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
             raise ValueError(
@@ -135,7 +146,18 @@ class Embedding(Module):
             raise ValueError(f"Embedding: weight must have shape (n, d), got {self.weight.shape}")
 
     def forward(self, indices: ArrayLike) -> Tensor:
-        """indices (...) -> (..., d)."""
+        """Look up vectors by their numbers.
+
+        Args:
+            indices: (...), ints from 0 to n - 1.
+
+        Returns:
+            A Tensor (..., d).
+
+        Raises:
+            TypeError: the indices are not ints.
+            IndexError: one of them is out of range.
+        """
         return lookup(self.weight, indices, "Embedding")
 
     def options(self) -> str:
@@ -172,7 +194,19 @@ class Dropout(Module):
         self.generator = generator
 
     def forward(self, x: Operand) -> Tensor:
-        """x of any shape -> the same shape."""
+        """Drop elements in training; else return x itself.
+
+        Args:
+            x: of any shape.
+
+        Returns:
+            A Tensor of the same shape.
+
+        Raises:
+            TypeError: x is nothing that a Tensor can hold.
+            ValueError: x is made of lists of different lengths, or `p` was set to a number outside
+                0 to 1.
+        """
         return dropped("Dropout", x, self.p, self.training, self.generator)
 
     def options(self) -> str:

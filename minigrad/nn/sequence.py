@@ -19,7 +19,7 @@ from minigrad.core.tensor import Tensor
 from minigrad.nn.arguments import Steps, checked_clip, no_second_order
 from minigrad.nn.cell import Cell, State, Weights
 from minigrad.ops.elementwise import clip, where
-from minigrad.ops.shape import concatenate, stack
+from minigrad.ops.join import concatenate, stack
 
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand
@@ -141,8 +141,8 @@ def _step(
     mask: Tensor | None,
     bound: float,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The output and the states after one step of unroll_steps; `alive` and `anew` (B, 1) say which rows
-    take part and which start from zeros."""
+    """The output and the states after one step of unroll_steps; `alive` and `anew` (B, 1) say which
+    rows take part and which start from zeros."""
     # What later steps make of the state is one value, gathered in a node of its own, and is added
     # to the output's gradient as a whole.
     states = tuple(carry(s) for s in states)
@@ -183,8 +183,8 @@ def _initial_states(
 def no_steps(
     x: Tensor, states: tuple[Tensor, ...], parts: Any
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """unroll_steps for T = 0: nothing is computed, but the results come from all inputs, so that each has
-    a gradient, of zeros."""
+    """unroll_steps for T = 0: nothing is computed, but the results come from all inputs, so that
+    each has a gradient, of zeros."""
     nothing = sum_of_none([x, *states, *tensors_of(parts)])
     h = states[0]
     out = zeros((0, *h.shape), h.dtype) + nothing

@@ -27,7 +27,7 @@ from minigrad.nn.init import check_rng
 from minigrad.nn.module import Module
 from minigrad.nn.sequence import Joining, Merge, check_merge, merge_directions, unroll_steps
 from minigrad.nn.telemetry import Telemetry
-from minigrad.ops.shape import adjoin, stack
+from minigrad.ops.join import adjoin, stack
 from minigrad.random import dropout_mask, dropped
 
 if TYPE_CHECKING:
