@@ -46,17 +46,15 @@ from minigrad.ops.rounding import ceil, floor, round as round, sign
 from minigrad.ops.matmul import addmm, matmul
 from minigrad.ops.index import embedding
 import minigrad.ops.assign  # noqa: F401 - gives Tensor x[i] = v and x += y
+from minigrad.ops.join import concatenate, split, stack
 from minigrad.ops.shape import (
     astype,
     broadcast_to,
-    concatenate,
     cumsum,
     flip,
     pad,
     reshape,
-    split,
     squeeze,
-    stack,
     swapaxes,
     transpose,
     unsqueeze,

@@ -29,6 +29,7 @@ __all__ = [
     "default_generator",
     "dropout",
     "dropout_mask",
+    "dropped",
     "manual_seed",
 ]
 
@@ -188,8 +189,13 @@ def dropout(
     >>> mg.dropout(x, 0.5, generator=mg.Generator(1))
     Tensor([0., 0., 6., 8.], grad_fn=<dropout>)
     """
-    p, generator = probability("dropout", "p", p), checked_generator(generator, "dropout")
-    x = as_tensor(x, "dropout")
+    return dropped("dropout", x, p, training, generator)
+
+
+def dropped(op: str, x: "Operand", p: float, training: bool, generator: Generator | None) -> Tensor:
+    """`dropout`, which messages call `op`."""
+    p, generator = probability(op, "p", p), checked_generator(generator, op)
+    x = as_tensor(x, op)
     if not training or p == 0:
         return x
     mask = Tensor(_mask(x.shape, p, x.dtype, generator), copy=False)

@@ -93,6 +93,16 @@ cdef Tensor filled(object make, object shape, object dtype, bint requires_grad, 
 def zeros(shape, dtype=np.float32, requires_grad=False) -> Tensor:
     """A Tensor of zeros.
 
+    Args:
+        shape: An int or a tuple of ints.
+        dtype: float32 (default) or float64.
+        requires_grad: Whether gradients are computed for it. Default: False.
+
+    Raises:
+        TypeError: The shape is not made of ints, or the dtype is another one.
+        ValueError: A dimension is negative, or there are too many.
+        MemoryError: The machine does not have the memory.
+
     >>> import minigrad as mg
     >>> mg.zeros((2, 3))
     Tensor([[0., 0., 0.],
@@ -103,6 +113,16 @@ def zeros(shape, dtype=np.float32, requires_grad=False) -> Tensor:
 
 def ones(shape, dtype=np.float32, requires_grad=False) -> Tensor:
     """A Tensor of ones.
+
+    Args:
+        shape: An int or a tuple of ints.
+        dtype: float32 (default) or float64.
+        requires_grad: Whether gradients are computed for it. Default: False.
+
+    Raises:
+        TypeError: The shape is not made of ints, or the dtype is another one.
+        ValueError: A dimension is negative, or there are too many.
+        MemoryError: The machine does not have the memory.
 
     >>> import minigrad as mg
     >>> mg.ones(2)

@@ -42,9 +42,9 @@ cnp.import_array()
 # ---------------------------------------------------------------- what was gathered
 
 cdef Tensor sum_of_rows(Tensor start, list parts, tuple shape):
-    """start (None for zeros) + the sums of the parts over the dimensions along which `shape` was
-    broadcast to theirs: what the rules make of the same contributions, to the bit, and
-    differentiable."""
+    """start (None for zeros) + the parts, in their order, those of another shape summed over the
+    dimensions along which `shape` was broadcast to theirs: what `give` and `give_unbroadcast` make
+    of the same contributions without create_graph, to the bit, and differentiable."""
     cdef Tensor part = parts[0]
     cdef int typenum = cnp.PyArray_TYPE(part._array)
     cdef cnp.ndarray y
@@ -54,7 +54,10 @@ cdef Tensor sum_of_rows(Tensor start, list parts, tuple shape):
         y = copied(start._array)
     cdef cnp.ndarray low = array_of_shape(shape, cnp.NPY_DOUBLE, True)
     for part in parts:
-        rows_into(y, low, rows_first(part._array, shape))
+        if part.shape == shape:
+            add_into(y, part._array)
+        else:
+            rows_into(y, low, rows_first(part._array, shape))
     round_sums(y, low)
     shapes = []
     for part in parts:
@@ -69,7 +72,7 @@ cdef Tensor sum_of_rows(Tensor start, list parts, tuple shape):
 
 
 cdef Tensor whole(Sweep run, Slot slot):
-    """The whole gradient gathered at a place: `inflight`, and the sums over rows."""
+    """The whole gradient gathered at a place: `inflight`, and what was kept beside it."""
     pending = None if run.sums is None else run.sums.pop(key_of(slot), None)
     if pending is None:
         return slot.inflight
@@ -416,9 +419,25 @@ cdef Tensor check_seed(Tensor root, object gradient, str op):
 def backward(Tensor self not None, gradient=None, retain_graph=None, create_graph=False) -> None:
     """Add the gradient of this tensor to the ``grad`` of every leaf that it was made from.
 
-    gradient: the cotangent, of this tensor's shape; may be left out for a scalar.
-    retain_graph=True keeps the graph for another call. create_graph=True makes gradients that
-    can be differentiated again. If anything fails, no ``grad`` changes.
+    If anything fails, no ``grad`` changes.
+
+    Args:
+        gradient: What the sweep starts from, of this tensor's shape: the gradient of the loss with
+            respect to this tensor, which many texts call the *cotangent*. Default: None, which is
+            1, for a tensor with one element.
+        retain_graph: Whether the graph is kept for another call. Default: as create_graph.
+        create_graph: Whether the gradients can be differentiated again. Default: False.
+
+    Raises:
+        RuntimeError: The tensor was not made from one that requires a gradient; `gradient` is
+            missing; the graph was freed, or a saved tensor was changed in place.
+        TypeError, ValueError: `gradient` has another dtype or shape than this tensor.
+
+    >>> import minigrad as mg
+    >>> x = mg.Tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).backward(mg.Tensor([1.0, 10.0]))
+    >>> x.grad
+    Tensor([ 2., 40.])
     """
     if retain_graph is None:
         retain_graph = create_graph
@@ -427,12 +446,26 @@ def backward(Tensor self not None, gradient=None, retain_graph=None, create_grap
 
 def grad(outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=False,
          allow_unused=False) -> tuple:
-    """The gradients of `outputs` (a Tensor or several) with respect to `inputs` (a Tensor or
-    several), as a tuple of Tensors.
+    """The gradients of `outputs` with respect to `inputs`. No leaf's ``grad`` changes.
 
-    grad_outputs: the cotangent of each output; may be left out for scalars. No leaf's ``grad``
-    changes. With create_graph=True the result can be differentiated again. An input that the
-    outputs do not depend on is a RuntimeError, or None with allow_unused=True.
+    Args:
+        outputs: A Tensor or several.
+        inputs: A Tensor or several.
+        grad_outputs: For each output the gradient to start from, of its shape, which many texts
+            call the *cotangent*. What several outputs give is added up. Default: None, which is 1
+            for each, if each has one element.
+        retain_graph: Whether the graph is kept for another call. Default: as create_graph.
+        create_graph: Whether the result can be differentiated again. Default: False.
+        allow_unused: Whether an input that the outputs do not depend on gets None (True) or is an
+            error (False, the default).
+
+    Returns:
+        A tuple with a Tensor for each input, of its shape.
+
+    Raises:
+        RuntimeError: An input or output does not require a gradient, or an input was not used; the
+            graph was freed, or a saved tensor was changed in place.
+        TypeError, ValueError: An argument does not fit.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([3.0], requires_grad=True)

@@ -75,6 +75,7 @@ cdef class Sweep(Mode):
     cdef Slot find(self, Slot slot)
     cdef Slot place(self, Slot slot)
     cdef int add_rows_later(self, Slot slot, Tensor dy, tuple shape) except -1
+    cdef bint add_later(self, Slot slot, Tensor dx) except -1
     cdef int reserve(self) except -1
     cdef void push(self, Node node) noexcept
     cdef Node pop(self)

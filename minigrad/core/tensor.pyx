@@ -47,6 +47,7 @@ from minigrad.core.array cimport (
     rows_into,
     same_form,
 )
+from minigrad.core.burial cimport mg_bury, mg_depth, mg_release_buried
 from minigrad.core.kernels cimport array_of_shape, new_array
 from minigrad.core.modes cimport Mode
 
@@ -55,41 +56,6 @@ import operator
 import numpy as np
 
 cnp.import_array()
-
-cdef extern from *:
-    """
-    /* What nodes held that died too deep inside of each other: the outermost releases it. */
-    static _Thread_local int mg_depth = 0;
-    static _Thread_local struct { PyObject **items; size_t count, capacity; } mg_dead;
-
-    static int mg_bury(PyObject *object) {
-        if (mg_dead.count == mg_dead.capacity) {
-            size_t capacity = mg_dead.capacity ? 2 * mg_dead.capacity : 256;
-            PyObject **items = realloc(mg_dead.items, capacity * sizeof *items);
-            if (items == NULL)
-                return 0;
-            mg_dead.items = items;
-            mg_dead.capacity = capacity;
-        }
-        mg_dead.items[mg_dead.count++] = object;
-        return 1;
-    }
-
-    static void mg_release_buried(void) {
-        if (mg_dead.items == NULL)
-            return;
-        while (mg_dead.count) {
-            PyObject *object = mg_dead.items[--mg_dead.count];
-            Py_DECREF(object);
-        }
-        free(mg_dead.items);
-        mg_dead.items = NULL;
-        mg_dead.capacity = 0;
-    }
-    """
-    int mg_depth
-    bint mg_bury(PyObject *object) noexcept
-    void mg_release_buried() noexcept
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
@@ -176,6 +142,8 @@ cdef class Node(Slot):
         cdef Slot slot = <Slot>self.slots[i]
         if slot.run is not self.run:
             slot = self.run.place(slot)
+        if self.run.create_graph and self.run.add_later(slot, dx):
+            return 0
         if slot.inflight is None:
             slot.inflight = dx
             slot.fresh = fresh
@@ -335,12 +303,21 @@ cdef class Sweep(Mode):
 
     cdef int add_rows_later(self, Slot slot, Tensor dy, tuple shape) except -1:
         """For create_graph sweeps: keep dy, to be summed over its rows to `shape` together with
-        what else arrives at the slot."""
+        what arrives at the slot from now on."""
         slot = self.place(slot)
         if self.sums is None:
             self.sums = {}
         self.sums.setdefault(key_of(slot), (shape, []))[1].append(dy)
         return 0
+
+    cdef bint add_later(self, Slot slot, Tensor dx) except -1:
+        """For create_graph sweeps: if rows are kept for the slot, keep dx behind them, since other
+        sweeps add up what arrives in this order; return whether it was kept."""
+        kept = None if self.sums is None else self.sums.get(key_of(slot))
+        if kept is None:
+            return False
+        kept[1].append(dx)
+        return True
 
     # -- the pending nodes: a binary heap, the parent of i is (i - 1) / 2
 
@@ -469,17 +446,26 @@ cdef int make_addable(Tensor grad, Tensor target) except -1:
 @cython.embedsignature(True)
 @cython.embedsignature.format("clinic")
 cdef class Tensor(Slot):
-    """Tensor(data, dtype=None, requires_grad=False, copy=True): an n-dimensional array of float32
-    or float64 that remembers how it was made.
+    """An n-dimensional array of float32 or float64 that remembers how it was made.
 
-    data: anything NumPy makes an array of. Arrays and NumPy scalars keep their dtype, which must be
-    float32 or float64; Python numbers and lists of them become float32; dtype= converts any real
-    numbers. Big-endian and misaligned data is copied into native order. Masked arrays, objects,
-    strings and complex numbers are a TypeError, ragged lists a ValueError. copy=False shares the
-    memory of a fitting array, or of a Tensor, as detach() does. What backward needs of memory that
-    NumPy shares is copied when it is recorded. Arrays of bool are operands beside a Tensor, and
-    take its dtype; arrays of ints index, and nothing else. Data made of Tensors is a TypeError,
-    since they would lose their gradient: join them with mg.stack.
+    Arrays of bool are operands beside a Tensor, and take its dtype; arrays of ints index, and
+    nothing else.
+
+    Args:
+        data: Anything NumPy makes an array of. Arrays and NumPy scalars keep their dtype; Python
+            numbers and lists of them become float32. Big-endian and misaligned data is copied into
+            native order.
+        dtype: float32 or float64, to which any real numbers are converted. Default: None, as `data`
+            says.
+        requires_grad: Whether gradients are computed for it. Default: False.
+        copy: False shares the memory of a fitting array, or of a Tensor, as detach() does. What
+            backward needs of memory that NumPy shares is copied when it is recorded. Default: True.
+
+    Raises:
+        TypeError: The dtype is another one, or `data` is a masked array, holds objects, strings or
+            complex numbers, or is made of Tensors, which would lose their gradient: join them with
+            mg.stack.
+        ValueError: `data` is made of lists of different lengths.
 
     >>> import minigrad as mg
     >>> w = mg.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from minigrad.core.array import check_data
 
 __all__ = [
+    "Steps",
     "checked_clip",
     "checked_lengths",
     "checked_mask",
@@ -18,6 +19,33 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+
+
+class Steps:
+    """In which steps a row of a batch takes part, and where it starts anew: `lengths` and `reset`,
+    checked and copied once for all layers and directions.
+
+    Args:
+        op: how messages name what was called.
+        T: the steps of the sequence.
+        B: the rows of the batch.
+        lengths: (B,) ints from 0 to T, or None: T for all.
+        reset: bool (T, B), or None: nowhere.
+
+    Raises:
+        TypeError: lengths are not ints, or reset is not of bool.
+        ValueError: one of them has the wrong shape, or a length is outside 0 to T.
+    """
+
+    __slots__ = ("B", "T", "lengths", "reset")
+
+    def __init__(self, op: str, T: int, B: int, lengths: Any, reset: Any) -> None:
+        self.T, self.B = T, B
+        self.lengths = None if lengths is None else checked_lengths(op, lengths, T, B)
+        self.reset = None if reset is None else checked_reset(op, reset, T, B)
+        for array in (self.lengths, self.reset):
+            if array is not None:
+                array.flags.writeable = False
 
 
 def checked_mask(op: str, mask: Any, dtype: np.dtype[Any], B: int, H: int) -> Array:

@@ -217,6 +217,10 @@ class Cell(Module, Generic[State]):
 
         Returns:
             The new state, of the same form.
+
+        Raises:
+            TypeError: an argument is of the wrong type or dtype.
+            ValueError: an argument has the wrong shape.
         """
         if state is None:
             x = self._check(x)
@@ -250,7 +254,10 @@ def gates_of(weights: Weights, x: Tensor, h: Tensor) -> Tensor:
 
 
 class HiddenState(NamedTuple):
-    """The state of an RNN or GRU: h of shape (num_layers * directions, B, H).
+    """The state of an RNN or GRU.
+
+    Args:
+        h: the hidden state of each layer and direction, (num_layers * directions, B, H).
 
     >>> import minigrad as mg
     >>> _, state = mg.nn.GRU(2, 3)(mg.zeros((5, 4, 2)))
@@ -266,7 +273,11 @@ class HiddenState(NamedTuple):
 
 
 class CellState(NamedTuple):
-    """The state of an LSTM: h and c, each of shape (num_layers * directions, B, H).
+    """The state of an LSTM.
+
+    Args:
+        h: the hidden state of each layer and direction, (num_layers * directions, B, H).
+        c: the cell state of each, of the same shape.
 
     >>> import minigrad as mg
     >>> _, state = mg.nn.LSTM(2, 3)(mg.zeros((5, 4, 2)))

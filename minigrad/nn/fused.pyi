@@ -4,11 +4,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from minigrad.core.tensor import Tensor
+from minigrad.nn.arguments import Steps
 from minigrad.nn.telemetry import Telemetry
 
 CELLS: dict[str, int]
 
-def room_for_directions(x: Tensor, H: int) -> tuple[Tensor, list[Tensor]]: ...
+def allocate_directions(x: Tensor, H: int) -> tuple[Tensor, list[Tensor]]: ...
 def sequence(
     cell: str,
     x: Tensor,
@@ -19,9 +20,9 @@ def sequence(
     b: Tensor | None,
     p: Tensor | None,
     *,
+    op: str = "sequence",
     mask: NDArray[Any] | None = None,
-    lengths: Any = None,
-    reset: Any = None,
+    steps: Steps | None = None,
     reverse: bool = False,
     checkpoint: bool = False,
     clip: float | None = None,

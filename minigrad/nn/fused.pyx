@@ -29,13 +29,7 @@ import reprlib
 import numpy as np
 
 from minigrad.core.sweep import grad
-from minigrad.nn.arguments import (
-    checked_clip,
-    checked_lengths,
-    checked_mask,
-    checked_reset,
-    no_second_order,
-)
+from minigrad.nn.arguments import Steps, checked_clip, checked_mask, no_second_order
 from minigrad.nn.telemetry import Place, Rows, Telemetry, first_in_backward, first_in_forward
 
 cnp.import_array()
@@ -43,7 +37,6 @@ cnp.import_array()
 CELLS = {}          # name of a cell -> its number in C
 cdef dict GATES = {}            # -> the names of its gates
 cdef dict SUMS = {}             # -> the names of the parts of its bias: the gates, then others
-cdef dict OPS = {}              # -> how messages name it: "gru" also for gru_after
 
 
 cdef int list_cells() except -1:
@@ -59,7 +52,6 @@ cdef int list_cells() except -1:
         CELLS[name] = number
         SUMS[name] = tuple(sums)
         GATES[name] = tuple(sums[:kind.gates])
-        OPS[name] = name.partition("_")[0]
     return 0
 
 list_cells()
@@ -79,11 +71,11 @@ cdef int raise_pending() except -1:
     return -1
 
 
-cdef int check_status(int status, str cell, tuple sizes) except -1:
+cdef int check_status(int status, str op, tuple sizes) except -1:
     """Raise what a call into C reports; sizes: (T, B, H)."""
     if status == MG_NO_MEMORY:
         raise MemoryError(
-            f"{cell}: cannot allocate the working memory for (T, B, H) = {sizes}")
+            f"{op}: cannot allocate the working memory for (T, B, H) = {sizes}")
     if status == MG_INTERRUPTED:
         raise_pending()
     return 0
@@ -95,6 +87,7 @@ cdef class Sequence:
     cdef mg_recurrent call
     cdef const mg_cell_kind *kind
     cdef str cell
+    cdef str op                 # how messages name what was called
     cdef cnp.ndarray x, W, U, b, p, h0, c0, mask, lengths, reset
     cdef cnp.ndarray h, h_T, c_T, gates, cells
     cdef list starts            # checkpointing: the steps of each chunk, and the state before it
@@ -141,6 +134,17 @@ cdef class Sequence:
         self.p = array_of(p)
         return 0
 
+    cdef int take_steps(self, object steps, Py_ssize_t T, Py_ssize_t B) except -1:
+        """The lengths and reset of a Steps, or none for None."""
+        if steps is None:
+            return 0
+        if type(steps) is not Steps or (steps.T, steps.B) != (T, B):
+            raise ValueError(
+                f"{self.op}: steps must be a Steps for (T, B) = {(T, B)}, got {steps!r}")
+        self.lengths = steps.lengths
+        self.reset = None if steps.reset is None else steps.reset.view(np.uint8)
+        return 0
+
     cdef int record(self, tuple inputs, tuple outputs) except -1:
         """Make the node for backward."""
         cdef Node node = recordn(<Tensor>outputs[0], sequence_rule, self.cell, inputs)
@@ -178,7 +182,7 @@ cdef class Sequence:
         self.fill()
         with nogil:
             status = csrc.recurrent_forward(K, &self.call)
-        return check_status(status, self.cell, (self.x.shape[0], self.x.shape[1], self.U.shape[0]))
+        return check_status(status, self.op, (self.x.shape[0], self.x.shape[1], self.U.shape[0]))
 
     cdef list chunks(self, Py_ssize_t size):
         """(first, last) of the chunks of `size` steps in the order of processing."""
@@ -193,6 +197,7 @@ cdef class Sequence:
         cdef Sequence s = Sequence.__new__(Sequence)
         first, last = span
         s.cell = self.cell
+        s.op = self.op
         s.kind = self.kind
         s.call.cell = self.call.cell
         s.call.reverse = self.call.reverse
@@ -419,7 +424,7 @@ cdef class Sequence:
         where.step = T
         with nogil:
             status = csrc.recurrent_backward(K, &self.call, &g)
-        check_status(status, self.cell, (T, self.x.shape[1], self.U.shape[0]))
+        check_status(status, self.op, (T, self.x.shape[1], self.U.shape[0]))
         if <Py_ssize_t>where.step < T and not self.found_forward:
             self.note_nonfinite(where, first)
         return dh0, dc0
@@ -471,14 +476,14 @@ cdef cnp.ndarray array_of(object tensor):
     return None if tensor is None else contiguous(<Tensor>tensor)
 
 
-def room_for_directions(Tensor x not None, Py_ssize_t H):
+def allocate_directions(Tensor x not None, Py_ssize_t H):
     """A new Tensor (T, B, 2 H), not yet filled, and its two halves (T, B, H): x (T, B, I) runs into
     them, one direction into each."""
     if x._array is None or x.ndim != 3:
-        raise ValueError(f"room_for_directions: x must have shape (T, B, I) = "
+        raise ValueError(f"allocate_directions: x must have shape (T, B, I) = "
                          f"(time, batch, input_size), got {shape_of(x)}")
     if not 1 <= H < 2**31:
-        raise ValueError(f"room_for_directions: H must be from 1 to {2**31 - 1}, got {H}")
+        raise ValueError(f"allocate_directions: H must be from 1 to {2**31 - 1}, got {H}")
     shape = (x.shape[0], x.shape[1], 2 * H)
     cdef Tensor half, whole = wrap(array_of_shape(shape, cnp.PyArray_TYPE(x._array), False))
     halves = [wrap(whole._array[:, :, :H]), wrap(whole._array[:, :, H:])]
@@ -566,7 +571,7 @@ cdef int check_out(str op, Tensor out, cnp.ndarray x, Py_ssize_t H) except -1:
     step, row, unit = (<object>a).strides
     if (out.requires_grad or not cnp.PyArray_ISWRITEABLE(a) or (H > 1 and unit != item)
             or row < H * item or row % item != 0 or (T > 1 and step != B * row)):
-        raise ValueError(f"{op}: out must be a half from room_for_directions")
+        raise ValueError(f"{op}: out must be a half from allocate_directions")
     return 0
 
 
@@ -574,7 +579,7 @@ cdef int check_out(str op, Tensor out, cnp.ndarray x, Py_ssize_t H) except -1:
 
 def sequence(
     str cell not None, Tensor x not None, Tensor h0, Tensor c0, Tensor W not None,
-    Tensor U not None, Tensor b, Tensor p, *, mask=None, lengths=None, reset=None,
+    Tensor U not None, Tensor b, Tensor p, *, str op not None="sequence", mask=None, steps=None,
     bint reverse=False, bint checkpoint=False, clip=None, telemetry=None, composed=None,
     bint trace=False, Tensor out=None
 ):
@@ -582,10 +587,10 @@ def sequence(
     the LSTM c_T (B, H).
 
     cell: a key of CELLS. h0, c0 (B, H) or None for zeros; W (I, G H), U (H, G H), b, and p (3, H)
-    or None, as in csrc/recurrent/recurrent.h. mask: array (B, H) of x's dtype or None. lengths: B
-    ints or None. reset: bool (T, B) or None. clip: bound of the state's gradient, None for none.
-    composed: the same computation made of ops, as a function of the seven tensors, for second
-    order. out: where h goes and what is returned for it, a half from room_for_directions, or None.
+    or None, as in csrc/recurrent/recurrent.h. op: how messages name what was called. mask:
+    array (B, H) of x's dtype or None. steps: lengths and reset as a Steps for these T and B, or
+    None. clip: bound of the state's gradient, None for none. composed: the same computation made of ops, as a function of the seven tensors, for second
+    order. out: where h goes and what is returned for it, a half from allocate_directions, or None.
     With trace=True the last value returned is a dict of arrays over time: the gates by name, and
     "c".
 
@@ -598,12 +603,12 @@ def sequence(
     cdef Py_ssize_t T, B, H
     cdef bint saving = False
     cdef int number
-    cdef str op = OPS.get(cell)
-    if op is None:
+    if cell not in CELLS:
         raise ValueError(
-            f"sequence: cell must be one of {', '.join(CELLS)}, got {reprlib.repr(cell)}")
+            f"{op}: cell must be one of {', '.join(CELLS)}, got {reprlib.repr(cell)}")
     number = CELLS[cell]
     s.cell = cell
+    s.op = op
     s.call.cell = <mg_cell>number
     s.kind = K64.cells[number]
     check_tensors(op, s.kind, x, h0, c0, W, U, b, p)
@@ -629,8 +634,7 @@ def sequence(
     s.call.reverse = reverse
     s.clip = checked_clip(op, "clip", clip)
     s.mask = None if mask is None else checked_mask(op, mask, (<object>s.x).dtype, B, H)
-    s.lengths = None if lengths is None else checked_lengths(op, lengths, T, B)
-    s.reset = None if reset is None else checked_reset(op, reset, T, B).view(np.uint8)
+    s.take_steps(steps, T, B)
     if out is None:
         out = wrap(s.new((T, B, H)))
     else:

@@ -13,8 +13,8 @@ from minigrad.core.tensor import Tensor
 from minigrad.nn.cell import Cell, HiddenState, Weights
 from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import sigmoid, tanh
+from minigrad.ops.join import split
 from minigrad.ops.matmul import addmm, matmul
-from minigrad.ops.shape import split
 
 __all__ = ["GRU", "GRUCell", "GRUWeights"]
 

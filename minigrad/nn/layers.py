@@ -12,9 +12,9 @@ from minigrad.core.array import checked_dtype
 from minigrad.core.tensor import Tensor
 from minigrad.nn.init import glorot, numbers
 from minigrad.nn.module import Module, Parameter, tensor_of
-from minigrad.ops.index import embedding
+from minigrad.ops.index import lookup
 from minigrad.ops.matmul import addmm, matmul
-from minigrad.random import Generator, checked_generator, dropout
+from minigrad.random import Generator, checked_generator, dropped
 
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand
@@ -78,7 +78,18 @@ class Linear(Module):
             )
 
     def forward(self, x: Operand) -> Tensor:
-        """x (..., d) -> (..., k)."""
+        """Compute x W + b.
+
+        Args:
+            x: (..., d), a Tensor or an array of the dtype of the weights.
+
+        Returns:
+            A Tensor (..., k).
+
+        Raises:
+            TypeError: x has another dtype.
+            ValueError: x has another number of features.
+        """
         x = tensor_of("Linear", "x", x, self.weight.dtype)
         if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
             raise ValueError(
@@ -135,8 +146,19 @@ class Embedding(Module):
             raise ValueError(f"Embedding: weight must have shape (n, d), got {self.weight.shape}")
 
     def forward(self, indices: ArrayLike) -> Tensor:
-        """indices (...) -> (..., d)."""
-        return embedding(self.weight, indices)
+        """Look up vectors by their numbers.
+
+        Args:
+            indices: (...), ints from 0 to n - 1.
+
+        Returns:
+            A Tensor (..., d).
+
+        Raises:
+            TypeError: the indices are not ints.
+            IndexError: one of them is out of range.
+        """
+        return lookup(self.weight, indices, "Embedding")
 
     def options(self) -> str:
         return ", ".join(map(str, self.weight.shape))
@@ -172,8 +194,20 @@ class Dropout(Module):
         self.generator = generator
 
     def forward(self, x: Operand) -> Tensor:
-        """x of any shape -> the same shape."""
-        return dropout(x, self.p, self.training, self.generator)
+        """Drop elements in training; else return x itself.
+
+        Args:
+            x: of any shape.
+
+        Returns:
+            A Tensor of the same shape.
+
+        Raises:
+            TypeError: x is nothing that a Tensor can hold.
+            ValueError: x is made of lists of different lengths, or `p` was set to a number outside
+                0 to 1.
+        """
+        return dropped("Dropout", x, self.p, self.training, self.generator)
 
     def options(self) -> str:
         return str(self.p)

@@ -14,9 +14,9 @@ from minigrad.nn.cell import Cell, CellState, Weights, check_tensor, gates_of
 from minigrad.nn.module import Parameter
 from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import sigmoid, sqrt, tanh
+from minigrad.ops.join import split
 from minigrad.ops.matmul import matmul
 from minigrad.ops.reduce import mean, var
-from minigrad.ops.shape import split
 
 __all__ = ["LSTM", "LSTMCell", "LSTMWeights", "LayerNorm", "normalised"]
 

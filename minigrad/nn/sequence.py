@@ -16,10 +16,10 @@ from minigrad.core.modes import is_grad_enabled
 from minigrad.core.operands import zeros
 from minigrad.core.tape import record
 from minigrad.core.tensor import Tensor
-from minigrad.nn.arguments import checked_clip, checked_lengths, checked_reset, no_second_order
+from minigrad.nn.arguments import Steps, checked_clip, no_second_order
 from minigrad.nn.cell import Cell, State, Weights
 from minigrad.ops.elementwise import clip, where
-from minigrad.ops.shape import concatenate, stack
+from minigrad.ops.join import concatenate, stack
 
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand
@@ -37,6 +37,7 @@ __all__ = [
     "sum_of_none",
     "tensors_of",
     "unroll",
+    "unroll_steps",
 ]
 
 # How the outputs of two directions become one, by name or by a function of both; None leaves them
@@ -99,22 +100,35 @@ def unroll(
     if mask is not None:
         mask = Tensor(mask) if isinstance(mask, np.ndarray) else mask
         cell.check_state(op, "mask", mask, B, x.dtype)
-    lengths = None if lengths is None else checked_lengths(op, lengths, T, B)
-    reset = None if reset is None else checked_reset(op, reset, T, B)
+    steps = Steps(op, T, B, lengths, reset)
     reverse = flag(op, "reverse", reverse)
     bound = checked_clip(op, "clip_state_grad", clip_state_grad)
+    out, states = unroll_steps(cell, weights, x, states, steps, reverse, mask, bound)
+    return out, cell.as_state(states)
+
+
+def unroll_steps(
+    cell: Cell[Any],
+    weights: Weights,
+    x: Tensor,
+    states: tuple[Tensor, ...],
+    steps: Steps,
+    reverse: bool,
+    mask: Tensor | None = None,
+    bound: float = 0.0,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """`unroll` with arguments that have been checked; `bound` is that of the state's gradient, 0
+    for none. The outputs, and the last states in the order of `Cell.state_names`."""
     parts = cell.start(weights)
-    if T == 0:
-        out, states = no_steps(x, states, parts)
-        return out, cell.as_state(states)
+    if steps.T == 0:
+        return no_steps(x, states, parts)
     outputs = []
-    for t in range(T - 1, -1, -1) if reverse else range(T):
-        alive = None if lengths is None else (t < lengths)[:, None]
-        anew = None if reset is None else reset[t][:, None]
+    for t in range(steps.T - 1, -1, -1) if reverse else range(steps.T):
+        alive = None if steps.lengths is None else (t < steps.lengths)[:, None]
+        anew = None if steps.reset is None else steps.reset[t][:, None]
         output, states = _step(cell, parts, x[t], states, alive, anew, mask, bound)
         outputs.append(output)
-    out = stack(outputs[::-1] if reverse else outputs)
-    return out, cell.as_state(states)
+    return stack(outputs[::-1] if reverse else outputs), states
 
 
 def _step(
@@ -127,8 +141,8 @@ def _step(
     mask: Tensor | None,
     bound: float,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The output and the states after one step of unroll; `alive` and `anew` (B, 1) say which rows
-    take part and which start from zeros."""
+    """The output and the states after one step of unroll_steps; `alive` and `anew` (B, 1) say which
+    rows take part and which start from zeros."""
     # What later steps make of the state is one value, gathered in a node of its own, and is added
     # to the output's gradient as a whole.
     states = tuple(carry(s) for s in states)
@@ -169,8 +183,8 @@ def _initial_states(
 def no_steps(
     x: Tensor, states: tuple[Tensor, ...], parts: Any
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """unroll for T = 0: nothing is computed, but the results come from all inputs, so that each has
-    a gradient, of zeros."""
+    """unroll_steps for T = 0: nothing is computed, but the results come from all inputs, so that
+    each has a gradient, of zeros."""
     nothing = sum_of_none([x, *states, *tensors_of(parts)])
     h = states[0]
     out = zeros((0, *h.shape), h.dtype) + nothing
@@ -333,14 +347,16 @@ def bidirectional(
     check_merge(op, merge)
     _check_cell(op, "forward", forward)
     _check_cell(op, "backward", backward)
-    x = forward.checked_sequence(op, x, forward.checked_weights(op).W.dtype)
-    backward.checked_sequence(op, x, backward.checked_weights(op).W.dtype)
+    both = forward.checked_weights(op), backward.checked_weights(op)
+    x = forward.checked_sequence(op, x, both[0].W.dtype)
+    backward.checked_sequence(op, x, both[1].W.dtype)
     if merge in ("sum", "mean", "mul") and forward.hidden_size != backward.hidden_size:
         raise ValueError(
             f"{op}: both cells must have one hidden_size, "
             f"got {forward.hidden_size} and {backward.hidden_size}"
         )
-    lengths = None if lengths is None else checked_lengths(op, lengths, x.shape[0], x.shape[1])
-    h, _ = unroll(forward, x, lengths=lengths)
-    g, _ = unroll(backward, x, lengths=lengths, reverse=True)
+    T, B, _ = x.shape
+    steps = Steps(op, T, B, lengths, None)
+    h, _ = unroll_steps(forward, both[0], x, forward.initial(B), steps, reverse=False)
+    g, _ = unroll_steps(backward, both[1], x, backward.initial(B), steps, reverse=True)
     return merge_directions(h, g, merge)

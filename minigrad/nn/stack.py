@@ -20,15 +20,15 @@ from minigrad.checks import check_memory, flag, integer, probability, size
 from minigrad.core.array import checked_dtype
 from minigrad.core.operands import zeros
 from minigrad.core.tensor import Tensor
-from minigrad.nn.arguments import checked_clip, checked_lengths, checked_reset
+from minigrad.nn.arguments import Steps, checked_clip
 from minigrad.nn.cell import Cell, CellState, HiddenState, Weights, check_tensor
-from minigrad.nn.fused import room_for_directions, sequence
+from minigrad.nn.fused import allocate_directions, sequence
 from minigrad.nn.init import check_rng
 from minigrad.nn.module import Module
-from minigrad.nn.sequence import Joining, Merge, check_merge, merge_directions, unroll
+from minigrad.nn.sequence import Joining, Merge, check_merge, merge_directions, unroll_steps
 from minigrad.nn.telemetry import Telemetry
-from minigrad.ops.shape import adjoin, stack
-from minigrad.random import dropout, dropout_mask
+from minigrad.ops.join import adjoin, stack
+from minigrad.random import dropout_mask, dropped
 
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand
@@ -196,6 +196,8 @@ class Recurrent(Module, Generic[LayerState]):
                     f"formulas the fused layer computes, got {got}: run other cells with nn.unroll"
                 )
         checked_clip(self.op, "clip_state_grad", self.clip_state_grad)
+        probability(self.op, "dropout", self.dropout)
+        probability(self.op, "recurrent_dropout", self.recurrent_dropout)
 
     # -- running
 
@@ -235,18 +237,15 @@ class Recurrent(Module, Generic[LayerState]):
         out = self.cells[0].checked_sequence(self.op, x, self.cells[0].W.dtype)
         T, B, _ = out.shape
         states = None if state is None else self._checked_state(state, B)
-        lengths = None if lengths is None else checked_lengths(self.op, lengths, T, B)
-        reset = None if reset is None else checked_reset(self.op, reset, T, B)
+        steps = Steps(self.op, T, B, lengths, reset)
         finals: list[list[Tensor]] = []
         traces: list[Trace] = []
         # Not set as an attribute: that would be checked like one that a user sets.
         vars(self)["telemetry"] = []
         for layer in range(self.num_layers):
-            out = self._run_layer(
-                layer, out, states, lengths, reset, finals, traces if trace else None
-            )
+            out = self._run_layer(layer, out, states, steps, finals, traces if trace else None)
             if self.dropout and layer < self.num_layers - 1:
-                out = dropout(out, self.dropout, self.training)
+                out = dropped(self.op, out, self.dropout, self.training, None)
         final = self.state_type(*map(stack, zip(*finals, strict=True)))
         return (out, final, traces) if trace else (out, final)
 
@@ -255,8 +254,7 @@ class Recurrent(Module, Generic[LayerState]):
         layer: int,
         x: Tensor,
         states: tuple[Tensor, ...] | None,
-        lengths: np.ndarray | None,
-        reset: np.ndarray | None,
+        steps: Steps,
         finals: list[list[Tensor]],
         traces: list[Trace] | None,
     ) -> Any:
@@ -266,7 +264,7 @@ class Recurrent(Module, Generic[LayerState]):
         halves: Sequence[Tensor | None] = (None, None)
         if self.bidirectional and merge == "concat":
             # Both directions write into one array, each into its half.
-            whole, halves = room_for_directions(x, self.hidden_size)
+            whole, halves = allocate_directions(x, self.hidden_size)
         outputs = []
         for d, direction in enumerate(self.directions):
             k = layer * len(self.directions) + d
@@ -287,15 +285,13 @@ class Recurrent(Module, Generic[LayerState]):
                 cell.b,
                 cell.p,
                 mask=mask,
-                lengths=lengths,
-                reset=reset,
+                op=self.op,
+                steps=steps,
                 reverse=reverse,
                 checkpoint=self.checkpoint == "sqrt",
                 clip=self.clip_state_grad,
                 telemetry=telemetry,
-                composed=partial(
-                    _op_by_op, cell, lengths=lengths, reset=reset, reverse=reverse, mask=mask
-                ),
+                composed=partial(_op_by_op, cell, steps=steps, reverse=reverse, mask=mask),
                 trace=traces is not None,
                 out=halves[d],
             )
@@ -319,10 +315,17 @@ class Recurrent(Module, Generic[LayerState]):
 
 
 def _op_by_op(
-    cell: Cell[Any], x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Any, **options: Any
+    cell: Cell[Any],
+    x: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    *weights: Any,
+    steps: Steps,
+    reverse: bool,
+    mask: NDArray[Any] | None,
 ) -> tuple[Tensor, ...]:
     """What `sequence` computes for this cell, made of ops: it can be differentiated again."""
-    states = tuple(state for state in (h0, c0) if state is not None)
-    start = cell.as_state(states) if states else None
-    out, state = unroll(cell, x, start, weights=Weights(*weights), **options)
-    return (out, *cell.states_of("unroll", state))
+    states = tuple(state for state in (h0, c0) if state is not None) or cell.initial(steps.B)
+    factors = None if mask is None else Tensor(mask)
+    out, states = unroll_steps(cell, Weights(*weights), x, states, steps, reverse, factors)
+    return (out, *states)

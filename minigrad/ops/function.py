@@ -13,7 +13,7 @@ from minigrad.core.operands import zeros
 from minigrad.core.sweep import grad
 from minigrad.core.tape import record
 from minigrad.core.tensor import Tensor
-from minigrad.ops.shape import stack
+from minigrad.ops.join import stack
 
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand

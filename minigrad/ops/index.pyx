@@ -295,17 +295,17 @@ cdef cnp.ndarray row_numbers(cnp.ndarray index, Py_ssize_t rows, bint negative, 
     cdef Py_ssize_t i, n = cnp.PyArray_SIZE(found)
     cdef int64_t row
     PyArray_CopyInto(found, index)
-    if (<object>index).dtype.kind == "u":           # from 2^63 on they have become negative
-        negative = False
+    # Of unsigned ones those from 2^63 on have become negative.
+    cdef bint from_end = negative and (<object>index).dtype.kind != "u"
     for i in range(n):
         row = data[i]
-        if row < 0 and negative:
+        if row < 0 and from_end:
             row += rows
             data[i] = row
         if row < 0 or row >= rows:
             place = tuple(map(int, np.unravel_index(i, (<object>index).shape)))
-            if op == "embedding":
-                raise IndexError(f"embedding: indices must be from 0 to {rows - 1}, "
+            if not negative:
+                raise IndexError(f"{op}: indices must be from 0 to {rows - 1}, "
                                  f"got {index[place]} at position {place}")
             raise IndexError(f"{op}: index {index[place]} is out of bounds for axis 0 with size "
                              f"{rows}, at position {place} of the index")
@@ -484,20 +484,24 @@ def embedding(weight, indices) -> Tensor:
             [1., 2.],
             [3., 4.]])
     """
-    cdef Tensor w = as_input(weight, "embedding")
+    return lookup(weight, indices, "embedding")
+
+cpdef Tensor lookup(weight, indices, str op):
+    """`embedding`, which messages call `op`."""
+    cdef Tensor w = as_input(weight, op)
     cdef cnp.ndarray array
     if isinstance(indices, Tensor):
-        raise TypeError("embedding: a Tensor of floats cannot index: use an integer NumPy array")
+        raise TypeError(f"{op}: a Tensor of floats cannot index: use an integer NumPy array")
     if cnp.PyArray_NDIM(w._array) != 2:
-        raise ValueError(f"embedding: weight must have shape (N, D), got {w.shape}")
+        raise ValueError(f"{op}: weight must have shape (N, D), got {w.shape}")
     if type(indices) is np.ndarray and indices.dtype.kind in "iu":
         array = <cnp.ndarray>indices
     else:
-        array = index_array(indices, "embedding", "indices")
+        array = index_array(indices, op, "indices")
     if (<object>array).dtype.kind not in "iu":
-        raise TypeError(f"embedding: indices must be integers, got {array.dtype}")
+        raise TypeError(f"{op}: indices must be integers, got {array.dtype}")
     cdef Py_ssize_t count = cnp.PyArray_DIM(w._array, 0)
-    return gathered(w, row_numbers(array, count, False, "embedding"), "embedding")
+    return gathered(w, row_numbers(array, count, False, op), "embedding")
 
 
 operators.getitem = getitem

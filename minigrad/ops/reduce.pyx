@@ -353,7 +353,7 @@ cdef object others_of(object x, Py_ssize_t n):
         return wrap(np.ones(x.shape, x.dtype))
     if n == 2:
         return x[:, ::-1]
-    from minigrad.ops.shape import concatenate
+    from minigrad.ops.join import concatenate
     rows, half = x.shape[0], (n + 1) // 2
     if n % 2:
         x = concatenate([x, wrap(np.ones((rows, 1), x.dtype))], 1)

@@ -1,22 +1,20 @@
 # cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
-"""Ops that move elements and leave their values: another shape, another order, joining, cutting,
-padding; and cumsum and astype.
+"""Ops that move elements and leave their values: another shape, another order, padding; and cumsum
+and astype.
 
-reshape, transpose, swapaxes, squeeze, unsqueeze, broadcast_to, flip and split give views: the
-result shares its input's memory (a reshape that no strides can express copies). What an axis may be
-is in axes.pyx, indexing in index.pyx.
+reshape, transpose, swapaxes, squeeze, unsqueeze, broadcast_to and flip give views: the result
+shares its input's memory (a reshape that no strides can express copies). What an axis may be is in
+axes.pyx, indexing in index.pyx, joining and cutting in join.pyx.
 """
 cimport numpy as cnp
-from libc.string cimport memcpy
-from minigrad.core.array cimport PyArray_CHKFLAGS, ints_of, same_shape, view_of
-from minigrad.core.kernels cimport MAX_DIMS, csrc, new_array
-from minigrad.core.modes cimport recording
+from minigrad.core.array cimport PyArray_CHKFLAGS, ints_of, view_of
+from minigrad.core.kernels cimport MAX_DIMS
 from minigrad.core.operands cimport as_input, as_operand
-from minigrad.core.tape cimport mark_view, record1, recordn
-from minigrad.core.tensor cimport Node, Rule, Tensor, stale, tracked, wrap
+from minigrad.core.tape cimport mark_view, record1
+from minigrad.core.tensor cimport Node, Rule, Tensor, tracked, wrap
 from minigrad.ops.axes cimport mark_axes, one_axis, plain_axis
-from minigrad.ops.index cimport getitem, sliced
+from minigrad.ops.index cimport getitem
 
 import reprlib
 
@@ -27,9 +25,6 @@ from minigrad.core.array import checked_dtype, checked_shape
 from minigrad.core.tensor import install
 
 cnp.import_array()
-
-cdef object MOST_PARTS = 2**31              # of an empty axis, which any number divides
-cdef object masked_array = np.ma.MaskedArray
 
 
 # ---------------------------------------------------------------- what the ops share
@@ -58,6 +53,14 @@ cdef object axes_of(object axes, int nd, str op):
 cpdef Tensor reshape(x, shape):
     """x with another shape, in C order; one dimension may be -1: what is left. A view where strides
     can express it, else a copy.
+
+    Args:
+        x: Of any shape.
+        shape: An int or a tuple of ints, for as many elements as x has.
+
+    Raises:
+        TypeError: `shape` is not made of ints.
+        ValueError: `shape` is for another number of elements, or has more than one -1.
 
     >>> import minigrad as mg
     >>> mg.reshape(mg.Tensor([1.0, 2.0, 3.0, 4.0]), (2, -1))
@@ -128,8 +131,16 @@ cdef int reshape_rule(Node node, Tensor dy) except -1:
 # y = x without axes of length 1, or with a new one          dx = dy in x's shape
 
 def squeeze(x, axis=None) -> Tensor:
-    """x without its axes of length 1: all of them, or those that `axis` names, an int or a tuple of
-    ints. A view.
+    """x without its axes of length 1: all of them, or those that `axis` names. A view.
+
+    Args:
+        x: Of any shape.
+        axis: An int, a tuple of ints, or None for all axes of length 1. Negative ones count from
+            the end. Default: None.
+
+    Raises:
+        TypeError: `axis` is not of ints.
+        ValueError: x does not have such an axis, or it has another length.
 
     >>> import minigrad as mg
     >>> mg.squeeze(mg.ones((1, 3, 1)), 0).shape
@@ -154,6 +165,14 @@ def squeeze(x, axis=None) -> Tensor:
 
 def unsqueeze(x, axis) -> Tensor:
     """x with a new axis of length 1, which is axis `axis` of the result. A view.
+
+    Args:
+        x: Of any shape.
+        axis: An int. Negative ones count from the end of the result.
+
+    Raises:
+        TypeError: `axis` is not an int.
+        ValueError: The result does not have such an axis.
 
     >>> import minigrad as mg
     >>> mg.unsqueeze(mg.ones(3), -1).shape
@@ -182,6 +201,14 @@ def broadcast_to(x, shape) -> Tensor:
     take any length.
 
     A view in which several elements share one memory location; it cannot be assigned to.
+
+    Args:
+        x: Of any shape.
+        shape: An int or a tuple of ints, the shape of the result.
+
+    Raises:
+        TypeError: `shape` is not made of ints.
+        ValueError: x does not broadcast to `shape`.
 
     >>> import minigrad as mg
     >>> mg.broadcast_to(mg.Tensor([1.0, 2.0]), (2, 2))
@@ -263,6 +290,15 @@ cdef int transpose_rule(Node node, Tensor dy) except -1:
 cpdef Tensor swapaxes(x, axis1, axis2):
     """x with the axes `axis1` and `axis2` exchanged. A view.
 
+    Args:
+        x: With at least one dimension.
+        axis1: An int. Negative ones count from the end.
+        axis2: An int, as axis1.
+
+    Raises:
+        TypeError: One of them is not an int.
+        ValueError: x does not have such an axis.
+
     >>> import minigrad as mg
     >>> mg.swapaxes(mg.ones((2, 3, 4)), 0, -1).shape
     (4, 3, 2)
@@ -317,252 +353,21 @@ cdef int flip_rule(Node node, Tensor dy) except -1:
     return node.give(0, flip(dy, node.extra), False)
 
 
-# ---------------------------------------------------------------- joining and cutting
-
-cdef tuple several(object tensors, str op):
-    """A sequence of at least one Tensor, all of one dtype."""
-    cdef Tensor first = None, tensor
-    cdef bint one_type = True
-    cdef bint usual = type(tensors) is list or type(tensors) is tuple
-    if not usual and (isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__")):
-        raise TypeError(
-            f"{op}: tensors must be a sequence of Tensors, got {type(tensors).__name__}")
-    if not usual and isinstance(tensors, masked_array):
-        raise TypeError(f"{op}: tensors must not be a masked array, the mask would be lost: "
-                        f"use tensors.filled(value)")
-    cdef tuple found = tuple(tensors)
-    if not found:
-        raise ValueError(f"{op}: tensors must hold at least one Tensor, got none")
-    for part in found:
-        if not isinstance(part, Tensor):
-            one_type = False
-            continue
-        tensor = <Tensor>part
-        if first is None:
-            first = tensor
-        one_type &= cnp.PyArray_TYPE(tensor._array) == cnp.PyArray_TYPE(first._array)
-    if one_type:
-        return found
-    if first is None:
-        first = as_input(found[0], op)
-    operands = []
-    for part in found:
-        operands.append(as_operand(part, first, op))
-    return tuple(operands)
-
-
-cdef bint too_large(cnp.ndarray x, double times) noexcept:
-    """May `times` as many elements as x has be too many? Expanded views can have far more than fit
-    into memory."""
-    cdef int d
-    for d in range(cnp.PyArray_NDIM(x)):
-        times *= max(cnp.PyArray_DIM(x, d), 1)
-    return times >= 2.0**58
-
-
-cdef int copy_part(cnp.ndarray y, cnp.ndarray x, int axis, bint new_axis,
-                   cnp.npy_intp start) except -1:
-    """y[..., start : start + n, ...] = x along `axis`, which is x's own, of length n, or a new one,
-    where n = 1; y is contiguous."""
-    cdef int nd = cnp.PyArray_NDIM(x), d
-    cdef cnp.npy_intp item = cnp.PyArray_ITEMSIZE(x), rows = 1, run = item, o
-    cdef cnp.npy_intp step = item if new_axis and axis == nd else cnp.PyArray_STRIDE(y, axis)
-    cdef char *to = <char *>cnp.PyArray_DATA(y) + start * step
-    cdef const char *source = <const char *>cnp.PyArray_DATA(x)
-    cdef ptrdiff_t sx[MAX_DIMS]
-    cdef ptrdiff_t sy[MAX_DIMS]
-    if not PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS):
-        for d in range(nd):
-            sx[d] = cnp.PyArray_STRIDE(x, d) // item
-            sy[d] = cnp.PyArray_STRIDE(y, d + (new_axis and d >= axis)) // item
-        csrc.copy_strided(item, nd, <const ptrdiff_t *>cnp.PyArray_DIMS(x), source, sx, to, sy)
-        return 0
-    for d in range(nd):
-        if d < axis:
-            rows *= cnp.PyArray_DIM(x, d)
-        else:
-            run *= cnp.PyArray_DIM(x, d)
-    cdef cnp.npy_intp row_stride = cnp.PyArray_STRIDE(y, axis - 1) if axis else 0
-    for o in range(rows):
-        memcpy(to + o * row_stride, source + o * run, run)
-    return 0
-
-
-cdef bint wanted(tuple parts):
-    """Does one of the parts want a gradient, and is recording on?"""
-    if recording():
-        for part in parts:
-            if (<Tensor>part)._requires_grad or stale(<Tensor>part):
-                return True
-    return False
-
-
-# y = [x_0, x_1, ...] along an axis        dx_i = its part of dy, a view
-
-def concatenate(tensors, axis=0) -> Tensor:
-    """Tensors joined along an axis that they have; their other dimensions must agree.
-
-    Args:
-        tensors: A list of Tensors of one dtype.
-        axis: An int. Default: 0.
-
-    >>> import minigrad as mg
-    >>> mg.concatenate([mg.zeros(1), mg.ones(2)])
-    Tensor([0., 1., 1.])
-    """
-    cdef tuple parts = several(tensors, "concatenate")
-    cdef Tensor first = <Tensor>parts[0], part, y
-    cdef int nd = cnp.PyArray_NDIM(first._array), along, d
-    cdef cnp.npy_intp shape[MAX_DIMS]
-    cdef bint fits
-    if nd == 0:
-        raise ValueError("concatenate: 0-d tensors cannot be concatenated: use stack")
-    along = one_axis(axis, nd, "concatenate")
-    end, ends = 0, [0]
-    for part in parts:
-        fits = cnp.PyArray_NDIM(part._array) == nd
-        if fits:
-            for d in range(nd):
-                fits &= (d == along or cnp.PyArray_DIM(part._array, d)
-                         == cnp.PyArray_DIM(first._array, d))
-        if not fits:
-            raise ValueError(
-                f"concatenate: all tensors must have the shape of the first, {first.shape}, "
-                f"but along axis {along}; tensor {len(ends) - 1} has {part.shape}")
-        end += cnp.PyArray_DIM(part._array, along)
-        ends.append(end)
-    if too_large(first._array, end / max(cnp.PyArray_DIM(first._array, along), 1)):
-        checked_shape(first.shape[:along] + (end,) + first.shape[along + 1:], "concatenate")
-    for d in range(nd):
-        shape[d] = end if d == along else cnp.PyArray_DIM(first._array, d)
-    y = wrap(new_array(nd, shape, cnp.PyArray_TYPE(first._array), False))
-    for i, part in enumerate(parts):
-        if cnp.PyArray_SIZE(part._array):
-            copy_part(y._array, part._array, along, False, ends[i])
-    if wanted(parts):
-        recordn(y, concatenate_rule, "concatenate", parts).extra = (along, ends)
-    return y
-
-def adjoin(Tensor whole not None, parts) -> Tensor:
-    """`whole` as the concatenation of `parts` along the last axis: they lie side by side in its
-    memory, so nothing is copied."""
-    cdef tuple pieces = tuple(parts)
-    cdef int last = whole.ndim - 1
-    cdef tuple shape = whole.shape
-    cdef Tensor part
-    if last < 0:
-        raise ValueError("adjoin: whole must have at least one dimension, got a 0-d tensor")
-    end, ends = 0, [0]
-    for part in pieces:
-        if part is None or part.ndim != len(shape) or part.shape[:last] != shape[:last]:
-            raise ValueError(f"adjoin: the parts must be Tensors that make up the shape {shape} "
-                             f"along its last axis")
-        end += part.shape[last]
-        ends.append(end)
-    if end != shape[last]:
-        raise ValueError(f"adjoin: the parts must have {shape[last]} columns together, got {end}")
-    if wanted(pieces):
-        recordn(whole, concatenate_rule, "concatenate", pieces).extra = (last, ends)
-    return whole
-
-cdef int concatenate_rule(Node node, Tensor dy) except -1:
-    axis, ends = <tuple>node.extra
-    lead = (slice(None),) * axis
-    for i in range(len(node.slots)):
-        if node.wants(i):
-            node.give(i, getitem(dy, (*lead, slice(ends[i], ends[i + 1]))), False)
-    return 0
-
-
-# y[i] = x_i along a new axis              dx_i = dy[i], a view
-
-def stack(tensors, axis=0) -> Tensor:
-    """Tensors of one shape joined along a new axis, which is axis `axis` of the result.
-
-    >>> import minigrad as mg
-    >>> mg.stack([mg.zeros(2), mg.ones(2)])
-    Tensor([[0., 0.],
-            [1., 1.]])
-    """
-    cdef tuple parts = several(tensors, "stack")
-    cdef Tensor first = <Tensor>parts[0], part, y
-    cdef int nd = cnp.PyArray_NDIM(first._array) + 1, along = one_axis(axis, nd, "stack"), d
-    cdef cnp.npy_intp shape[MAX_DIMS]
-    if nd > MAX_DIMS:
-        raise ValueError(f"stack: the result would have more than {MAX_DIMS} dimensions")
-    for i, part in enumerate(parts):
-        if not same_shape(part._array, first._array):
-            raise ValueError(f"stack: all tensors must have the shape of the first, "
-                             f"{first.shape}; tensor {i} has {part.shape}")
-    if too_large(first._array, len(parts)):
-        checked_shape((len(parts),) + first.shape, "stack")
-    for d in range(nd):
-        if d == along:
-            shape[d] = len(parts)
-        else:
-            shape[d] = cnp.PyArray_DIM(first._array, d - (d > along))
-    y = wrap(new_array(nd, shape, cnp.PyArray_TYPE(first._array), False))
-    if cnp.PyArray_SIZE(first._array):
-        for i, part in enumerate(parts):
-            copy_part(y._array, part._array, along, True, i)
-    if wanted(parts):
-        recordn(y, stack_rule, "stack", parts).extra = along
-    return y
-
-cdef int stack_rule(Node node, Tensor dy) except -1:
-    cdef tuple lead = (slice(None),) * node.extra
-    for i in range(len(node.slots)):
-        if node.wants(i):
-            node.give(i, getitem(dy, (*lead, i) if lead else i), False)
-    return 0
-
-
-# y_0, y_1, ... = parts of x               dx's parts = dy_0, dy_1, ...: each is added into its part
-# of one buffer
-
-cpdef list split(x, parts, axis=0):
-    """x cut along an axis into a list of views: `parts` equal ones (an int), or ones of the given
-    lengths.
-
-    Args:
-        parts: An int, the number of equal parts; or a list of lengths.
-        axis: An int. Default: 0.
-
-    >>> import minigrad as mg
-    >>> mg.split(mg.Tensor([1.0, 2.0, 3.0]), [1, 2])
-    [Tensor([1.]), Tensor([2., 3.])]
-    """
-    cdef Tensor t = as_input(x, "split")
-    cdef int nd = cnp.PyArray_NDIM(t._array), along = one_axis(axis, nd, "split")
-    cdef Py_ssize_t length = cnp.PyArray_DIM(t._array, along), start = 0
-    cdef tuple lead = (slice(None),) * along
-    cdef bint lengths = isinstance(parts, (list, tuple))
-    cdef tuple sizes = ints_of(parts if lengths else (parts,))
-    if sizes is None:
-        raise TypeError(
-            f"split: parts must be an int or a list of ints, got {reprlib.repr(parts)}")
-    if lengths:
-        if min(sizes, default=0) < 0 or sum(sizes) != length:
-            raise ValueError(f"split: parts must be lengths that add up to {length}, "
-                             f"the length of axis {along}, got {parts}")
-    else:
-        (count,) = sizes
-        if count < 1 or length % count or count > MOST_PARTS:
-            raise ValueError(f"split: axis {along} of length {length} cannot be cut into {parts} "
-                             f"equal parts")
-        sizes = (length // count,) * count
-    pieces = []
-    for size in sizes:
-        pieces.append(sliced(t, (*lead, slice(start, start + size)), "split"))
-        start += size
-    return pieces
-
+# ---------------------------------------------------------------- padding
 
 # y = x with a frame of a constant         dx = dy without the frame
 
 def pad(x, widths, value=0.0) -> Tensor:
-    """x with before and after elements of `value` added along each axis d, where widths[d] =
-    (before, after).
+    """x with elements of one value added before and after it along each axis.
+
+    Args:
+        x: Of any shape.
+        widths: A pair of ints (before, after), at least 0, for each axis.
+        value: The number to add. Default: 0.0.
+
+    Raises:
+        TypeError: The widths are not pairs of ints, or `value` is not a number.
+        ValueError: There are not as many pairs as axes, or a width is negative.
 
     >>> import minigrad as mg
     >>> mg.pad(mg.Tensor([1.0, 2.0]), [(1, 2)])
@@ -692,5 +497,5 @@ def _transpose(x, *axes):
 install("reshape", _reshape)
 install("transpose", _transpose)
 install("T", property(transpose, doc="The transpose: all axes in reverse order."))
-for _function in (swapaxes, squeeze, unsqueeze, broadcast_to, flip, cumsum, split, astype):
+for _function in (swapaxes, squeeze, unsqueeze, broadcast_to, flip, cumsum, astype):
     install(_function.__name__, _function)

@@ -208,7 +208,7 @@ class Gradient:
         self.total: Any = None  # at first nothing, then a Tensor
         self.zeros = np.zeros_like(like)
         self.low = np.zeros(like.shape)
-        self.rows: list[Tensor] = []  # with create_graph: one op adds them up, at the end
+        self.kept: list[Tensor] = []  # with create_graph: rows and what came later, for one op
 
     def add(self, dx: Tensor | Product) -> None:
         start = self.zeros if self.total is None else self.total.array
@@ -216,17 +216,17 @@ class Gradient:
             dx = matmul(dx.a, dx.b)
         if isinstance(dx, Product):
             self.total = Tensor(product(start, dx.a.array, dx.b.array))
+        elif recording and (self.kept or dx.array.shape != start.shape):
+            self.kept.append(dx)
         elif dx.array.shape == start.shape:
             self.total = dx if self.total is None else self.total + dx
-        elif recording:
-            self.rows.append(dx)
         else:
             high, self.low = add_rows(start, self.low, dx.array)
             self.total = Tensor(high)
 
     def whole(self) -> Any:
-        if self.rows:
-            return sum_of_rows([self.total or Tensor(self.zeros), *self.rows])
+        if self.kept:
+            return sum_of_rows([self.total or Tensor(self.zeros), *self.kept])
         if self.low.any():
             return Tensor(rounded(self.total.array, self.low))
         return self.total
@@ -389,11 +389,12 @@ def spread(x: Tensor, shape: Shape) -> Tensor:
     y = np.broadcast_to(x.array, shape)
     return record("spread", y, (x,), lambda dy: [dy])
 
-# y = x_0 + the rows of x_1, x_2, ...   dx_i = dy, broadcast to the shape of x_i
+# y = x_0 + x_1 + ..., rows summed      dx_i = dy, broadcast to the shape of x_i
 def sum_of_rows(xs: Tensors) -> Tensor:
     high, low = xs[0].array, np.zeros(xs[0].array.shape)
     for x in xs[1:]:
-        high, low = add_rows(high, low, x.array)
+        same = x.array.shape == high.shape
+        high, low = (high + x.array, low) if same else add_rows(high, low, x.array)
     return record("sum", rounded(high, low), xs, lambda dy: [spread(dy, x.array.shape) for x in xs])
 
 # ---------------------------------------------------------------- the loss of a classifier

@@ -7,7 +7,7 @@ import numpy as np
 
 from minigrad.checks import number, size
 from minigrad.core.tensor import Tensor
-from minigrad.ops.shape import concatenate
+from minigrad.ops.join import concatenate
 
 __all__ = ["TruncatedBPTT", "accumulate"]
 

@@ -216,7 +216,6 @@ class Drawer(Objects):
         "T_max",
         "total_iters",
         "patience",
-        "room",
         "season",
         "features",
         "ddof",

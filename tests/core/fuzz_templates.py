@@ -127,7 +127,7 @@ def parts_of_layers(d, x, h, lstm_cell, gru_cell):
             {"lengths": np.array([3, 4])},
         ),
         "shape.adjoin": (
-            lambda w, parts: mg.ops.shape.adjoin(w, parts),
+            lambda w, parts: mg.ops.join.adjoin(w, parts),
             (t(2, 8, grad=False), [t(2, 4), t(2, 4)]),
             {},
         ),

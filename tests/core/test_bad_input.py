@@ -507,7 +507,7 @@ def test_a_value_whose_repr_raises_is_named_by_its_class():
 
 def test_adjoin_refuses_a_whole_without_dimensions():
     """Its last axis would be read in front of the shape."""
-    adjoin = mg.ops.shape.adjoin
+    adjoin = mg.ops.join.adjoin
     for parts in ((), [], mg.zeros((0, 3)), [mg.zeros(1)]):
         with pytest.raises(ValueError, match="adjoin: whole must have at least one dimension"):
             adjoin(mg.Tensor(1.0), parts)

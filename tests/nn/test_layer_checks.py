@@ -13,6 +13,7 @@ from test_rnn import LAYERS, composed, each_layer, inputs, make
 import minigrad as mg
 from minigrad.core.kernels import PackedProduct
 from minigrad.nn import fused as recurrent
+from minigrad.nn.arguments import Steps
 
 nn = mg.nn
 BAD_WEIGHTS = {
@@ -108,6 +109,41 @@ def test_linear_and_embedding_check_their_weights():
             table([1])
 
 
+@pytest.mark.parametrize(
+    ("name", "other"), [("RNN", nn.RNNCell), ("LSTM", nn.LSTMCell), ("GRU", nn.GRUCell)]
+)
+def test_messages_name_the_layer_as_users_write_it(name, other):
+    layer, x = getattr(nn, name)(3, 4, 2, dropout=0.5), mg.ones((5, 2, 3))
+    layer.dropout = 1.5
+    with pytest.raises(ValueError, match=f"^{name}: dropout must be"):
+        layer(x)
+    layer.dropout, layer.recurrent_dropout = 0.5, "all"
+    with pytest.raises(TypeError, match=f"^{name}: recurrent_dropout must be"):
+        layer(x)
+    layer.recurrent_dropout, layer.cells[1] = 0.0, other(4, 4, dtype=np.float64)
+    with pytest.raises(TypeError, match=f"^{name}: U has dtype float64, x has float32"):
+        layer(x)
+    cell = other(3, 4)
+    with pytest.raises(ValueError, match=rf"^{name}Cell: x must have shape \(B, 3\)"):
+        cell(mg.ones((2, 2)))
+
+
+def test_messages_name_the_module_or_the_function():
+    table, layer = nn.Embedding(4, 2), nn.Dropout(0.5)
+    layer.p = 2.0
+    for prefix, call in (
+        ("Embedding", lambda: table([4])),
+        ("Embedding", lambda: table([1.0])),
+        ("Embedding", lambda: table(mg.ones(2))),
+        ("embedding", lambda: mg.embedding(table.weight, [4])),
+        ("Dropout", lambda: layer(mg.ones(2))),
+        ("Dropout", lambda: nn.Dropout(0.5)("x")),
+        ("dropout", lambda: mg.dropout(mg.ones(2), 2.0)),
+    ):
+        with pytest.raises((IndexError, TypeError, ValueError), match=f"^{prefix}: "):
+            call()
+
+
 # ---------------------------------------------------------------- internals
 
 
@@ -160,11 +196,10 @@ def test_sequence_refuses_bad_options():
     tensors = sequence_arguments()
     for bad in (
         {"cell": "transformer"},
-        {"lengths": [4, 1]},
-        {"lengths": [1.0, 2.0]},
-        {"lengths": [1]},
-        {"reset": np.ones((3, 2))},
-        {"reset": np.ones((2, 2), bool)},
+        {"op": None},
+        {"steps": [2, 1]},
+        {"steps": Steps("LSTM", 4, 2, [4, 1], None)},
+        {"steps": Steps("LSTM", 3, 1, None, np.ones((3, 1), bool))},
         {"mask": np.ones(4)},
         {"mask": np.ones((2, 4), np.float32)},
         {"mask": "m"},
@@ -179,11 +214,21 @@ def test_sequence_refuses_bad_options():
     ):
         with pytest.raises((TypeError, ValueError)):
             recurrent.sequence(**({"cell": "lstm"} | tensors | bad))
+    for lengths, reset in (
+        ([4, 1], None),
+        ([-1, 1], None),
+        ([1.0, 2.0], None),
+        ([1], None),
+        (None, np.ones((3, 2))),
+        (None, np.ones((2, 2), bool)),
+    ):
+        with pytest.raises((TypeError, ValueError), match="LSTM: (lengths|reset) must"):
+            Steps("LSTM", 3, 2, lengths, reset)
     for H in (-1, 0, 2**62):
         with pytest.raises((ValueError, MemoryError, OverflowError)):
-            recurrent.room_for_directions(tensors["x"], H)
+            recurrent.allocate_directions(tensors["x"], H)
     with pytest.raises(ValueError):
-        recurrent.room_for_directions(mg.ones(3), 2)
+        recurrent.allocate_directions(mg.ones(3), 2)
     h, h_T, c_T = recurrent.sequence("lstm", **tensors)
     with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
         h.backward(mg.Tensor(np.ones(h.shape)), create_graph=True)

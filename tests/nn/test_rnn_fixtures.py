@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad.nn.arguments import Steps
 from minigrad.nn.fused import sequence
 
 nn = mg.nn
@@ -174,7 +175,7 @@ def test_onnx_fixtures(case):
             x,
             *([*state, None, None][:2] if state else (None, None)),
             *cell.weights(),
-            lengths=lengths,
+            steps=Steps("LSTM", *x.shape[:2], lengths, None),
             reverse=reverse,
         )
         final = composed_form[1] if two else (composed_form[1],)

@@ -1,4 +1,4 @@
-"""Rows of the table of ops for minigrad/ops/shape.pyx."""
+"""Rows of the table of ops for minigrad/ops/shape.pyx and join.pyx."""
 
 import numpy as np
 from op_table import Op

@@ -106,6 +106,41 @@ def test_rows_in_several_ops_and_other_contributions(dtype):
     assert all(np.array_equal(found[0], other) for other in found)
 
 
+def random_program(seed, dtype):
+    """A loss, and the vectors that it was made from: each used in a random order by ops that
+    broadcast it and by ops that do not."""
+    rng = np.random.default_rng(seed)
+    b = mg.Tensor(random(3, dtype, rng), requires_grad=True)
+    c = mg.exp(b * 0.01)
+    loss = mg.zeros((), dtype)
+    for op in rng.integers(0, 8, rng.integers(2, 12)):
+        v = c if rng.random() < 0.4 else b
+        y = [
+            lambda v: mg.Tensor(random((5, 3), dtype, rng)) + v,
+            lambda v: v * mg.Tensor(random(3, dtype, rng)),
+            lambda v: mg.Tensor(random((4, 1), dtype, rng)) - v,
+            lambda v: v - mg.Tensor(random(3, dtype, rng)),
+            lambda v: v / mg.Tensor(random((2, 2, 3), dtype, rng)),
+            lambda v: mg.tanh(v),
+            lambda v: v[1:] * mg.Tensor(random((6, 2), dtype, rng)),
+            lambda v: mg.broadcast_to(v, (7, 3)),
+        ][op](v)
+        loss = loss + (y * mg.Tensor(random(y.shape, dtype, rng))).sum()
+    return loss, (b, c)
+
+
+@both_types
+def test_the_same_bits_with_create_graph(dtype):
+    """Also where contributions that are sums and others take turns."""
+    for seed in range(200):
+        loss, inputs = random_program(seed, dtype)
+        plain = mg.grad(loss, inputs, retain_graph=True, allow_unused=True)
+        recorded = mg.grad(loss, inputs, create_graph=True, allow_unused=True)
+        for one, other in zip(plain, recorded, strict=True):
+            assert (one is None) == (other is None)
+            assert one is None or one.numpy().tobytes() == other.numpy().tobytes(), seed
+
+
 @both_types
 def test_infinities_and_overflow(dtype):
     largest = np.finfo(dtype).max

@@ -13,7 +13,7 @@ from minigrad.core.sweep import grad
 from minigrad.core.tensor import Tensor
 from minigrad.nn.module import tensor_of
 from minigrad.nn.stack import Recurrent
-from minigrad.ops.shape import concatenate
+from minigrad.ops.join import concatenate
 from minigrad.study.dynamics.figures import axes_of, number_of
 from minigrad.study.dynamics.run import Array, checked_network, quiet
 
