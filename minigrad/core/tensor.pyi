@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from minigrad.core.hooks import HookHandle
+from minigrad.core.rules import Rule
 
 Operand: TypeAlias = "Tensor | ArrayLike"
 Shape: TypeAlias = int | Iterable[int]
@@ -20,6 +21,10 @@ class Node(Slot):
     def inputs(self) -> tuple[Slot | None, ...]: ...
     @property
     def where(self) -> str | None: ...
+    @property
+    def saved(self) -> tuple[Tensor | None, ...]: ...
+    @property
+    def rule(self) -> Rule | None: ...
 
 class Tensor(Slot):
     @property
@@ -166,3 +171,4 @@ class Tensor(Slot):
     def unsqueeze(self, axis: int) -> Tensor: ...
 
 def install(name: str, function: Any) -> None: ...
+def install_in_node(name: str, function: Any) -> None: ...

@@ -695,3 +695,9 @@ def install(str name not None, function) -> None:
     """Make an op a method of Tensor: the op modules call this beside the op."""
     (<dict>(<PyTypeObject *>Tensor).tp_dict)[name] = function
     PyType_Modified(<PyTypeObject *>Tensor)
+
+
+def install_in_node(str name not None, function) -> None:
+    """The same for what Node has from other modules."""
+    (<dict>(<PyTypeObject *>Node).tp_dict)[name] = function
+    PyType_Modified(<PyTypeObject *>Node)
