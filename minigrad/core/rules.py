@@ -84,7 +84,8 @@ def _rules_of(path: Path) -> Iterator[tuple[str, Rule]]:
         earlier = [found for found in comments if found.end() < place]
         if earlier:
             lines = [line.removeprefix("# ") for line in earlier[-1].group().splitlines()]
-            told = re.sub(r"  +", "   ", " ".join(lines))
+            words = re.sub(r" *\n(?=d[\w(])", "   ", "\n".join(lines)).replace("\n", " ")
+            told = re.sub(r"  +", "   ", words)
             yield Rule(told, str(path), text.count("\n", 0, earlier[-1].start()) + 1)
 
     begins = {found[1]: found.start() for found in _RULE.finditer(text)}
@@ -96,4 +97,3 @@ def _rules_of(path: Path) -> Iterator[tuple[str, Rule]]:
         alone = users[found["rule"]] == 1 and found["rule"] in begins
         place = begins[found["rule"]] if alone else found.start()
         yield from ((found["name"], rule) for rule in above(place))
-
