@@ -38,7 +38,7 @@ from minigrad.core.tensor cimport (
 )
 
 from minigrad.core.rules import rule_in_python, rule_named
-from minigrad.core.tensor import install_in_node
+from minigrad.core.tensor import install
 
 cnp.import_array()
 
@@ -90,8 +90,8 @@ def output_index(Node node not None):
     return (<Output>node).index if type(node) is Output else None
 
 
-install_in_node("saved", property(saved_of, doc=saved_of.__doc__))
-install_in_node("rule", property(rule_of, doc=rule_of.__doc__))
+install("saved", property(saved_of, doc=saved_of.__doc__), Node)
+install("rule", property(rule_of, doc=rule_of.__doc__), Node)
 
 
 # ---------------------------------------------------------------- a sweep that stops

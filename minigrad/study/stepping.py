@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Step", "Steps", "steps"]
 
+FEW = 8  # values of a gradient that are printed with a step
+
 Gradient: TypeAlias = Tensor | tuple[Tensor | None, ...]
 Until: TypeAlias = "Node | str | Callable[[Step], object] | None"
 
@@ -132,7 +134,7 @@ class Step:
         if self.rule is not None:
             lines.append(f"    {self.rule}")
         if self._owner.step is self:
-            lines.append(f"    dy = {self.dy}")
+            lines.append(f"    dy = {_brief(self.dy)}")
         return "\n".join(lines)
 
 
@@ -201,7 +203,7 @@ class Steps(Iterator[Step]):
             while self._advance():
                 self._count += 1
             return None
-        holds = _condition(until)
+        holds = condition(until)
         for step in self:
             if holds(step):
                 return step
@@ -255,7 +257,7 @@ def steps(
     create_graph: bool = False,
     names: Mapping[str, Tensor] | None = None,
 ) -> Steps:
-    """A backward pass that stops before the rule of each node: an iterator of `Step`, and a context.
+    """A backward pass that stops before the rule of each node: an iterator of `Step`; a context.
 
     It computes what ``loss.backward()`` does, to the bit. When it has run to the end, the gradients
     are added to ``grad``; when it is left earlier, no ``grad`` has changed. Hooks run as in
@@ -306,8 +308,24 @@ def steps(
     return Steps(loss, gradient, retain_graph, create_graph, names)
 
 
-def _condition(until: Until) -> Callable[[Step], object]:
-    """Does a pass that runs `until` this stop at a step?"""
+def _brief(dy: Gradient) -> str:
+    """A gradient in a few words; with its values, if they are few."""
+    if isinstance(dy, tuple):
+        return f"({', '.join('None' if part is None else _brief(part) for part in dy)})"
+    if dy.size <= FEW:
+        return str(dy)
+    norm = float(np.linalg.norm(dy.numpy()))
+    return f"{dy.dtype} of shape {dy.shape} and norm {norm:.3g}"
+
+
+def condition(until: Until) -> Callable[[Step], object]:
+    """Does a pass that runs `until` this stop at a step?
+
+    >>> import minigrad as mg
+    >>> from minigrad.study.stepping import condition
+    >>> condition("mul")(next(mg.study.steps(mg.zeros((), requires_grad=True) * 2.0)))
+    True
+    """
     if isinstance(until, Node):
         return lambda step: step.node is until
     if until == "nonfinite":

@@ -1,4 +1,4 @@
-"""Stepping through a backward pass: the same bits as backward(), edits, and all ways to leave it."""
+"""Stepping through a backward pass: the bits of backward(), edits, and all ways to leave it."""
 
 import gc
 import itertools
