@@ -117,8 +117,11 @@ class Step:
         """What has arrived at each input before this rule runs, or None."""
         return self._now().so_far
 
+    def _is_now(self) -> bool:
+        return self._owner._stepper.node is self.node and self._owner._count == self.number
+
     def _now(self) -> Stepper:
-        if self._owner.step is not self:
+        if not self._is_now():
             raise RuntimeError(
                 f"steps: the backward pass has left step {self.number}, {self.name}: look at a "
                 f"step before going on"
@@ -133,7 +136,7 @@ class Step:
         lines = [f"{self.number} {self.name} of {', '.join(names)}"]
         if self.rule is not None:
             lines.append(f"    {self.rule}")
-        if self._owner.step is self:
+        if self._is_now():
             lines.append(f"    dy = {_brief(self.dy)}")
         return "\n".join(lines)
 
@@ -162,7 +165,12 @@ class Steps(Iterator[Step]):
         self._names = names_of_leaves("steps", names)
         self._stepper = Stepper(loss, gradient, retain_graph, create_graph)
         self._count = 0
-        self.step: Step | None = None
+
+    @property
+    def step(self) -> Step | None:
+        """Where the pass stands; None before the first step and after the last."""
+        node = self._stepper.node
+        return None if node is None else Step(self, node, self._count)
 
     @property
     def pending(self) -> tuple[Node, ...]:
@@ -179,11 +187,11 @@ class Steps(Iterator[Step]):
 
     def __next__(self) -> Step:
         """Run the rule of the node where the pass stands, and stop before the next one."""
-        if not self._advance():
+        self._advance()
+        step = self.step
+        if step is None:
             raise StopIteration
-        self._count += 1
-        self.step = Step(self, self._node(), self._count)
-        return self.step
+        return step
 
     def run(self, until: Until = None) -> Step | None:
         """Go on, at least by one node, and return the Step where it stopped; None at the end, where
@@ -201,7 +209,7 @@ class Steps(Iterator[Step]):
         """
         if until is None:
             while self._advance():
-                self._count += 1
+                pass
             return None
         holds = condition(until)
         for step in self:
@@ -213,7 +221,6 @@ class Steps(Iterator[Step]):
         """Give the pass up, unless it has run to the end: no ``grad`` has changed. Without
         retain_graph the nodes that it passed have let go of what they saved."""
         self._stepper.close()
-        self.step = None
 
     def __enter__(self) -> Steps:
         return self
@@ -241,13 +248,8 @@ class Steps(Iterator[Step]):
                 "steps: this backward pass was given up before its end. Begin another one; if the "
                 "graph is to serve for both, begin the first with retain_graph=True"
             )
-        self.step = None
+        self._count += 1
         return self._stepper.advance()
-
-    def _node(self) -> Node:
-        node = self._stepper.node
-        assert node is not None
-        return node
 
 
 def steps(
