@@ -120,7 +120,10 @@ def nats_per_symbol(
 def _nats(op: str, nats: Any) -> float:
     if isinstance(nats, (bool, np.bool_, str, bytes)) or not hasattr(nats, "__float__"):
         raise TypeError(f"{op}: nats must be a number, got {type(nats).__name__}")
-    return float(nats)
+    try:
+        return float(nats)
+    except OverflowError:
+        raise ValueError(f"{op}: nats must be a number that float64 holds") from None
 
 
 def bits(nats: float) -> float:

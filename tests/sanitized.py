@@ -40,6 +40,8 @@ LEFT_OUT = {
 }
 LEFT_OUT_BY_NAME = {
     "ctrl_c_is_answered": "measures time, and this build is many times slower",
+    "cost_linear_time": "the same",
+    "text_comparison": "trains for minutes here, and has a limit of time",
     "what_is_kept_is_little": "reads the resident memory, which holds the sanitizer's shadow too",
     "limit": "limits the address space, of which the sanitizer's shadow takes terabytes",
     "nomemory": "lets malloc fail, which the runtime answers itself",

@@ -190,7 +190,9 @@ cdef Py_ssize_t sliced_axis(cnp.ndarray x, int axis, object part, cnp.npy_intp *
     if PySlice_Unpack(part, &start, &stop, &step) < 0:
         slice_error(op)
     length[0] = PySlice_AdjustIndices(cnp.PyArray_DIM(x, axis), &start, &stop, step)
-    stride[0] = cnp.PyArray_STRIDE(x, axis) * step
+    stride[0] = cnp.PyArray_STRIDE(x, axis)
+    if length[0] > 1:                   # else a step may be too large to be multiplied
+        stride[0] *= step
     return start * cnp.PyArray_STRIDE(x, axis) if length[0] > 0 else 0
 
 cdef Py_ssize_t position(cnp.ndarray x, int axis, object part, str op) except -1:

@@ -82,8 +82,8 @@ class Tensor:
     def __truediv__(self, other: Any) -> Tensor:
         return div(self, tensor_like(self, other))
 
-    def __matmul__(self, other: Tensor) -> Tensor:
-        return matmul(self, other)
+    def __matmul__(self, other: Any) -> Tensor:
+        return matmul(self, tensor_like(self, other))
 
 
 class Node:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.checks import integer, is_number, number, size
+from minigrad.checks import integer, is_number, number, real, size
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
 from minigrad.nn.module import Module
@@ -421,7 +421,7 @@ def _backward(value: Any, optimizer: Optimizer) -> float:
                 "no parameter of the optimizer has a gradient: return the loss itself, not its "
                 "item()"
             )
-    return float(value)
+    return value.item() if isinstance(value, Tensor) else real("fit", "loss", value)
 
 
 def _validation(value: Any) -> float:
@@ -430,7 +430,7 @@ def _validation(value: Any) -> float:
         return value.item()
     if not is_number(value):
         raise TypeError(f"fit: validate must return a number, got {type(value).__name__}")
-    return float(value)
+    return real("fit", "what validate returns", value)
 
 
 @contextlib.contextmanager

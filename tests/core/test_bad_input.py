@@ -511,3 +511,11 @@ def test_adjoin_refuses_a_whole_without_dimensions():
     for parts in ((), [], mg.zeros((0, 3)), [mg.zeros(1)]):
         with pytest.raises(ValueError, match="adjoin: whole must have at least one dimension"):
             adjoin(mg.Tensor(1.0), parts)
+
+
+def test_a_list_that_holds_itself_is_no_dtype():
+    endless = []
+    endless.append(endless)
+    for dtype in (endless, [[endless]]):
+        with pytest.raises(TypeError, match="dtype must be float32 or float64"):
+            mg.ones(1).astype(dtype)

@@ -247,3 +247,9 @@ def test_whole_numbers_beyond_float64_are_subtracted_as_they_are():
 def test_a_step_with_nan_among_its_logits_is_wrong():
     logits = np.array([[np.nan, 1.0], [0.0, np.nan], [0.0, 1.0]])
     assert mg.metrics.accuracy(logits, [0, 1, 1]) == 1 / 3
+
+
+@pytest.mark.parametrize("function", [bits, perplexity])
+def test_a_number_beyond_float64_is_a_value_error(function):
+    with pytest.raises(ValueError, match="nats must be a number that float64 holds"):
+        function(10**400)

@@ -450,3 +450,16 @@ def test_rows_by_the_thousand():
     expected = np.zeros((50, 16))
     np.add.at(expected, rows, v)
     assert np.array_equal(W.grad.numpy(), expected)
+
+
+@pytest.mark.parametrize("step", [2**62, -(2**62), 2**63 - 1, -(2**63)])
+def test_a_step_beyond_the_array_takes_one_element(step):
+    """Step times stride is beyond what an address can hold."""
+    array = np.arange(6.0).reshape(2, 3)
+    x = mg.Tensor(array, requires_grad=True)
+    y = x[::step, ::step]
+    assert np.array_equal(y.numpy(), array[::step, ::step])
+    y.backward(mg.ones((1, 1), dtype=np.float64))
+    expected = np.zeros((2, 3))
+    expected[::step, ::step] = 1
+    assert np.array_equal(x.grad.numpy(), expected)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from minigrad.checks import integer
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
-from minigrad.nn.cell import Cell
 from minigrad.nn.arguments import checked_lengths, checked_reset
+from minigrad.nn.cell import Cell
 from minigrad.nn.fused import sequence
 from minigrad.nn.stack import Recurrent
 
