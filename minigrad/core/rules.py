@@ -17,7 +17,7 @@ __all__ = ["RULE_FUNCTIONS", "Rule", "rule_in_python", "rule_named"]
 PACKAGE = Path(__file__).resolve().parents[1]
 
 # Names of ops that stand beside no rule in the source -> the function that is their rule.
-RULE_FUNCTIONS = dict.fromkeys(("+=", "-=", "*=", "/=", "**=", "@="), "change_rule")
+RULE_FUNCTIONS: dict[str, str] = dict.fromkeys(("+=", "-=", "*=", "/=", "**=", "@="), "change_rule")
 
 # How an op is named where it is recorded: beside its rule; in a call of a helper that records it;
 # in a call of record() in Python.

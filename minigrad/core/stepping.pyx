@@ -22,7 +22,6 @@ from minigrad.core.sweep cimport (
 from minigrad.core.tape cimport already_freed, changed_since, own, python_rule
 from minigrad.core.tensor cimport (
     DETACHED,
-    LeafStandIn,
     Node,
     Output,
     Slot,

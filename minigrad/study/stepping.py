@@ -27,7 +27,6 @@ __all__ = ["Step", "Steps", "steps"]
 FEW = 8  # values of a gradient that are printed with a step
 
 Gradient: TypeAlias = Tensor | tuple[Tensor | None, ...]
-Until: TypeAlias = "Node | str | Callable[[Step], object] | None"
 
 
 class Step:
@@ -139,6 +138,9 @@ class Step:
         if self._is_now():
             lines.append(f"    dy = {_brief(self.dy)}")
         return "\n".join(lines)
+
+
+Until: TypeAlias = Node | str | Callable[[Step], object] | None
 
 
 class Steps(Iterator[Step]):
