@@ -114,11 +114,11 @@ cdef class Stepper:
     cdef readonly bint committed
 
     def __init__(self, Tensor root not None, gradient, bint retain_graph, bint create_graph):
+        if self.run is not None or self.over:
+            raise RuntimeError("steps: __init__ has been called before")
         cdef Tensor seed = check_seed(root, gradient, "steps")
         cdef Slot slot = slot_of(root)
         cdef Sweep run = Sweep.__new__(Sweep)
-        if self.run is not None or self.over:
-            raise RuntimeError("steps: __init__ has been called before")
         if not slot.is_leaf and (<Node>slot).freed:
             raise already_freed(<Node>slot)
         run.retain = retain_graph or create_graph

@@ -207,6 +207,7 @@ cdef Tensor arrive(Sweep run, Node node):
 
 
 cdef int run_rule(Sweep run, Node node, Tensor dy, bint *ran) except -1:
+    """Run the node's rule, if it leads to what is wanted; `ran` becomes whether it did."""
     cdef Node real = original(node)
     if real.hooks and dy is not None:
         keep_retained(run, real, dy)
