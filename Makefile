@@ -3,7 +3,8 @@ CC ?= gcc
 PYTHON ?= python
 C_FLAGS = -Icsrc -std=gnu11 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra
 KERNELS = $(wildcard csrc/*.c csrc/*/*.c)
-QUADMATH = $(shell echo '\#include <quadmath.h>' | $(CC) -E - >/dev/null 2>&1 && echo -DMG_QUADMATH -lquadmath)
+QUADMATH = $(shell echo '\#include <quadmath.h>' | $(CC) -E - >/dev/null 2>&1 \
+    && echo -DMG_QUADMATH -lquadmath)
 
 .PHONY: help
 help:
@@ -51,8 +52,8 @@ lint:
 	cython-lint minigrad
 	mypy
 	mypy tests/typing/user_script.py
-	$(PYTHON) -m mypy.stubtest minigrad --ignore-unused-allowlist --mypy-config-file pyproject.toml --concise \
-	    --allowlist tests/typing/stubtest_allowlist.txt
+	$(PYTHON) -m mypy.stubtest minigrad --ignore-unused-allowlist --concise \
+	    --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest_allowlist.txt
 	pyright
 	clang-format --dry-run --Werror $(C_SOURCES)
 
@@ -77,11 +78,12 @@ isa:
 
 neon:
 	mkdir -p build
-	aarch64-linux-gnu-gcc -static $(C_FLAGS) tests/csrc/isa_check.c $(KERNELS) -o build/neon_check -lpthread -lm
+	aarch64-linux-gnu-gcc -static $(C_FLAGS) tests/csrc/isa_check.c $(KERNELS) \
+	    -o build/neon_check -lpthread -lm
 	qemu-aarch64 build/neon_check
 
-# The thread sanitizer lets no child of fork start threads, and qemu does not survive a fork beside threads: these two leave
-# the forks out.
+# The thread sanitizer lets no child of fork start threads, and qemu does not survive a fork beside
+# threads: these two leave the forks out.
 .PHONY: gemm gemm_neon gemm_tsan
 gemm:
 	mkdir -p build
@@ -90,24 +92,27 @@ gemm:
 
 gemm_neon:
 	mkdir -p build
-	aarch64-linux-gnu-gcc -static -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) tests/csrc/gemm_check.c $(KERNELS) \
+	aarch64-linux-gnu-gcc -static -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) \
+	    tests/csrc/gemm_check.c $(KERNELS) \
 	    -o build/gemm_neon_check -lpthread -lm
 	qemu-aarch64 build/gemm_neon_check 50
 
 gemm_tsan:
 	mkdir -p build
-	$(CC) -fsanitize=thread -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) -O1 tests/csrc/gemm_check.c $(KERNELS) -o build/gemm_tsan -lpthread -lm
+	$(CC) -fsanitize=thread -DGEMM_CHECK_WITHOUT_FORK $(C_FLAGS) -O1 \
+	    tests/csrc/gemm_check.c $(KERNELS) -o build/gemm_tsan -lpthread -lm
 	build/gemm_tsan 40
 
 # The recurrent kernels against their specification, under the thread sanitizer.
 .PHONY: recurrent_tsan
 recurrent_tsan:
 	mkdir -p build
-	$(CC) -fsanitize=thread $(C_FLAGS) -O1 -Icsrc tests/csrc/recurrent_check.c $(KERNELS) -o build/recurrent_tsan -lpthread -lm
+	$(CC) -fsanitize=thread $(C_FLAGS) -O1 tests/csrc/recurrent_check.c $(KERNELS) \
+	    -o build/recurrent_tsan -lpthread -lm
 	build/recurrent_tsan
 
-# The three checks of the kernels, by gcc and by clang, under the sanitizers of addresses and undefined behaviour. Needs
-# clang-14 and libclang-rt-14-dev.
+# The three checks of the kernels, by gcc and by clang, under the sanitizers of addresses and
+# undefined behaviour. Needs clang-14 and libclang-rt-14-dev.
 SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined
 SANITIZING_COMPILERS = gcc clang-14
 .PHONY: sanitized
@@ -116,7 +121,8 @@ sanitized:
 	    folder=build/sanitized-$$compiler; \
 	    mkdir -p $$folder; \
 	    for file in $(KERNELS); do \
-	        $$compiler $(SANITIZERS) $(C_FLAGS) -O1 -g -c $$file -o $$folder/$$(basename $$file .c).o; \
+	        $$compiler $(SANITIZERS) $(C_FLAGS) -O1 -g -c $$file \
+	            -o $$folder/$$(basename $$file .c).o; \
 	    done; \
 	    objects=$$(echo $(notdir $(KERNELS:.c=.o)) | sed "s|[^ ]*|$$folder/&|g"); \
 	    for check in isa gemm recurrent; do \
@@ -127,14 +133,15 @@ sanitized:
 	done
 	@echo "sanitized: three checks by each of $(SANITIZING_COMPILERS), no report"
 
-# The whole extension, built by gcc and by clang with the sanitizers of addresses and undefined behaviour: the suite and 100,000
-# calls of the public names with hostile arguments. Needs clang-14 and libclang-rt-14-dev; hours on two cores.
+# The whole extension, built by gcc and by clang with the sanitizers of addresses and undefined
+# behaviour: the suite and 100,000 calls of the public names with hostile arguments. Needs clang-14
+# and libclang-rt-14-dev; hours on two cores.
 .PHONY: asan
 asan:
 	$(PYTHON) tests/sanitized.py gcc clang-14
 
-# The pictures of docs/, by the examples that its pages tell of; some three minutes on one core. Needs what
-# `pip install '.[examples]'` installs.
+# The pictures of docs/, by the examples that its pages tell of; some three minutes on one core.
+# Needs what `pip install '.[examples]'` installs.
 .PHONY: figures
 figures:
 	mkdir -p docs/figures
@@ -143,12 +150,13 @@ figures:
 	$(PYTHON) examples/forecast.py --plot docs/figures/forecast.svg
 	$(PYTHON) examples/tagging.py --plot docs/figures/tagging.png
 	mkdir -p build
-	$(PYTHON) examples/music.py --data synthetic --out build/music && cp build/music.png docs/figures/music.png
+	$(PYTHON) examples/music.py --data synthetic --out build/music
+	cp build/music.png docs/figures/music.png
 	$(PYTHON) examples/adding.py --plot docs/figures/adding.png
 	$(PYTHON) examples/flipflop.py --plot docs/figures/flipflop.png
 
-# The pages and the reference of the public names, for a browser. A dead link is an error, and so is a public name that is
-# missing. Needs what `pip install '.[docs]'` installs.
+# The pages and the reference of the public names, for a browser. A dead link is an error, and so
+# is a public name that is missing. Needs what `pip install '.[docs]'` installs.
 .PHONY: docs
 docs:
 	$(PYTHON) -m sphinx -q -E -W --keep-going -c docs . build/docs

@@ -142,7 +142,7 @@ typedef struct mg_kernels {
     size_t itemsize; /* of real */
     mg_map *map[mg_map_count];
     mg_map2 *map2[mg_map2_count];
-    const mg_named_step *steps; /* the last one has no name */
+    const mg_named_step *steps;              /* the last one has no name */
     const struct mg_cell_kind *const *cells; /* by mg_cell: see recurrent.h */
 #define MG_FIELD(type, name, arguments) type(*name) arguments;
     MG_KERNELS(MG_FIELD)

@@ -10,6 +10,7 @@ except ModuleNotFoundError as error:
         "Leave that folder, or build in it: pip install -e '.[dev]'"
     ) from error
 
+from minigrad._version import __version__ as __version__
 from minigrad.core.kernels import get_num_threads, set_num_threads, show_config
 import minigrad.core.methods  # noqa: F401 - gives Tensor its methods
 from minigrad.core.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad
@@ -179,5 +180,3 @@ __all__ = [
     "where",
     "zeros",
 ]
-
-__version__ = "0.1.0"

@@ -15,9 +15,9 @@ import minigrad as mg
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "slides.md").read_text(encoding="utf-8")
-CODE = re.findall(r"^- code: \[`(.+?)`\]\(\.\./(.+?)\): `(.+)`$", PAGE, re.MULTILINE)
-TESTS = re.findall(r"^- test: \[`(.+?)`\]\(\.\./(.+?)\): `(\w+)`$", PAGE, re.MULTILINE)
-FIGURES = re.findall(r"^- figure: !\[.+\]\((figures/.+)\)$", PAGE, re.MULTILINE)
+CODE = re.findall(r"^- code: \[`(.+?)`\]\(\.\./(.+?)\):\s+`(.+)`$", PAGE, re.MULTILINE)
+TESTS = re.findall(r"^- test: \[`(.+?)`\]\(\.\./(.+?)\):\s+`(\w+)`$", PAGE, re.MULTILINE)
+FIGURES = re.findall(r"^- figure: !\[[^\]]+\]\((figures/.+)\)$", PAGE, re.MULTILINE)
 TERMS = [
     "Рекуррентные сети",
     "нейронная сеть",

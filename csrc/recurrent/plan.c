@@ -16,11 +16,11 @@
 #include <string.h>
 
 enum {
-    CACHED_BYTES = 256 << 10,   /* scratch that is soon read again: inside a second-level cache */
-    BLOCK_ROWS = 512,           /* rows of a backward block: long chains load sums seldom, */
-    BLOCK_BYTES = 1 << 20,      /* or more while their da stay in a second-level cache */
-    SPARE_BYTES = 16 << 20,     /* scratch kept between calls, at most */
-    SLICE_COLUMNS = 32,         /* columns of weight gradients in a slice; threads take slices */
+    CACHED_BYTES = 256 << 10, /* scratch that is soon read again: inside a second-level cache */
+    BLOCK_ROWS = 512,         /* rows of a backward block: long chains load sums seldom, */
+    BLOCK_BYTES = 1 << 20,    /* or more while their da stay in a second-level cache */
+    SPARE_BYTES = 16 << 20,   /* scratch kept between calls, at most */
+    SLICE_COLUMNS = 32,       /* columns of weight gradients in a slice; threads take slices */
 };
 
 /* Multiply-adds that repay a thread that still polls; a sleeping one costs 10 us. */
@@ -93,23 +93,23 @@ static void release(arena *a) {
 
 typedef struct plan {
     const mg_kernels *k;
-    const mg_cell_kind *kind;       /* of r->cell */
+    const mg_cell_kind *kind; /* of r->cell */
     const mg_recurrent *r;
     const mg_recurrent_grads *g;
     mg_recurrent_packed packed;
-    size_t threads;                 /* that take part in this call */
-    size_t parts;                   /* threads' worth of rows */
-    size_t column_parts;            /* see mg_recurrent_rows */
-    mg_recurrent_rows *rows;        /* (parts) */
-    size_t *row;                    /* (B): the rows of part 0, then of part 1, ... */
-    size_t first, end;              /* the steps of the present call of mg_parallel */
+    size_t threads;          /* that take part in this call */
+    size_t parts;            /* threads' worth of rows */
+    size_t column_parts;     /* see mg_recurrent_rows */
+    mg_recurrent_rows *rows; /* (parts) */
+    size_t *row;             /* (B): the rows of part 0, then of part 1, ... */
+    size_t first, end;       /* the steps of the present call of mg_parallel */
     /* Backward. */
     mg_recurrent_block block;
-    size_t capacity;                /* entries that fit in a block */
+    size_t capacity; /* entries that fit in a block */
     size_t *t, *b, *entry;
-    const void **da;                /* (capacity): the rows of block.da */
-    void **dx;                      /* (capacity) */
-    void *dx_sums;                  /* (capacity, padded I) */
+    const void **da; /* (capacity): the rows of block.da */
+    void **dx;       /* (capacity) */
+    void *dx_sums;   /* (capacity, padded I) */
 } plan;
 
 /* Multiply-adds of the recurrent product of a step, */
@@ -172,9 +172,7 @@ static void deal_rows(plan *p, sorted_row *sorted) {
 }
 
 /* The longest row that is read from packed.zeros. */
-static size_t longest_row(const mg_recurrent *r) {
-    return MG_PADDED(r->H > r->I ? r->H : r->I);
-}
+static size_t longest_row(const mg_recurrent *r) { return MG_PADDED(r->H > r->I ? r->H : r->I); }
 
 /* The scratch of one part with n rows. */
 static void lay_out_part(const plan *p, arena *a, mg_recurrent_rows *rows) {
@@ -319,10 +317,10 @@ int mg_recurrent_forward(const mg_kernels *k, const mg_recurrent *r) {
     if (r->B == 0) return MG_OK;
     plan_threads(&p);
     if (!prepare(&p, &memory, lay_out_forward)) return MG_NO_MEMORY;
-    if (p.kind->has_c && !r->cells)     /* then c_T is the running state */
+    if (p.kind->has_c && !r->cells) /* then c_T is the running state */
         for (size_t b = 0; b < r->B; b++) copy_row(at_row(r->c_T, b, bytes), r->c0, b, bytes);
 
-    size_t steps = r->T + 1;            /* before `interrupted` is asked */
+    size_t steps = r->T + 1; /* before `interrupted` is asked */
     if (r->interrupted) steps = at_least_one(work_before_asking(k) / (step_work(&p) + 1), steps);
     int status = MG_OK;
     for (; p.first < r->T && status == MG_OK; p.first = p.end) {
@@ -350,8 +348,8 @@ static void weight_slice(const plan *p, size_t n, const void *operand, void *dw,
     size_t size = p->k->itemsize, columns = p->kind->gates * p->r->H;
     const char *da = (const char *)block->da + (from + shift) * size;
     if (from < to)
-        p->k->gemm(n, to - from, block->entries, operand, 1, (ptrdiff_t)n, da,
-                   (ptrdiff_t)block->D, 1, (char *)dw + from * size, (ptrdiff_t)columns, 1);
+        p->k->gemm(n, to - from, block->entries, operand, 1, (ptrdiff_t)n, da, (ptrdiff_t)block->D,
+                   1, (char *)dw + from * size, (ptrdiff_t)columns, 1);
 }
 
 /* dU[:, from..to): past the cell's split the operand is r * hm, or da that of the last sum. */
@@ -453,7 +451,7 @@ static size_t steps_of_block(const plan *p) {
     most = (most > BLOCK_ROWS ? most : BLOCK_ROWS) / r->B;
     if (steps > most) steps = most ? most : 1;
     if (steps >= r->T) return r->T;
-    return (r->T + r->T / steps) / (r->T / steps + 1);      /* blocks of almost equal length */
+    return (r->T + r->T / steps) / (r->T / steps + 1); /* blocks of almost equal length */
 }
 
 /* dh_next and dc_next of every row at its end. */

@@ -79,20 +79,20 @@ struct mg_backward_step;
 /* What differs from cell to cell. Each ISA and float type has a table of these, k->cells[mg_cell];
  * only the functions differ between the tables. */
 typedef struct mg_cell_kind {
-    const char *name;          /* as in MG_CELLS */
-    size_t gates;              /* G */
-    size_t biases;             /* vectors of H in b and da: G, or more where a gate has two sums */
-    const char *names[MG_MOST_GATES];    /* of these vectors, the G gates first */
-    int has_c;                 /* the state is (h, c), not h alone */
-    int saves_gates;           /* backward reads mg_recurrent.gates, */
-    int saves_cells;           /* and mg_recurrent.cells */
+    const char *name; /* as in MG_CELLS */
+    size_t gates;     /* G */
+    size_t biases;    /* vectors of H in b and da: G, or more where a gate has two sums */
+    const char *names[MG_MOST_GATES]; /* of these vectors, the G gates first */
+    int has_c;                        /* the state is (h, c), not h alone */
+    int saves_gates;                  /* backward reads mg_recurrent.gates, */
+    int saves_cells;                  /* and mg_recurrent.cells */
     /* The columns of U for the first `split` gates are multiplied by hm, and their da is that of
      * their bias. The other gates have a second sum with a da of its own, the last one, where
      * biases > gates; or their operand is r * hm, in a product of its own, where `gated`. */
     size_t split;
     int gated;
-    int passes_h;              /* h' depends on h also past hm: dh_next is a term plus the chain */
-    size_t order[MG_MOST_GATES];         /* the gate of each vector of sums, see cell.inc */
+    int passes_h; /* h' depends on h also past hm: dh_next is a term plus the chain */
+    size_t order[MG_MOST_GATES]; /* the gate of each vector of sums, see cell.inc */
     /* One step of some rows, see cell.inc. */
     void (*forward)(const struct mg_forward_step *step);
     void (*backward)(const struct mg_backward_step *step);
@@ -103,17 +103,17 @@ typedef struct mg_recurrent {
     mg_cell cell;
     int reverse;
     size_t T, B, I, H;
-    const void *x;             /* (T, B, I) */
-    const void *w, *u;         /* W (I, G H), U (H, G H) */
-    const void *b;             /* (biases H) or NULL */
-    const void *p;             /* (3, H): the peepholes p_i, p_f, p_o, or NULL; LSTM only */
-    const void *h0, *c0;       /* (B, H), or NULL for zeros; c0 only where the cell has c */
-    const void *mask;          /* (B, H): recurrent dropout, the same at every step, or NULL */
-    const int64_t *lengths;    /* (B), 0 <= length <= T, any order, or NULL for T everywhere */
-    const uint8_t *reset;      /* (T, B), or NULL */
-    void *h;                   /* (T, B, H): always written */
-    size_t h_row;              /* elements from a row of h to the next: H, or more in wider rows */
-    void *h_T, *c_T;           /* (B, H): always written; c_T only where the cell has c */
+    const void *x;          /* (T, B, I) */
+    const void *w, *u;      /* W (I, G H), U (H, G H) */
+    const void *b;          /* (biases H) or NULL */
+    const void *p;          /* (3, H): the peepholes p_i, p_f, p_o, or NULL; LSTM only */
+    const void *h0, *c0;    /* (B, H), or NULL for zeros; c0 only where the cell has c */
+    const void *mask;       /* (B, H): recurrent dropout, the same at every step, or NULL */
+    const int64_t *lengths; /* (B), 0 <= length <= T, any order, or NULL for T everywhere */
+    const uint8_t *reset;   /* (T, B), or NULL */
+    void *h;                /* (T, B, H): always written */
+    size_t h_row;           /* elements from a row of h to the next: H, or more in wider rows */
+    void *h_T, *c_T;        /* (B, H): always written; c_T only where the cell has c */
     /* For backward, NULL otherwise (both or neither; where a cell saves none it may be NULL):
      * gates (T, B, G H): the values after their sigmoid or tanh.
      * cells (T, B, H): c', or in gru_after u. */
@@ -130,20 +130,20 @@ typedef struct mg_nonfinite {
 } mg_nonfinite;
 
 typedef struct mg_recurrent_grads {
-    const void *dh;            /* (T, B, H) or NULL for zeros; not read past a row's length */
-    size_t dh_row;             /* as h_row */
-    const void *dc;            /* (T, B, H) or NULL for zeros; only where the cell has c */
-    const void *dh_T, *dc_T;   /* (B, H) or NULL for zeros */
-    void *dx;                  /* (T, B, I), or NULL if not wanted; overwritten */
-    void *dh0, *dc0;           /* (B, H), or NULL; overwritten */
-    void *dw, *du, *db, *dp;   /* as the weights, or NULL; added to */
+    const void *dh;          /* (T, B, H) or NULL for zeros; not read past a row's length */
+    size_t dh_row;           /* as h_row */
+    const void *dc;          /* (T, B, H) or NULL for zeros; only where the cell has c */
+    const void *dh_T, *dc_T; /* (B, H) or NULL for zeros */
+    void *dx;                /* (T, B, I), or NULL if not wanted; overwritten */
+    void *dh0, *dc0;         /* (B, H), or NULL; overwritten */
+    void *dw, *du, *db, *dp; /* as the weights, or NULL; added to */
     /* The low parts of db and dp, see add_rows in kernels.h, where those are not NULL. The caller
      * rounds the sums. */
     double *db_low, *dp_low;
-    double clip;               /* the largest element of dh_next and dc_next; 0: no clipping */
+    double clip; /* the largest element of dh_next and dc_next; 0: no clipping */
     /* Telemetry, or NULL; squares of the norms over rows and units of the total gradients of h'
      * and c' of each step. */
-    double *dh_norm2, *dc_norm2;         /* (T); dc_norm2 only where the cell has c */
+    double *dh_norm2, *dc_norm2; /* (T); dc_norm2 only where the cell has c */
     /* Or NULL: receives the first gate gradient in the order of the sweep that is not finite; step
      * is T if there is none. Gates are numbered as mg_cell_kind.names. */
     mg_nonfinite *nonfinite;
@@ -167,9 +167,9 @@ int mg_recurrent_scan(const mg_kernels *k, const mg_recurrent *r, mg_nonfinite *
 
 /* The weights in the order in which the kernels read them; see k_recurrent_pack in steps.inc. */
 typedef struct mg_recurrent_packed {
-    void *w, *u, *b;           /* forward: for each block of units the vectors of all its gates */
-    void *wt, *ut;             /* backward: the transposes; wt is NULL where dx is not wanted */
-    const void *zeros;         /* of the longest row */
+    void *w, *u, *b;   /* forward: for each block of units the vectors of all its gates */
+    void *wt, *ut;     /* backward: the transposes; wt is NULL where dx is not wanted */
+    const void *zeros; /* of the longest row */
 } mg_recurrent_packed;
 
 /* The part of one thread: some rows of the batch, on their way through the steps. Its arrays belong
@@ -177,16 +177,16 @@ typedef struct mg_recurrent_packed {
  * length, longest first: those that take part in a step are the first ones. */
 typedef struct mg_recurrent_rows {
     const mg_recurrent *r;
-    const mg_cell_kind *kind;  /* of r->cell */
+    const mg_cell_kind *kind; /* of r->cell */
     const mg_recurrent_packed *packed;
     size_t n;
     const size_t *row;
-    size_t column_parts;       /* threads that share each product's columns; 1: rows are split */
-    const void **h_before, **c_before;   /* the state before the step */
-    const void **in;           /* the operand of the recurrent product: hm, later r * hm if gated */
-    void **h, **c, **gates;    /* where the values of the step are kept */
-    void *masked;              /* (n, H): hm where there is a mask */
-    void *gated;               /* (n, H): r * hm where the cell is gated */
+    size_t column_parts; /* threads that share each product's columns; 1: rows are split */
+    const void **h_before, **c_before; /* the state before the step */
+    const void **in;        /* the operand of the recurrent product: hm, later r * hm if gated */
+    void **h, **c, **gates; /* where the values of the step are kept */
+    void *masked;           /* (n, H): hm where there is a mask */
+    void *gated;            /* (n, H): r * hm where the cell is gated */
     /* Forward: b + x W of several steps, the sums of `capacity` rows, and pointers to as many rows
      * of x. */
     void *a;
@@ -194,24 +194,24 @@ typedef struct mg_recurrent_rows {
     size_t capacity;
     /* Backward. */
     const mg_recurrent_grads *g;
-    void *dh_next, *dc_next;   /* (n, padded H): left by one step for the step before it */
-    void *scratch;             /* (n, padded H): a chain that is not yet part of dh_next */
-    void **da;                 /* this step's rows of mg_recurrent_block.da */
+    void *dh_next, *dc_next; /* (n, padded H): left by one step for the step before it */
+    void *scratch;           /* (n, padded H): a chain that is not yet part of dh_next */
+    void **da;               /* this step's rows of mg_recurrent_block.da */
 } mg_recurrent_rows;
 
 /* Some steps of the backward pass, with the rows of all threads in the order of the weights'
  * chains: entry e is row b[e] of step t[e]. D is the row length of da: biases H. */
 typedef struct mg_recurrent_block {
-    size_t first, end;         /* the steps: the first one is the last in the order of processing */
+    size_t first, end; /* the steps: the first one is the last in the order of processing */
     size_t entries;
     const size_t *t, *b;
-    const size_t *entry;       /* (end - first, B): e for a row and a step */
+    const size_t *entry; /* (end - first, B): e for a row and a step */
     size_t D;
-    void *da;                  /* (entries, D) */
-    void *x;                   /* (entries, I) or NULL if dW is not wanted */
-    void *hm, *gated;          /* (entries, H): operands of dU; NULL if that is not wanted */
-    void *dp;                  /* (entries, 3 H): da * c for each peephole, or NULL */
-    double *dh_norm2, *dc_norm2;         /* (entries) or NULL */
+    void *da;                    /* (entries, D) */
+    void *x;                     /* (entries, I) or NULL if dW is not wanted */
+    void *hm, *gated;            /* (entries, H): operands of dU; NULL if that is not wanted */
+    void *dp;                    /* (entries, 3 H): da * c for each peephole, or NULL */
+    double *dh_norm2, *dc_norm2; /* (entries) or NULL */
 } mg_recurrent_block;
 
 #endif

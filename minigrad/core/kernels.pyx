@@ -14,6 +14,8 @@ import platform
 
 import numpy as np
 
+from minigrad._version import __version__
+
 cnp.import_array()
 
 cdef extern from "runtime/strided.h" nogil:
@@ -299,7 +301,6 @@ def show_config() -> None:
     instruction sets: ... (in use: ...)
     threads: ...
     """
-    from minigrad import __version__
     print(f"minigrad {__version__}, Python {platform.python_version()} on {platform.machine()}\n"
           f"compiler: {(<bytes>MG_COMPILER).decode()}\n"
           f"instruction sets: {', '.join(isas_built())} (in use: {isa_in_use()})\n"

@@ -3,8 +3,8 @@
 """In-place changes of parameters and gradients, each one pass of a C kernel: the steps of the
 optimisers, and what clipping needs.
 
-What the numbers mean is in optimizers.py, the formulas are in csrc/optim.inc. Here everything is checked
-before anything changes, and the tape is told of each change, as it is of an assignment.
+What the numbers mean is in optimizers.py, the formulas are in csrc/optim.inc. Here everything is
+checked before anything changes, and the tape is told of each change, as it is of an assignment.
 """
 cimport cython
 cimport numpy as cnp
@@ -42,8 +42,10 @@ cdef int check_changeable(Tensor x, str op) except -1:
     if not PyArray_CHKFLAGS(x._array, cnp.NPY_ARRAY_WRITEABLE):
         raise ValueError(f"{op}: the memory of a tensor of shape {x.shape} is read-only")
     for d in range(cnp.PyArray_NDIM(x._array)):
-        if cnp.PyArray_STRIDE(x._array, d) == 0 and cnp.PyArray_DIM(x._array, d) > 1 and cnp.PyArray_SIZE(x._array):
-            raise RuntimeError(f"{op}: several elements of an expanded view share one memory location: copy it first")
+        if (cnp.PyArray_STRIDE(x._array, d) == 0 and cnp.PyArray_DIM(x._array, d) > 1
+                and cnp.PyArray_SIZE(x._array)):
+            raise RuntimeError(f"{op}: several elements of an expanded view share one memory "
+                               "location: copy it first")
     return 0
 
 
@@ -77,7 +79,7 @@ cdef cnp.ndarray prepared(Tensor x, str op):
 # ---------------------------------------------------------------- memory that is used twice
 
 cdef struct Span:
-    char *low                   # the bytes from low to high, of which some may be between the elements
+    char *low       # the bytes from low to high, of which some may be between the elements
     char *high
     bint written
 
@@ -129,14 +131,15 @@ cdef int refuse_shared(list arrays, str op, str what) except -1:
     for i in range(len(arrays)):
         for k in range(i):
             if np.shares_memory(arrays[i], arrays[k]):
-                raise ValueError(f"{op}: {what} must not share memory, got arrays of shapes {arrays[k].shape} and "
-                                 f"{arrays[i].shape} that do")
+                raise ValueError(f"{op}: {what} must not share memory, got arrays of shapes "
+                                 f"{arrays[k].shape} and {arrays[i].shape} that do")
     return 0
 
 
 # ---------------------------------------------------------------- steps
 
-@cython.binding(False)         # methods that check what they are called on: Updates.run(3) is a TypeError
+# Without binding the methods check what they are called on: Updates.run(3) is a TypeError.
+@cython.binding(False)
 @cython.embedsignature(True)
 @cython.embedsignature.format("clinic")
 cdef class Updates:
@@ -164,12 +167,14 @@ cdef class Updates:
 
     def __cinit__(self, str op not None, Py_ssize_t most):
         if not 0 <= most <= PY_SSIZE_T_MAX // <Py_ssize_t>(6 * sizeof(mg_update)):
-            raise ValueError(f"{op}: the number of parameters must be at least 0 and fit into memory, got {most}")
+            raise ValueError(f"{op}: the number of parameters must be at least 0 and fit into "
+                             f"memory, got {most}")
         self.op, self.most = op, most
         self.tensors, self.gradients, self.states, self.notes = [], [], [], []
         self.updates = <mg_update *>malloc(max(most, 1) * sizeof(mg_update))
         if self.updates == NULL:
-            raise MemoryError(f"{op}: cannot allocate {most * sizeof(mg_update)} bytes for the steps of {most} parameters")
+            raise MemoryError(f"{op}: cannot allocate {most * sizeof(mg_update)} bytes for the "
+                              f"steps of {most} parameters")
 
     def __dealloc__(self):
         free(self.updates)
@@ -193,31 +198,35 @@ cdef class Updates:
             raise RuntimeError(f"{self.op}: a parameter of shape {p.shape} has no gradient")
         if (p._grad._array is None or cnp.PyArray_TYPE(p._grad._array) != cnp.PyArray_TYPE(p._array)
                 or not cnp.PyArray_SAMESHAPE(p._grad._array, p._array)):
-            raise ValueError(f"{self.op}: the gradient of a parameter must have its shape {p.shape} and dtype {p.dtype}, got "
-                             f"{p._grad.shape} and {p._grad.dtype}")
+            raise ValueError(f"{self.op}: the gradient of a parameter must have its shape "
+                             f"{p.shape} and dtype {p.dtype}, got {p._grad.shape} and "
+                             f"{p._grad.dtype}")
         K = kernels_of(p._array)
         array, g = prepared(p, self.op), contiguous(p._grad)
         u = &self.updates[self.count]
         u.n, u.itemsize = cnp.PyArray_SIZE(array), K.itemsize
         u.p, u.g = cnp.PyArray_DATA(array), cnp.PyArray_DATA(g)
         u.m = u.v = u.extra = NULL
-        del self.tensors[self.count:], self.gradients[self.count:]          # of one that failed half-way, or of the last run
+        # What an update that failed half-way left, or the last run.
+        del self.tensors[self.count:], self.gradients[self.count:]
         self.tensors.append((p, array))
         self.gradients.append(g)
         return u
 
     cdef void *kept(self, object array, Tensor p, object name) except? NULL:
         """The memory of an array of p's state."""
-        if not (isinstance(array, np.ndarray) and cnp.PyArray_TYPE(array) == cnp.PyArray_TYPE(p._array)
+        if not (isinstance(array, np.ndarray)
+                and cnp.PyArray_TYPE(array) == cnp.PyArray_TYPE(p._array)
                 and array.shape == p.shape and PyArray_ISCARRAY(array)):
-            raise ValueError(f"{self.op}: the state {name!r} of a parameter must be a writable array in C order of its shape "
-                             f"{p.shape} and dtype {p.dtype}")
+            raise ValueError(f"{self.op}: the state {name!r} of a parameter must be a writable "
+                             f"array in C order of its shape {p.shape} and dtype {p.dtype}")
         self.states.append(array)
         return cnp.PyArray_DATA(array)
 
-    def add(self, Tensor p not None, str kernel not None, list arrays not None, double lr, double weight_decay=0,
-            double shrink=0, double momentum=0, double dampening=0, double beta1=0, double beta2=0, double eps=0,
-            double root=0, bint maximize=False, bint nesterov=False, bint first=False) -> None:
+    def add(self, Tensor p not None, str kernel not None, list arrays not None, double lr,
+            double weight_decay=0, double shrink=0, double momentum=0, double dampening=0,
+            double beta1=0, double beta2=0, double eps=0, double root=0, bint maximize=False,
+            bint nesterov=False, bint first=False) -> None:
         """Add a step of the parameter p.
 
         kernel: the name of the step in csrc/optim.inc. arrays: what is kept of p between its steps,
@@ -242,7 +251,8 @@ cdef class Updates:
                 u.extra = memory
             else:
                 raise ValueError(f"{self.op}: a field must be 'm', 'v' or 'extra', got {field!r}")
-        if u.n and ((named.needs & MG_NEEDS_M and u.m == NULL) or (named.needs & MG_NEEDS_V and u.v == NULL)):
+        if u.n and ((named.needs & MG_NEEDS_M and u.m == NULL)
+                    or (named.needs & MG_NEEDS_V and u.v == NULL)):
             raise ValueError(f"{self.op}: the step {kernel!r} needs an array that was not given")
         u.step = named.step
         u.lr, u.weight_decay, u.shrink = lr, weight_decay, shrink
@@ -324,11 +334,12 @@ def squares(Tensor x not None, double scale) -> list[float]:
     cdef const mg_kernels *K = kernels_of(array)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(array)
     cdef cnp.ndarray parts = np.empty((n + MG_PIECE - 1) // MG_PIECE)
+    cdef double *sums = <double *>cnp.PyArray_DATA(parts)
     if n < MG_PIECE:
-        csrc.sum_squares(K, n, scale, cnp.PyArray_DATA(array), <double *>cnp.PyArray_DATA(parts))
+        csrc.sum_squares(K, n, scale, cnp.PyArray_DATA(array), sums)
     else:
         with nogil:
-            csrc.sum_squares(K, n, scale, cnp.PyArray_DATA(array), <double *>cnp.PyArray_DATA(parts))
+            csrc.sum_squares(K, n, scale, cnp.PyArray_DATA(array), sums)
     return parts.tolist()
 
 
@@ -347,7 +358,8 @@ cdef int change_all(list tensors, Change change, double number, str op) except -
     for x in tensors:
         if x is None or x._array is None:
             raise TypeError(f"{op}: the gradients must be Tensors")
-        distinct.setdefault((<Py_ssize_t>cnp.PyArray_DATA(x._array), x.shape, (<object>x._array).strides), x)
+        memory = (<Py_ssize_t>cnp.PyArray_DATA(x._array), x.shape, (<object>x._array).strides)
+        distinct.setdefault(memory, x)
     tensors = list(distinct.values())
     # No comprehension in this file: the code that Cython makes of one frees an item twice when
     # memory is short.
@@ -415,7 +427,7 @@ def clear_gradients(list tensors not None) -> None:
     >>> p.grad
     """
     cdef Tensor x
-    cdef list gradients = []                    # they are freed at the end: what hangs on them may run Python code
+    cdef list gradients = []    # freed at the end: what hangs on them may run Python code
     for x in tensors:
         if x is None:
             raise TypeError("clear_gradients: tensors must be Tensors, got None")

@@ -2,6 +2,7 @@
 and what came of it."""
 
 import contextlib
+import faulthandler
 import gc
 import inspect
 import itertools
@@ -445,6 +446,7 @@ class Run:
             try:
                 self.options.calls += 1000
                 signal.alarm(60)
+                faulthandler.dump_traceback_later(55)  # where does it hang?
                 for _ in range(5):
                     with contextlib.suppress(Planted):
                         self.action(drawer)

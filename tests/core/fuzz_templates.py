@@ -252,7 +252,7 @@ def spoilt(d, value):
     if not isinstance(array, np.ndarray):
         return d.value()
     kind = d.rng.randrange(14)
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         if kind == 0:
             return make(np.concatenate([array, array]))
         if kind == 1:

@@ -35,7 +35,7 @@ from fuzz_run import Run, Stop
 import minigrad as mg
 
 
-def main():
+def parse_arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--calls", type=int, required=True)
@@ -61,7 +61,11 @@ def main():
     parser.add_argument(
         "--without", default="", help="scenes that are left out, by name, with commas between"
     )
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    options = parse_arguments()
     if options.log:
         options.log = os.path.abspath(options.log)
     if options.memory:
@@ -84,7 +88,9 @@ def main():
         # Python's logging releases its lock after each fork, also after one of two threads' that
         # forked at once.
         logging = bool(frames) and frames[-1].name == "_releaseLock"
-        if not ours and not logging and not run.spoilt:
+        # A thread whose start() was interrupted is told so by threading itself.
+        starting = bool(frames) and frames[-1].name == "_bootstrap_inner" and options.interrupts
+        if not ours and not logging and not starting and not run.spoilt:
             text = "".join(traceback.format_exception(report.exc_value)) if report.exc_value else ""
             run.fault(
                 "unraisable", f"{report.err_msg or 'ignored'}: {report.exc_value!r}", "", text

@@ -36,7 +36,8 @@ static void check(int good, const char *detail) {
 }
 
 /* Arrays in a fixed order, so that they can be walked: inputs, outputs, output gradients,
- * gradients. */
+ * gradients. A line for each of these. */
+/* clang-format off */
 enum {
     X, W, U, BIAS, PEEPHOLE, H0, C0, MASK, INPUTS,
     H_ = INPUTS, H_T, C_T, GATES, CELLS, OUTPUTS,
@@ -49,6 +50,7 @@ static const char *const names[] = {
     "dh", "dc", "dh_T", "dc_T",
     "dx", "dh0", "dc0", "dW", "dU", "db", "dp", "db_low", "dp_low",
 };
+/* clang-format on */
 
 /* The gradient that belongs to an input. */
 static const int gradient_of[INPUTS] = {DX, DW, DU, DB, DP, DH0, DC0, -1};
@@ -138,8 +140,12 @@ static const mg_cell_kind *kind_of(mg_cell cell) { return mg_table("scalar", 8)-
 /* Does a problem with these options have this array? */
 static int is_there(int array, const mg_cell_kind *kind, int options) {
     switch (array) {
-    case BIAS: case DB: case DB_LOW: return !(options & NO_BIAS);
-    case PEEPHOLE: case DP: case DP_LOW: return options & PEEPHOLES;
+    case BIAS:
+    case DB:
+    case DB_LOW: return !(options & NO_BIAS);
+    case PEEPHOLE:
+    case DP:
+    case DP_LOW: return options & PEEPHOLES;
     case MASK: return options & MASKED;
     case H0: return !(options & NO_STATE);
     case C0: return kind->has_c && !(options & NO_STATE);
@@ -157,6 +163,7 @@ static void make(problem *p, size_t itemsize, mg_cell cell, int reverse, sizes s
     memset(p, 0, sizeof *p);
     p->itemsize = itemsize;
     p->r = (mg_recurrent){.cell = cell, .reverse = reverse, .T = s.T, .B = s.B, .I = s.I, .H = s.H};
+    /* clang-format off */
     const size_t count[ARRAYS] = {
         [X] = TB * s.I, [W] = s.I * columns, [U] = s.H * columns, [BIAS] = biases,
         [PEEPHOLE] = 3 * s.H, [H0] = BH, [C0] = BH, [MASK] = BH,
@@ -165,6 +172,7 @@ static void make(problem *p, size_t itemsize, mg_cell cell, int reverse, sizes s
         [DX] = TB * s.I, [DH0] = BH, [DC0] = BH, [DW] = s.I * columns, [DU] = s.H * columns,
         [DB] = biases, [DP] = 3 * s.H, [DB_LOW] = biases, [DP_LOW] = 3 * s.H,
     };
+    /* clang-format on */
     state = seed;
     for (int a = 0; a < ARRAYS; a++) {
         if (!is_there(a, kind, options)) continue;

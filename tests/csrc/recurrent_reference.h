@@ -6,6 +6,7 @@
  * the order in which the formulas are rounded. H <= 300.
  */
 
+#define PLACE REFERENCE(place)
 #define TANH(x) REFERENCE(map)(s->k, mg_map_tanh, x)
 #define SIGMOID(x) REFERENCE(map)(s->k, mg_map_sigmoid, x)
 #define AT(array, index) (((const real *)(array))[index])
@@ -18,26 +19,25 @@ static real REFERENCE(map)(const mg_kernels *k, int map, real x) {
 }
 
 /* One row of one step. */
-typedef struct REFERENCE(place) {
+typedef struct PLACE {
     const mg_kernels *k;
     const mg_recurrent *r;
-    size_t t, b, now;              /* now: the row of (T B, ...) */
-    size_t H, columns;             /* columns of W and U */
+    size_t t, b, now;  /* now: the row of (T B, ...) */
+    size_t H, columns; /* columns of W and U */
     real hm[300];
-    real *h, *cells, *gates;       /* of this row; cells and gates may be NULL */
+    real *h, *cells, *gates; /* of this row; cells and gates may be NULL */
     /* Backward: the gradients of h' and c' from the step after, then those for the step before; da;
      * and for GRU r * hm. */
     real *dh_next, *dc_next;
     real da[4 * 300], gated[300];
-} REFERENCE(place);
+} PLACE;
 
 static int REFERENCE(active)(const mg_recurrent *r, size_t t, size_t b) {
     return !r->lengths || t < (size_t)r->lengths[b];
 }
 
 /* The state of unit j before the step: from `states` over time, or the initial one, or 0. */
-static real REFERENCE(before)(const REFERENCE(place) *s, const void *states, const void *initial,
-                              size_t j) {
+static real REFERENCE(before)(const PLACE *s, const void *states, const void *initial, size_t j) {
     const mg_recurrent *r = s->r;
     size_t last = (r->lengths ? (size_t)r->lengths[s->b] : r->T) - 1;
     if (r->reset && r->reset[s->now]) return 0;
@@ -45,13 +45,13 @@ static real REFERENCE(before)(const REFERENCE(place) *s, const void *states, con
     return AT(states, (r->reverse ? s->now + r->B : s->now - r->B) * s->H + j);
 }
 
-static real REFERENCE(h_before)(const REFERENCE(place) *s, size_t j) {
+static real REFERENCE(h_before)(const PLACE *s, size_t j) {
     return REFERENCE(before)(s, s->r->h, s->r->h0, j);
 }
 
-static REFERENCE(place) REFERENCE(place_of)(const mg_kernels *k, const mg_recurrent *r, size_t step,
-                                            size_t b) {
-    REFERENCE(place) s = {.k = k, .r = r, .b = b, .H = r->H};
+static PLACE REFERENCE(place_of)(const mg_kernels *k, const mg_recurrent *r, size_t step,
+                                 size_t b) {
+    PLACE s = {.k = k, .r = r, .b = b, .H = r->H};
     s.t = r->reverse ? r->T - 1 - step : step;
     s.now = s.t * r->B + b;
     s.columns = k->cells[r->cell]->gates * r->H;
@@ -66,7 +66,7 @@ static REFERENCE(place) REFERENCE(place_of)(const mg_kernels *k, const mg_recurr
 /* ---- Forward ---- */
 
 /* b + x W for unit j of gate q. */
-static real REFERENCE(from_x)(const REFERENCE(place) *s, size_t q, size_t j) {
+static real REFERENCE(from_x)(const PLACE *s, size_t q, size_t j) {
     const mg_recurrent *r = s->r;
     size_t column = q * s->H + j;
     real a = r->b ? AT(r->b, column) : 0;
@@ -76,18 +76,17 @@ static real REFERENCE(from_x)(const REFERENCE(place) *s, size_t q, size_t j) {
 }
 
 /* a + operand U for the same. */
-static real REFERENCE(plus_u)(const REFERENCE(place) *s, real a, const real *operand, size_t q,
-                              size_t j) {
+static real REFERENCE(plus_u)(const PLACE *s, real a, const real *operand, size_t q, size_t j) {
     for (size_t i = 0; i < s->H; i++)
         a = FMA(operand[i], AT(s->r->u, i * s->columns + q * s->H + j), a);
     return a;
 }
 
-static real REFERENCE(sum)(const REFERENCE(place) *s, size_t q, size_t j) {
+static real REFERENCE(sum)(const PLACE *s, size_t q, size_t j) {
     return REFERENCE(plus_u)(s, REFERENCE(from_x)(s, q, j), s->hm, q, j);
 }
 
-static void REFERENCE(rnn)(const REFERENCE(place) *s, int is_relu) {
+static void REFERENCE(rnn)(const PLACE *s, int is_relu) {
     for (size_t j = 0; j < s->H; j++) {
         real a = REFERENCE(sum)(s, 0, j);
         if (is_relu) s->h[j] = a > 0 ? a : 0;
@@ -95,7 +94,7 @@ static void REFERENCE(rnn)(const REFERENCE(place) *s, int is_relu) {
     }
 }
 
-static void REFERENCE(lstm)(const REFERENCE(place) *s) {
+static void REFERENCE(lstm)(const PLACE *s) {
     size_t H = s->H;
     const real *p = s->r->p;
     for (size_t j = 0; j < H; j++) {
@@ -118,7 +117,7 @@ static void REFERENCE(lstm)(const REFERENCE(place) *s) {
     }
 }
 
-static void REFERENCE(gru)(const REFERENCE(place) *s, int after) {
+static void REFERENCE(gru)(const PLACE *s, int after) {
     size_t H = s->H;
     real gated[300];
     for (size_t j = 0; j < H; j++) {
@@ -150,7 +149,7 @@ static void REFERENCE(forward)(const mg_kernels *k, const mg_recurrent *r) {
     }
     for (size_t step = 0; step < r->T; step++)
         for (size_t b = 0; b < B; b++) {
-            REFERENCE(place) s = REFERENCE(place_of)(k, r, step, b);
+            PLACE s = REFERENCE(place_of)(k, r, step, b);
             if (!REFERENCE(active)(r, s.t, b)) {
                 memset(s.h, 0, H * sizeof(real));
                 if (s.gates) memset(s.gates, 0, s.columns * sizeof(real));
@@ -187,23 +186,23 @@ static real REFERENCE(tanh_grad)(real d, real y) { return d * (1 - y * y); }
 static real REFERENCE(sigmoid_grad)(real d, real y) { return d * (y * (1 - y)); }
 
 /* d = dh_t + dh_next */
-static real REFERENCE(d)(const REFERENCE(place) *s, const mg_recurrent_grads *g, size_t j) {
+static real REFERENCE(d)(const PLACE *s, const mg_recurrent_grads *g, size_t j) {
     return (g->dh ? AT(g->dh, s->now * s->H + j) : 0) + s->dh_next[j];
 }
 
 /* sum + da U^T for unit j, over the gates [first, end), whose da starts at vector `of`. */
-static real REFERENCE(plus_ut)(const REFERENCE(place) *s, real sum, size_t first, size_t end,
-                               size_t of, size_t j) {
+static real REFERENCE(plus_ut)(const PLACE *s, real sum, size_t first, size_t end, size_t of,
+                               size_t j) {
     for (size_t c = 0; c < (end - first) * s->H; c++)
         sum = FMA(s->da[of * s->H + c], AT(s->r->u, j * s->columns + first * s->H + c), sum);
     return sum;
 }
 
-static real REFERENCE(masked)(const REFERENCE(place) *s, real sum, size_t j) {
+static real REFERENCE(masked)(const PLACE *s, real sum, size_t j) {
     return s->r->mask ? sum * AT(s->r->mask, s->b * s->H + j) : sum;
 }
 
-static void REFERENCE(rnn_backward)(REFERENCE(place) *s, const mg_recurrent_grads *g, int is_relu) {
+static void REFERENCE(rnn_backward)(PLACE *s, const mg_recurrent_grads *g, int is_relu) {
     for (size_t j = 0; j < s->H; j++) {
         real d = REFERENCE(d)(s, g, j), h = s->h[j];
         if (is_relu) s->da[j] = h > 0 ? d : 0;
@@ -213,7 +212,7 @@ static void REFERENCE(rnn_backward)(REFERENCE(place) *s, const mg_recurrent_grad
         s->dh_next[j] = REFERENCE(masked)(s, REFERENCE(plus_ut)(s, 0, 0, 1, 0, j), j);
 }
 
-static void REFERENCE(lstm_backward)(REFERENCE(place) *s, const mg_recurrent_grads *g) {
+static void REFERENCE(lstm_backward)(PLACE *s, const mg_recurrent_grads *g) {
     size_t H = s->H;
     const real *p = s->r->p;
     for (size_t j = 0; j < H; j++) {
@@ -242,7 +241,7 @@ static void REFERENCE(lstm_backward)(REFERENCE(place) *s, const mg_recurrent_gra
         s->dh_next[j] = REFERENCE(masked)(s, REFERENCE(plus_ut)(s, 0, 0, 4, 0, j), j);
 }
 
-static void REFERENCE(gru_backward)(REFERENCE(place) *s, const mg_recurrent_grads *g, int after) {
+static void REFERENCE(gru_backward)(PLACE *s, const mg_recurrent_grads *g, int after) {
     size_t H = s->H;
     real direct[300], vr[300];
     for (size_t j = 0; j < H; j++) {
@@ -272,7 +271,7 @@ static void REFERENCE(gru_backward)(REFERENCE(place) *s, const mg_recurrent_grad
 }
 
 /* dx, dW, dU and db from da. */
-static void REFERENCE(weights)(const REFERENCE(place) *s, const mg_recurrent_grads *g) {
+static void REFERENCE(weights)(const PLACE *s, const mg_recurrent_grads *g) {
     const mg_recurrent *r = s->r;
     const mg_cell_kind *kind = s->k->cells[r->cell];
     size_t I = r->I, H = s->H, columns = s->columns;
@@ -305,7 +304,7 @@ static void REFERENCE(backward)(const mg_kernels *k, const mg_recurrent *r,
     memset(g->dx, 0, r->T * B * r->I * sizeof(real));
     for (size_t step = r->T; step-- > 0;)
         for (size_t b = 0; b < B; b++) {
-            REFERENCE(place) s = REFERENCE(place_of)(k, r, step, b);
+            PLACE s = REFERENCE(place_of)(k, r, step, b);
             if (!REFERENCE(active)(r, s.t, b)) continue;
             s.dh_next = (real *)g->dh0 + b * H;
             s.dc_next = (real *)g->dc0 + b * H;
@@ -325,6 +324,7 @@ static void REFERENCE(backward)(const mg_kernels *k, const mg_recurrent *r,
         }
 }
 
+#undef PLACE
 #undef TANH
 #undef SIGMOID
 #undef AT

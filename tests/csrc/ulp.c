@@ -80,7 +80,8 @@ static wide sigmoid_w(wide x) {
 }
 static wide softplus_w(wide x) { return (x > 0 ? x : 0) + WIDE(log1p)(WIDE(exp)(-WIDE(fabs)(x))); }
 
-/* clang-format off: one line each */
+/* One line each. */
+/* clang-format off */
 static const function FUNCTIONS[] = {
     {"tanh", mg_map_tanh, tanh_d, tanh_w, 1.37, 2, -25, 25, 1, 1, -1, 1, 9.0109134, 19.061547},
     {"exp", mg_map_exp, exp_d, exp_w, 1, 1, -745, 709.7, 1, 0, 0, INFINITY, 0, 0},
