@@ -85,6 +85,7 @@ from minigrad.ops.losses import (
 from minigrad.random import Generator, default_generator, dropout, dropout_mask, manual_seed
 from minigrad.study.gradcheck import GradcheckError, gradcheck, gradgradcheck
 from minigrad.study.draw import draw
+import minigrad.study.notebook  # noqa: F401 - gives Tensor and Module what Jupyter shows
 from minigrad.training.checkpoint import CheckpointError, load, save
 from minigrad import data, metrics, nn, optim, study, training
 

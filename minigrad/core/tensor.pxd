@@ -39,7 +39,7 @@ cdef class Node(Slot):
     cdef list saved_further     # pairs (tensor, changes) of all others
     cdef Py_ssize_t own_outputs     # so many of the saved tensors are the op's own outputs
     cdef dict checksums         # of the memory of the saved tensors, in anomaly mode
-    cdef bint freed
+    cdef readonly bint freed
     cdef object extra           # anything else the rule needs
     cdef list outputs           # for an op with several outputs: the gradient of each, or None
     cdef readonly str where     # the user's line, in anomaly mode

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import gc
 import types
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -229,6 +229,8 @@ class Module:
     _replaced: tuple[str, ...]
 
     training: bool = True
+
+    _repr_html_: ClassVar[Callable[[Module], str]]  # for notebooks: minigrad/study/notebook.py
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = object.__new__(cls)

@@ -1,5 +1,5 @@
 """Tools to study networks with: the reference engine to read, a backward pass to step through,
-gradient checks, drawings of the graph, the dynamics of trained networks.
+gradient checks, drawings of the graph, what notebooks show, the dynamics of trained networks.
 
 What is large is imported when it is first used.
 """

@@ -2,8 +2,8 @@
 said in tensor.pyx.
 
 The graph is walked with a list instead of recursion, so it may have a million nodes. It shows what
-the tape holds: constants are not on it, and after `backward` nothing is, unless the graph was
-retained.
+the tape holds: constants are not on it, and after `backward` nothing but the last op is, unless the
+graph was retained. An op that `backward` has freed says so.
 """
 
 import reprlib
@@ -17,11 +17,24 @@ from minigrad.study.names import names_of_leaves
 __all__ = ["draw"]
 
 FORMS = ("text", "dot", "svg")
+LARGEST_IN_NOTEBOOKS = 1000  # vertices
 
 
-def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = "text") -> str:
-    """The graph that `tensor` was computed by, as a string. Draw it before `backward`, which frees
-    the graph.
+class Drawing(str):
+    """What `draw` returns: a string, which notebooks show as a picture."""
+
+    _graph: tuple[list[str], list[list[int]], list[bool]]
+
+    def _repr_svg_(self) -> str | None:
+        """None for a graph of more than 1000 vertices, which nobody could read as a picture: a
+        notebook then shows the string."""
+        labels, inputs, leaf = self._graph
+        return _svg(labels, inputs, leaf) if len(labels) <= LARGEST_IN_NOTEBOOKS else None
+
+
+def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = "text") -> Drawing:
+    """The graph that `tensor` was computed by, as a string, which notebooks show as a picture. Draw
+    it before `backward`, which frees the graph: "(freed)" stands behind the op then.
 
     Args:
         tensor: The result at the end of the graph.
@@ -54,7 +67,9 @@ def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = 
     labels = [_label(thing, known) for thing, _ in vertices]
     inputs = [sources for _, sources in vertices]
     leaves = [isinstance(thing, Tensor) for thing, _ in vertices]
-    return {"text": _text, "dot": _dot, "svg": _svg}[form](labels, inputs, leaves)
+    drawing = Drawing({"text": _text, "dot": _dot, "svg": _svg}[form](labels, inputs, leaves))
+    drawing._graph = (labels, inputs, leaves)
+    return drawing
 
 
 def _walk(tensor: Tensor) -> list[tuple[Any, list[int]]]:
@@ -88,7 +103,7 @@ def _slot(slot: Any) -> Any:
 
 def _label(thing: Any, known: dict[int, str]) -> str:
     if not isinstance(thing, Tensor):
-        return str(thing.name)
+        return f"{thing.name} (freed)" if thing.freed else str(thing.name)
     return f"{known[id(thing)]} {thing.shape}" if id(thing) in known else str(thing.shape)
 
 
@@ -114,6 +129,10 @@ _GAP = 24  # between two boxes of a rank
 _STEP = _HEIGHT + 24  # from one rank to the next
 _MARGIN = 10
 _DETOUR = 60  # beside the boxes, for the lines that pass more than one rank
+_ARROW = (
+    '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" '
+    'markerHeight="8" orient="90"><path d="M0 0L8 4L0 8z" fill="#888"/></marker></defs>'
+)
 
 
 def _svg(labels: list[str], inputs: list[list[int]], leaf: list[bool]) -> str:
@@ -136,7 +155,7 @@ def _svg(labels: list[str], inputs: list[list[int]], leaf: list[bool]) -> str:
         x.append((width - of_rank) / 2 + place[k] * (box + _GAP) + box / 2)
         y.append(_MARGIN + rank[k] * _STEP)
 
-    parts = []
+    parts = [_ARROW]
     for k in range(n):
         for source in inputs[k]:
             start = (x[source], y[source] + _HEIGHT)
@@ -182,5 +201,6 @@ def _line(start: tuple[float, float], end: tuple[float, float], side: float | No
     bend2 = x2 if side is None else side
     return (
         f'<path d="M{x1:.0f} {y1:.0f}C{bend1:.0f} {y1 + 16:.0f} '
-        f'{bend2:.0f} {y2 - 16:.0f} {x2:.0f} {y2:.0f}" fill="none" stroke="#888"/>'
+        f'{bend2:.0f} {y2 - 16:.0f} {x2:.0f} {y2:.0f}" fill="none" stroke="#888" '
+        'marker-end="url(#arrow)"/>'
     )

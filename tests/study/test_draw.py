@@ -152,9 +152,39 @@ def test_drawing_changes_nothing():
     before = mg.draw(y, names)
     assert mg.draw(y, names) == before
     y.sum().backward()
-    assert (
-        names["W1"].grad is not None and len(mg.draw(y, names).splitlines()) == 1
-    )  # the sweep has freed the graph
+    assert names["W1"].grad is not None
+    assert mg.draw(y, names) == "0 matmul (freed)"  # by the sweep
+
+
+def test_a_retained_graph_is_not_freed():
+    x = mg.ones(2, requires_grad=True)
+    y = (x * x).sum()
+    before = mg.draw(y)
+    y.backward(retain_graph=True)
+    assert mg.draw(y) == before and "freed" not in before
+
+
+@pytest.mark.parametrize("form", ["text", "dot", "svg"])
+def test_notebooks_show_a_picture(form):
+    y, names = recurrent()
+    drawing = mg.draw(y, names, form)
+    assert isinstance(drawing, str)
+    assert drawing._repr_svg_() == mg.draw(y, names, "svg")
+
+
+def test_notebooks_show_the_text_of_a_graph_too_large_for_a_picture():
+    y = mg.ones(1, requires_grad=True)
+    for _ in range(1000):
+        y = -y
+    assert mg.draw(y)._repr_svg_() is None
+
+
+def test_each_line_of_the_picture_is_an_arrow():
+    y, names = recurrent()
+    root = ElementTree.fromstring(mg.draw(y, names, form="svg"))
+    (marker,) = root.iter("{http://www.w3.org/2000/svg}marker")
+    lines = [element for element in root if element.tag.endswith("path")]
+    assert {e.attrib["marker-end"] for e in lines} == {f"url(#{marker.attrib['id']})"}
 
 
 @pytest.mark.slow
