@@ -167,6 +167,9 @@ def checked_generator(generator: Any, op: str) -> Generator:
     return generator
 
 
+# y = x * mask          dx = dy * mask
+
+
 def dropout(
     x: "Operand", p: float = 0.5, training: bool = True, generator: Generator | None = None
 ) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad.study import stepping
 
 PACKAGE = Path(mg.__file__).parent
 STUBS = sorted(
@@ -26,6 +27,7 @@ ROOMS = (
     mg.optim,
     mg.optim.schedule,
     mg.study.dynamics,
+    stepping,
     mg.training,
 )
 

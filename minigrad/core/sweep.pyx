@@ -85,7 +85,7 @@ cdef Tensor whole(Sweep run, Slot slot):
     return slot.inflight
 
 
-cdef inline Tensor leaf_of(Slot place):
+cdef Tensor leaf_of(Slot place):
     return (<LeafStandIn>place).leaf if type(place) is LeafStandIn else <Tensor>place
 
 
@@ -108,7 +108,7 @@ cdef Tensor run_hooks(Sweep run, Slot slot, Tensor gradient):
     cdef Tensor new
     cdef bint create_graph = run.create_graph
     hooks = dict(slot.hooks)
-    retaining = hooks.pop(RETAIN, None)
+    hooks.pop(RETAIN, None)
     for hook in hooks.values():
         new = own(gradient, create_graph)
         result = hook(new)
@@ -124,12 +124,18 @@ cdef Tensor run_hooks(Sweep run, Slot slot, Tensor gradient):
                 f"hook: the gradient has shape {gradient.shape} and dtype {gradient._array.dtype}, "
                 f"the hook returned {new.shape} and {new._array.dtype}")
         gradient = own(new, create_graph)
+    return gradient
+
+
+cdef int keep_retained(Sweep run, Slot slot, Tensor gradient) except -1:
+    """Note the gradient that the hooks have left, if the tensor retains it."""
+    retaining = slot.hooks.get(RETAIN)
     tensor = None if retaining is None else retaining()
     if tensor is not None:
         if run.retained is None:
             run.retained = []
-        run.retained.append((tensor, own(gradient, create_graph)))
-    return gradient
+        run.retained.append((tensor, own(gradient, run.create_graph)))
+    return 0
 
 
 cdef int check_gradients(Node node) except -1:
@@ -187,6 +193,12 @@ cdef int walk(Sweep run) except -1:
 
 
 cdef int visit(Sweep run, Node node, bint *ran) except -1:
+    cdef Tensor dy = arrive(run, node)
+    return run_rule(run, node, dy, ran)
+
+
+cdef Tensor arrive(Sweep run, Node node):
+    """The turn of a node has come: its whole gradient, after its hooks."""
     cdef Node real = original(node)
     cdef Tensor dy = whole(run, node)
     if real.freed:
@@ -194,6 +206,14 @@ cdef int visit(Sweep run, Node node, bint *ran) except -1:
     if real.hooks and dy is not None:
         dy = run_hooks(run, real, dy)
         node.fresh = node.fresh or dy is not node.inflight
+    return dy
+
+
+cdef int run_rule(Sweep run, Node node, Tensor dy, bint *ran) except -1:
+    """Run the node's rule, if it leads to what is wanted; `ran` becomes whether it did."""
+    cdef Node real = original(node)
+    if real.hooks and dy is not None:
+        keep_retained(run, real, dy)
     node.inflight = None
     ran[0] = run.wanted is None or leads_on(node, run.needed)
     if run.wanted is not None and real in run.wanted:
@@ -235,6 +255,7 @@ cdef int finish_leaves(Sweep run) except -1:
         whole(run, place)
         if leaf.hooks:
             gradient = run_hooks(run, leaf, place.inflight)
+            keep_retained(run, leaf, gradient)
             place.fresh = place.fresh or gradient is not place.inflight
             place.inflight = gradient
         if run.wanted is not None and key_of(leaf) in run.wanted:

@@ -11,6 +11,8 @@ cdef int save(Node node, Py_ssize_t i, Tensor x) except -1
 cdef int save_output(Node node, Py_ssize_t i, Tensor y) except -1
 cdef Tensor saved(Node node, Py_ssize_t i)
 cdef object already_freed(Node node)
+cdef object changed_since(Node node, Tensor x, long version)
+cdef int python_rule(Node node, Tensor dy) except -1
 cdef Tensor owner_of(Tensor x)
 cdef int settle(Tensor x) except -1
 cdef int bump(Tensor x) except -1

@@ -126,6 +126,8 @@ cdef Slot checked_slot(Tensor x, str name):
     return slot_of(x)
 
 
+# y = output i of an op with several         the op gets dy as its dy_i
+
 cdef int output_rule(Node node, Tensor dy) except -1:
     cdef Output self = <Output>node
     cdef Node main = self.main

@@ -119,6 +119,9 @@ cdef struct Operators:
 
 cdef Operators operators
 
+cdef Node stand_in(Node node)
+cdef LeafStandIn leaf_stand_in(Tensor leaf)
+
 cdef Tensor wrap(cnp.ndarray array)
 cdef Tensor empty(int nd, cnp.npy_intp *shape, int typenum)
 cdef cnp.ndarray contiguous(Tensor x)

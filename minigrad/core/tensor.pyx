@@ -677,7 +677,8 @@ cdef class Tensor(Slot):
 refuse_inside(Tensor)
 
 
-def install(str name not None, function) -> None:
-    """Make an op a method of Tensor: the op modules call this beside the op."""
-    (<dict>(<PyTypeObject *>Tensor).tp_dict)[name] = function
-    PyType_Modified(<PyTypeObject *>Tensor)
+def install(str name not None, function, type owner not None=Tensor) -> None:
+    """Make an op a method of Tensor: the op modules call this beside the op. Or give Node what
+    other modules know of it."""
+    (<dict>(<PyTypeObject *>owner).tp_dict)[name] = function
+    PyType_Modified(<PyTypeObject *>owner)

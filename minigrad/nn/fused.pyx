@@ -28,6 +28,7 @@ import reprlib
 
 import numpy as np
 
+from minigrad.core.rules import RULE_FUNCTIONS
 from minigrad.core.sweep import grad
 from minigrad.nn.arguments import Steps, checked_clip, checked_mask, no_second_order
 from minigrad.nn.telemetry import Place, Rows, Telemetry, first_in_backward, first_in_forward
@@ -55,6 +56,7 @@ cdef int list_cells() except -1:
     return 0
 
 list_cells()
+RULE_FUNCTIONS.update(dict.fromkeys(CELLS, "sequence_rule"))
 
 
 cdef extern from "Python.h":
@@ -662,6 +664,9 @@ cdef Py_ssize_t save_all(Node node, Tensor out, tuple inputs) except -1:
             count += 1
     return count
 
+
+# h, ... = the cell, step by step over x       dx, dh0, dc0, dW, dU, db, dp = the cell's rule, from
+# the last step back to the first: the rule of each cell is in csrc/recurrent
 
 cdef int sequence_rule(Node node, Tensor _) except -1:
     cdef Sequence s

@@ -216,6 +216,9 @@ def carry(h: Tensor) -> Tensor:
     return h.reshape(h.shape)
 
 
+# y = h         dh = dy, clipped to the bound
+
+
 def clip_grad(h: Tensor, bound: float) -> Tensor:
     """h itself; its gradient is clipped to the bound."""
     largest = bound if bound <= np.finfo(h.dtype).max else np.inf

@@ -360,7 +360,8 @@ cdef int extreme_rule(Node node, Tensor dz, a_loses, b_loses, ties) except -1:
         deliver(node, 1, where(b_loses, 0.0, dz), True)
     return 0
 
-# z = min(a, b)    the same, with the larger one in place of the smaller
+# z = min(a, b)    da = 0 where a > b, dz / 2 where a = b, else dz; db the same with b > a. Where
+# either is NaN both get dz.
 
 cpdef Tensor minimum(a, b):
     """The smaller of a and b, element by element, with broadcasting; NaN where either is. Ties

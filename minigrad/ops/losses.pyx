@@ -266,6 +266,8 @@ cdef Tensor placed_at(Tensor dy, cnp.ndarray target, tuple shape):
         record1(y, placed_rule, "placed", dy).extra = target
     return y
 
+# y = zeros, and y_i,t_i = x_i         dx_i = dy_i,t_i
+
 cdef int placed_rule(Node node, Tensor g) except -1:
     return node.give(0, chosen_of(g, node.extra), True)
 

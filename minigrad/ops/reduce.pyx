@@ -399,7 +399,7 @@ def max(x, axis=None, bint keepdims=False):
         record_extreme(y, "max", t, axis)
     return y
 
-# y = min x        the same with the smallest
+# y = min x        dx = dy / (how many are smallest) where x = y, else 0
 
 def min(x, axis=None, bint keepdims=False):
     """The smallest element along `axis`; NaN if there is one. Elements that tie for it share the

@@ -1,20 +1,22 @@
-"""Tools to study networks with: the reference engine to read, gradient checks, drawings of the
-graph, what notebooks show, the dynamics of trained networks.
+"""Tools to study networks with: the reference engine to read, a backward pass to step through,
+gradient checks, drawings of the graph, what notebooks show, the dynamics of trained networks.
 
 What is large is imported when it is first used.
 """
 
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minigrad.study import dynamics, reference
+    from minigrad.study.stepping import steps
 
-__all__ = ["dynamics", "reference"]
+__all__ = ["dynamics", "reference", "steps"]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "steps":
+        return import_module(f"{__name__}.stepping").steps
     if name in __all__:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

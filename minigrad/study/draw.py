@@ -12,6 +12,7 @@ from html import escape
 from typing import Any
 
 from minigrad.core.tensor import Tensor
+from minigrad.study.names import names_of_leaves
 
 __all__ = ["draw"]
 
@@ -61,16 +62,7 @@ def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = 
         raise TypeError(f"draw: tensor must be a Tensor, got {type(tensor).__name__}")
     if form not in FORMS:
         raise ValueError(f"draw: form must be one of {', '.join(FORMS)}, got {reprlib.repr(form)}")
-    if names is not None and not isinstance(names, Mapping):
-        raise TypeError(f"draw: names must map names to Tensors, got {type(names).__name__}")
-    known = {}
-    for name, leaf in ({} if names is None else names).items():
-        if not isinstance(leaf, Tensor):
-            raise TypeError(
-                f"draw: names must map to Tensors, got {type(leaf).__name__} "
-                f"for {reprlib.repr(name)}"
-            )
-        known[id(leaf)] = name
+    known = names_of_leaves("draw", names)
     vertices = _walk(tensor)
     labels = [_label(thing, known) for thing, _ in vertices]
     inputs = [sources for _, sources in vertices]

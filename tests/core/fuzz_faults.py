@@ -66,7 +66,7 @@ EXCEPTIONS = (
         "the same; and Python's own word that a local function has no pickle",
     ),
     ("__getnewargs__", (AttributeError,), "Python's own, of tuples"),
-    ("checks.number", (IndexError, AttributeError), "ends is a constant in minigrad's own code"),
+    ("checks.", (IndexError, AttributeError), "op, name and ends are constants of minigrad's code"),
     ("__rmul__", (OverflowError,), "Python's own, of tuples: repeated more often than C counts"),
 )
 

@@ -451,6 +451,9 @@ class Run:
                     with contextlib.suppress(Planted):
                         self.action(drawer)
                 code = 0 if self.small_training() == self.reference else 78
+            except BaseException:
+                traceback.print_exc()
+                raise
             finally:
                 os._exit(code)
         end = time.monotonic() + 90

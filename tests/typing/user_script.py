@@ -132,6 +132,20 @@ def recurrent(x: Tensor) -> Tensor:
     return mg.stack([outputs, unrolled, both])[..., ::2].sum((0, 1))[-1] + state.detach().h[0, 0, 0]
 
 
+def stepping(model: nn.Module, loss: Tensor) -> list[str]:
+    """A backward pass that stops, with an edit."""
+    names = dict(model.named_parameters())
+    with mg.study.steps(loss, names=names) as run:
+        found = [step.name for step in run if step.number < 3]
+        step = run.run(until="tanh")
+        if step is not None and isinstance(step.dy, Tensor):
+            step.dy = step.dy * 2.0
+            if TYPE_CHECKING:
+                assert_type(step.dx, tuple[Tensor | None, ...])
+                assert_type(run.gradients, dict[Tensor, Tensor])
+    return found
+
+
 def files(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
     """Weights to a file and back; the derivative of a derivative."""
     with tempfile.TemporaryDirectory() as folder:
@@ -149,6 +163,7 @@ def files(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
 
 
 if __name__ == "__main__":
+    print(stepping(nn.RNN(2, 3), mg.ones((), requires_grad=True) * 2.0))
     print(recurrent(mg.ones((2, 2, 3))).shape, len(files(nn.Linear(2, 3).eval())))
     print(ops(mg.ones((2, 3), requires_grad=True), mg.ones((3, 4))).item())
     train(np.sin(np.arange(64.0))[:, None])

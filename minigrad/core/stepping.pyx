@@ -1,0 +1,385 @@
+# cython: language_level=3, wraparound=False, initializedcheck=False
+# cython: cdivision=True
+"""A sweep that stops before each node's rule, to be looked at and edited there; and what a Node
+tells of itself. The sweep is that of sweep.pyx, one node at a time; minigrad/study/steps.py is what
+users see of it."""
+cimport cython
+cimport numpy as cnp
+from minigrad.core.array cimport copied, round_sums
+from minigrad.core.modes cimport recording_flag
+from minigrad.core.sweep cimport (
+    arrive,
+    check_seed,
+    close,
+    close_all,
+    commit,
+    finish_leaves,
+    leaf_of,
+    run_rule,
+    sum_of_rows,
+    whole,
+)
+from minigrad.core.tape cimport already_freed, changed_since, own, python_rule
+from minigrad.core.tensor cimport (
+    DETACHED,
+    Node,
+    Output,
+    Slot,
+    Sweep,
+    Tensor,
+    key_of,
+    leaf_stand_in,
+    original,
+    slot_of,
+    stand_in,
+    version_of,
+    wrap,
+)
+
+from minigrad.core.rules import rule_in_python, rule_named
+from minigrad.core.tensor import install
+
+cnp.import_array()
+
+
+# ---------------------------------------------------------------- what a Node tells
+
+cdef Tensor alias_of(Node node, Tensor x, long version):
+    """A saved tensor as others may see it: the same memory, read-only, without its history."""
+    if x is None:
+        return None
+    if x.version.count != version:
+        raise changed_since(node, x, version)
+    view = x._array.view()
+    view.flags.writeable = False
+    cdef Tensor alias = wrap(view)
+    alias.version = version_of(x)
+    alias.seen = DETACHED
+    return alias
+
+
+def saved_of(Node node not None) -> tuple:
+    """The tensors that the rule will read, as read-only aliases; None for one that was left out,
+    since no input wants the gradient that needs it."""
+    cdef Tensor x
+    cdef long version
+    if node.freed:
+        raise already_freed(node)
+    found = [alias_of(node, node.saved0, node.version0), alias_of(node, node.saved1, node.version1)]
+    if node.saved_further is not None:
+        for x, version in node.saved_further:
+            found.append(alias_of(node, x, version))
+    while found and found[len(found) - 1] is None:
+        found.pop()
+    return tuple(found)
+
+
+def rule_of(Node node not None):
+    """What the rule computes, as a Rule with the fields text, file and line; None if its source is
+    not there."""
+    if type(node) is Output:
+        return rule_named("output_rule")
+    if node.rule == python_rule and node.extra is not None:
+        return rule_in_python((<tuple>node.extra)[0], node.name)
+    return rule_named(node.name)
+
+
+def output_index(Node node not None):
+    """For one output of an op with several, its number; else None."""
+    return (<Output>node).index if type(node) is Output else None
+
+
+install("saved", property(saved_of, doc=saved_of.__doc__), Node)
+install("rule", property(rule_of, doc=rule_of.__doc__), Node)
+
+
+# ---------------------------------------------------------------- a sweep that stops
+
+def serial_of(Node node not None) -> int:
+    return node.serial
+
+
+@cython.no_gc_clear
+cdef class Stepper:
+    """Stepper(root, gradient, retain_graph, create_graph): a sweep that stops before each node.
+
+    `advance` goes on to the next node, and after the last one commits the gradients. Until then
+    `close` gives the sweep up, as does the end of this object, and no ``grad`` changes. The mode of
+    recording is the sweep's only while something of it runs.
+    """
+    cdef Sweep run              # None when it is over
+    cdef Node at                # the node whose rule runs next; its hooks have run
+    cdef bint busy
+    cdef readonly bint over     # committed, or given up
+    cdef readonly bint committed
+
+    def __init__(self, Tensor root not None, gradient, bint retain_graph, bint create_graph):
+        if self.run is not None or self.over:
+            raise RuntimeError("steps: __init__ has been called before")
+        cdef Tensor seed = check_seed(root, gradient, "steps")
+        cdef Slot slot = slot_of(root)
+        cdef Sweep run = Sweep.__new__(Sweep)
+        if not slot.is_leaf and (<Node>slot).freed:
+            raise already_freed(<Node>slot)
+        run.retain = retain_graph or create_graph
+        run.create_graph = create_graph
+        slot = run.place(slot)
+        slot.inflight = seed
+        slot.fresh = False
+        self.run = run
+
+    def __dealloc__(self):
+        if self.run is not None and self.run.leaves is not None:
+            close_all(self.run)
+
+    # -- going on
+
+    def advance(self) -> bool:
+        """Run the rule of the node where the sweep stands, and stop at the next. False when there
+        is none: the gradients are committed then."""
+        if self.run is None:
+            return False
+        self.enter()
+        try:
+            self.go_on()
+        except BaseException:
+            self.give_up()
+            raise
+        finally:
+            self.leave()
+        return not self.over
+
+    cdef int go_on(self) except -1:
+        cdef Sweep run = self.run
+        cdef Node node = self.at
+        cdef Tensor dy
+        cdef bint ran = False
+        if node is not None:
+            run.pop()
+            self.at = None
+            dy = node.inflight
+            try:
+                run_rule(run, node, dy, &ran)
+            finally:
+                close(run, node, ran)
+        if run.pending > 0:
+            node = <Node>run.heap[0]
+            node.inflight = arrive(run, node)
+            self.at = node
+            return 0
+        finish_leaves(run)
+        commit(run)
+        close_all(run)
+        self.committed = self.over = True
+        return 0
+
+    def close(self) -> None:
+        """Give the sweep up, if it is not over."""
+        if self.busy:
+            raise moved_from_inside()
+        if self.run is not None:
+            self.give_up()
+            self.run = None
+
+    cdef void give_up(self) noexcept:
+        self.over = True
+        self.at = None
+        close_all(self.run)
+
+    cdef int enter(self) except -1:
+        if self.busy:
+            raise moved_from_inside()
+        self.run.enter(recording_flag(), self.run.create_graph, None)
+        self.busy = True
+        return 0
+
+    cdef void leave(self) noexcept:
+        self.busy = False
+        self.run.leave()
+        if self.over:
+            self.run = None
+
+    # -- looking
+
+    cdef Node standing(self):
+        if self.at is None:
+            raise RuntimeError("steps: the backward pass does not stand at a node")
+        return self.at
+
+    cdef Tensor shown(self, Tensor x):
+        """x as others may see it: a copy, since rules may write to gradients that nobody else
+        has."""
+        if x is None:
+            return None
+        cdef Tensor copy = own(x, self.run.create_graph)
+        (<object>copy._array).flags.writeable = False
+        return copy
+
+    cdef Tensor so_far_at(self, Slot slot):
+        """What has arrived at a slot, or None."""
+        cdef Sweep run = self.run
+        cdef Slot place = None if slot is None else run.find(slot)
+        cdef Tensor copy
+        if place is None:
+            return None
+        pending = None if run.sums is None else run.sums.get(key_of(place))
+        if pending is None:
+            return self.shown(place.inflight)
+        if run.create_graph:
+            shape, parts = pending
+            return self.shown(sum_of_rows(place.inflight, parts, shape))
+        copy = wrap(copied(place.inflight._array))
+        round_sums(copy._array, pending)
+        return self.shown(copy)
+
+    @property
+    def node(self):
+        """The node whose rule runs next, or None."""
+        return None if self.at is None else original(self.at)
+
+    @property
+    def pending(self) -> tuple:
+        """The nodes that have been given a gradient and wait for their turn, the next one first."""
+        cdef Py_ssize_t i
+        waiting = []
+        if self.run is not None:
+            for i in range(self.run.pending):
+                waiting.append(original(<Node>self.run.heap[i]))
+        return tuple(sorted(waiting, key=serial_of, reverse=True))
+
+    @property
+    def gradients(self) -> dict:
+        """What has arrived at each leaf and is not committed yet: leaf -> Tensor."""
+        cdef Tensor leaf
+        found = {}
+        if self.run is None:
+            return found
+        self.enter()
+        try:
+            for place in self.run.leaves:
+                leaf = leaf_of(<Slot>place)
+                found[leaf] = self.so_far_at(leaf)
+        finally:
+            self.leave()
+        return found
+
+    @property
+    def dy(self):
+        """The gradient of the node's output; of an op with several, a tuple with None for those
+        that got none."""
+        cdef Node node = self.standing()
+        self.enter()
+        try:
+            if node.outputs is None:
+                return self.shown(node.inflight)
+            return tuple(self.all_shown(node.outputs))
+        finally:
+            self.leave()
+
+    cdef list all_shown(self, list tensors):
+        copies = []
+        for x in tensors:
+            copies.append(self.shown(<Tensor>x))
+        return copies
+
+    @dy.setter
+    def dy(self, value):
+        cdef Node node = self.standing()
+        cdef Py_ssize_t i
+        self.enter()
+        try:
+            if node.outputs is None:
+                node.inflight = self.edited("dy", value, node.inflight)
+                node.fresh = True
+                return
+            if not isinstance(value, tuple) or len(value) != len(node.outputs):
+                raise ValueError(
+                    f"steps: dy must be a tuple with one entry for each of the "
+                    f"{len(node.outputs)} outputs of {node.name}")
+            edited = []
+            for i in range(len(node.outputs)):
+                edited.append(self.edited(f"dy[{i}]", value[i], node.outputs[i]))
+            node.outputs[:] = edited
+        finally:
+            self.leave()
+
+    cdef Tensor edited(self, str what, object value, Tensor old):
+        """The value that the user gives a gradient, checked against the one it replaces."""
+        cdef Tensor new
+        if old is None and value is None:
+            return None
+        if old is None:
+            raise ValueError(f"steps: {what} must be None, since that output got no gradient")
+        if not isinstance(value, Tensor):
+            raise TypeError(f"steps: {what} must be a Tensor, got {type(value).__name__}")
+        new = <Tensor>value
+        if new.shape != old.shape:
+            raise ValueError(f"steps: {what} must have shape {old.shape}, got {new.shape}")
+        if new._array.dtype != old._array.dtype:
+            raise TypeError(
+                f"steps: {what} must have dtype {old._array.dtype}, got {new._array.dtype}")
+        return own(new, self.run.create_graph)
+
+    @property
+    def so_far(self) -> tuple:
+        """What has arrived at each input of the node before its rule runs, or None."""
+        cdef Node node = self.standing()
+        found = []
+        self.enter()
+        try:
+            for slot in node.slots:
+                found.append(self.so_far_at(<Slot>slot))
+        finally:
+            self.leave()
+        return tuple(found)
+
+    @property
+    def dx(self) -> tuple:
+        """What the rule gives each input, or None: it is run aside, from a second node that shares
+        what was saved, into slots that nobody else has."""
+        cdef Node node = self.standing(), twin
+        cdef Sweep aside
+        cdef Tensor dy
+        self.enter()
+        try:
+            if type(node) is Output:
+                return (self.shown(node.inflight),)
+            twin = stand_in(original(node))
+            twin.slots = own_slots(node.slots)
+            aside = Sweep.__new__(Sweep)
+            aside.retain = True
+            aside.create_graph = self.run.create_graph
+            if node.outputs is not None:
+                twin.outputs = self.all_shown(node.outputs)
+            dy = None if node.inflight is None else own(node.inflight, aside.create_graph)
+            twin.run = aside
+            twin.fresh = True
+            try:
+                twin.rule(twin, dy)
+                return self.given(aside, twin.slots)
+            finally:
+                twin.run = None
+                close_all(aside)
+        finally:
+            self.leave()
+
+    cdef tuple given(self, Sweep aside, tuple slots):
+        """What a rule gave, from the slots that it was run into."""
+        found = []
+        for slot in slots:
+            given = slot is not None and aside.find(<Slot>slot) is not None
+            found.append(self.shown(whole(aside, <Slot>slot)) if given else None)
+        return tuple(found)
+
+
+cdef tuple own_slots(tuple slots):
+    """A slot for each input that wants a gradient: two of them never share one."""
+    found = []
+    for slot in slots:
+        found.append(None if slot is None else leaf_stand_in(None))
+    return tuple(found)
+
+
+cdef object moved_from_inside():
+    return RuntimeError("steps: a hook or rule that runs inside of a backward pass cannot look at "
+                        "that pass or move it")

@@ -1,0 +1,350 @@
+"""Stepping through a backward pass: it stops before the rule of each node, where gradients can be
+looked at and changed.
+
+The sweep itself is in core/stepping.pyx and core/sweep.pyx; the prompt of
+``python -m minigrad.study`` is in __main__.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from minigrad.core.stepping import Stepper, output_index
+from minigrad.core.tensor import Node, Tensor
+from minigrad.study.names import names_of_leaves
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from minigrad.core.rules import Rule
+    from minigrad.core.tensor import Operand, Slot
+
+__all__ = ["Step", "Steps", "steps"]
+
+FEW = 8  # values of a gradient that are printed with a step
+
+Gradient: TypeAlias = Tensor | tuple[Tensor | None, ...]
+
+
+class Step:
+    """One stop of a backward pass, before the rule of `node` runs; `mg.study.steps` gives them.
+
+    What belongs to the moment (`dy`, `saved`, `dx`, `so_far`) can be asked for until the pass goes
+    on; later it is a RuntimeError.
+
+    >>> import minigrad as mg
+    >>> x = mg.Tensor([3.0], requires_grad=True)
+    >>> step = next(mg.study.steps(x * x))
+    >>> print(step.name, "|", step.rule)
+    mul | z = a b   da = dz b, db = dz a
+    >>> step.dy, step.saved, step.dx
+    (Tensor([1.]), (Tensor([3.]), Tensor([3.])), (Tensor([3.]), Tensor([3.])))
+    """
+
+    def __init__(self, owner: Steps, node: Node, number: int) -> None:
+        self._owner = owner
+        self.node = node
+        self.number = number
+
+    @property
+    def name(self) -> str:
+        """The op's name; for one output of an op with several, with the output's number: lstm[0].
+        The op itself comes after those of its outputs that got a gradient."""
+        index = output_index(self.node)
+        return self.node.name if index is None else f"{self.node.name}[{index}]"
+
+    @property
+    def inputs(self) -> tuple[Slot | None, ...]:
+        """What the rule gives gradients to: a Node, a leaf Tensor, or None for a constant."""
+        return self.node.inputs
+
+    @property
+    def rule(self) -> Rule | None:
+        """The comment that stands above the rule in its source, with `file` and `line`; None if
+        there is no source."""
+        return self.node.rule
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The shape of `dy`; of an op with several outputs, a tuple of them, None for those that
+        got no gradient."""
+        dy = self.dy
+        if isinstance(dy, Tensor):
+            return dy.shape
+        return tuple(None if part is None else part.shape for part in dy)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of `dy`."""
+        dy = self.dy
+        if isinstance(dy, Tensor):
+            return dy.dtype
+        return next(part.dtype for part in dy if part is not None)
+
+    @property
+    def dy(self) -> Gradient:
+        """The gradient of the op's output, after its hooks: a read-only copy. Of an op with several
+        outputs, a tuple, with None for those that got none.
+
+        Assign to it, and the pass goes on with what was assigned, as if the last hook had returned
+        it. It must have the same shape and dtype.
+        """
+        return self._now().dy
+
+    @dy.setter
+    def dy(self, value: Gradient) -> None:
+        self._now().dy = value
+
+    @property
+    def saved(self) -> tuple[Tensor | None, ...]:
+        """The tensors that the rule will read, as read-only aliases; None for one that was not
+        saved, since no input wants the gradient that needs it."""
+        self._now()
+        return self.node.saved
+
+    @property
+    def dx(self) -> tuple[Tensor | None, ...]:
+        """What the rule gives each input, or None: it is run aside, and nothing changes. If the
+        rule was written in Python, that function is called once more."""
+        return self._now().dx
+
+    @property
+    def so_far(self) -> tuple[Tensor | None, ...]:
+        """What has arrived at each input before this rule runs, or None."""
+        return self._now().so_far
+
+    def _is_now(self) -> bool:
+        return self._owner._stepper.node is self.node and self._owner._count == self.number
+
+    def _now(self) -> Stepper:
+        if not self._is_now():
+            raise RuntimeError(
+                f"steps: the backward pass has left step {self.number}, {self.name}: look at a "
+                f"step before going on"
+            )
+        return self._owner._stepper
+
+    def __repr__(self) -> str:
+        return f"<Step {self.number} {self.name}>"
+
+    def __str__(self) -> str:
+        names = [self._owner.label(slot) for slot in self.inputs]
+        lines = [f"{self.number} {self.name} of {', '.join(names)}"]
+        if self.rule is not None:
+            lines.append(f"    {self.rule}")
+        if self._is_now():
+            lines.append(f"    dy = {_brief(self.dy)}")
+        return "\n".join(lines)
+
+
+Until: TypeAlias = Node | str | Callable[[Step], object] | None
+
+
+class Steps(Iterator[Step]):
+    """A backward pass under way, as `mg.study.steps` makes it: an iterator over its stops, and a
+    context in which it is given up at the end unless it has run to the end.
+
+    >>> import minigrad as mg
+    >>> x = mg.Tensor([3.0], requires_grad=True)
+    >>> with mg.study.steps(mg.tanh(x) * 2.0) as pass_:
+    ...     print(next(pass_).name, pass_.run(until="tanh").name, pass_.pending)
+    mul tanh (<Node tanh>,)
+    >>> print(x.grad)
+    None
+    """
+
+    def __init__(
+        self,
+        loss: Tensor,
+        gradient: Operand | None,
+        retain_graph: bool,
+        create_graph: bool,
+        names: Mapping[str, Tensor] | None,
+    ) -> None:
+        self._names = names_of_leaves("steps", names)
+        self._stepper = Stepper(loss, gradient, retain_graph, create_graph)
+        self._count = 0
+
+    @property
+    def step(self) -> Step | None:
+        """Where the pass stands; None before the first step and after the last."""
+        node = self._stepper.node
+        return None if node is None else Step(self, node, self._count)
+
+    @property
+    def pending(self) -> tuple[Node, ...]:
+        """The nodes that have been given a gradient and wait for their turn, the next one first."""
+        return self._stepper.pending
+
+    @property
+    def gradients(self) -> dict[Tensor, Tensor]:
+        """What has arrived at each leaf and is not committed yet."""
+        return self._stepper.gradients
+
+    def __iter__(self) -> Steps:
+        return self
+
+    def __next__(self) -> Step:
+        """Run the rule of the node where the pass stands, and stop before the next one."""
+        self._advance()
+        step = self.step
+        if step is None:
+            raise StopIteration
+        return step
+
+    def run(self, until: Until = None) -> Step | None:
+        """Go on, at least by one node, and return the Step where it stopped; None at the end, where
+        the gradients have been committed.
+
+        Args:
+            until: Where to stop. A Node, such as ``h.grad_fn``; the name of an op; a function that
+                is given each Step and returns whether to stop; or "nonfinite": before the first
+                node whose `dy`, or a gradient that its rule makes of it, is not finite. Default:
+                None, run to the end.
+
+        Raises:
+            TypeError: `until` is none of these.
+            RuntimeError: The pass was given up before its end.
+        """
+        if until is None:
+            while self._advance():
+                pass
+            return None
+        holds = condition(until)
+        for step in self:
+            if holds(step):
+                return step
+        return None
+
+    def close(self) -> None:
+        """Give the pass up, unless it has run to the end: no ``grad`` has changed. Without
+        retain_graph the nodes that it passed have let go of what they saved."""
+        self._stepper.close()
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def label(self, slot: Slot | None) -> str:
+        """How a slot is shown: the name and shape of a leaf, the name of an op."""
+        if slot is None:
+            return "a constant"
+        if isinstance(slot, Tensor):
+            return f"{self._names.get(id(slot), 'leaf')} {slot.shape}"
+        assert isinstance(slot, Node)
+        return slot.name
+
+    def _advance(self) -> bool:
+        if self._stepper.over and not self._stepper.committed:
+            raise RuntimeError(
+                "steps: this backward pass was given up before its end. Begin another one; if the "
+                "graph is to serve for both, begin the first with retain_graph=True"
+            )
+        self._count += 1
+        return self._stepper.advance()
+
+
+def steps(
+    loss: Tensor,
+    gradient: Operand | None = None,
+    retain_graph: bool = False,
+    create_graph: bool = False,
+    names: Mapping[str, Tensor] | None = None,
+) -> Steps:
+    """A backward pass that stops before the rule of each node: an iterator of `Step`; a context.
+
+    It computes what ``loss.backward()`` does, to the bit. When it has run to the end, the gradients
+    are added to ``grad``; when it is left earlier, no ``grad`` has changed. Hooks run as in
+    backward, those of a node before the pass stops there.
+
+    Args:
+        loss: The Tensor to begin from.
+        gradient: The gradient of `loss`, of its shape; may be left out for a scalar. Default: None.
+        retain_graph: Whether the graph is kept for another backward pass. Default: False.
+        create_graph: Whether the gradients can be differentiated again. Default: False.
+        names: Names of leaves to be shown, such as ``dict(module.named_parameters())``. Default:
+            None.
+
+    Returns:
+        A `Steps`: ``next`` goes on by one node, ``run(until=...)`` to a place; ``pending`` and
+        ``gradients`` tell what waits.
+
+    Raises:
+        TypeError: `loss` is not a Tensor, or another argument has the wrong type.
+        ValueError: `gradient` has another shape than `loss`.
+        RuntimeError: `loss` does not require grad, its graph was freed, or it is not a scalar and
+            no `gradient` was given.
+
+    >>> import minigrad as mg
+    >>> a = mg.Tensor([2.0], requires_grad=True)
+    >>> b = mg.Tensor([0.5], requires_grad=True)
+    >>> for step in mg.study.steps(mg.tanh(a * b) + a, names={"a": a, "b": b}):
+    ...     print(step)
+    1 add of tanh, a (1,)
+        z = a + b   da = dz, db = dz
+        dy = Tensor([1.])
+    2 tanh of mul
+        y = tanh x   dx = dy (1 - y^2)
+        dy = Tensor([1.])
+    3 mul of a (1,), b (1,)
+        z = a b   da = dz b, db = dz a
+        dy = Tensor([0.41997433])
+    >>> print(a.grad, b.grad)
+    Tensor([1.2099872]) Tensor([0.83994865])
+    """
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"steps: loss must be a Tensor, got {type(loss).__name__}")
+    if not loss.requires_grad:
+        raise RuntimeError(
+            "steps: loss has no graph: it must be computed from tensors with requires_grad=True, "
+            "and outside of no_grad"
+        )
+    return Steps(loss, gradient, retain_graph, create_graph, names)
+
+
+def _brief(dy: Gradient) -> str:
+    """A gradient in a few words; with its values, if they are few."""
+    if isinstance(dy, tuple):
+        return f"({', '.join('None' if part is None else _brief(part) for part in dy)})"
+    if dy.size <= FEW:
+        return str(dy)
+    norm = float(np.linalg.norm(dy.numpy()))
+    return f"{dy.dtype} of shape {dy.shape} and norm {norm:.3g}"
+
+
+def condition(until: Until) -> Callable[[Step], object]:
+    """Does a pass that runs `until` this stop at a step?
+
+    >>> import minigrad as mg
+    >>> from minigrad.study.stepping import condition
+    >>> condition("mul")(next(mg.study.steps(mg.zeros((), requires_grad=True) * 2.0)))
+    True
+    """
+    if isinstance(until, Node):
+        return lambda step: step.node is until
+    if until == "nonfinite":
+        return _is_nonfinite
+    if isinstance(until, str):
+        return lambda step: step.name == until
+    if callable(until):
+        return until
+    raise TypeError(
+        "steps: until must be a Node, the name of an op, a function or 'nonfinite', got "
+        f"{type(until).__name__}"
+    )
+
+
+def _is_nonfinite(step: Step) -> bool:
+    dy = step.dy
+    gradients = [*(dy if isinstance(dy, tuple) else (dy,)), *step.dx]
+    return not all(np.isfinite(part.numpy()).all() for part in gradients if part is not None)
