@@ -41,11 +41,14 @@ class Steps:
 
     def __init__(self, op: str, T: int, B: int, lengths: Any, reset: Any) -> None:
         self.T, self.B = T, B
-        self.lengths = None if lengths is None else checked_lengths(op, lengths, T, B)
-        self.reset = None if reset is None else checked_reset(op, reset, T, B)
-        for array in (self.lengths, self.reset):
-            if array is not None:
-                array.flags.writeable = False
+        self.lengths: Array | None = None
+        self.reset: Array | None = None
+        if lengths is not None:
+            self.lengths = checked_lengths(op, lengths, T, B)
+            self.lengths.flags.writeable = False
+        if reset is not None:
+            self.reset = checked_reset(op, reset, T, B)
+            self.reset.flags.writeable = False
 
 
 def checked_mask(op: str, mask: Any, dtype: np.dtype[Any], B: int, H: int) -> Array:

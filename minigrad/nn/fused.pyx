@@ -589,12 +589,12 @@ def sequence(
     the LSTM c_T (B, H).
 
     cell: a key of CELLS. h0, c0 (B, H) or None for zeros; W (I, G H), U (H, G H), b, and p (3, H)
-    or None, as in csrc/recurrent/recurrent.h. op: how messages name what was called. mask:
-    array (B, H) of x's dtype or None. steps: lengths and reset as a Steps for these T and B, or
-    None. clip: bound of the state's gradient, None for none. composed: the same computation made of ops, as a function of the seven tensors, for second
-    order. out: where h goes and what is returned for it, a half from allocate_directions, or None.
-    With trace=True the last value returned is a dict of arrays over time: the gates by name, and
-    "c".
+    or None, as in csrc/recurrent/recurrent.h. op: how messages name what was called. mask: array
+    (B, H) of x's dtype or None. steps: lengths and reset as a Steps for these T and B, or None.
+    clip: bound of the state's gradient, None for none. composed: the same computation made of ops,
+    as a function of the seven tensors, for second order. out: where h goes and what is returned for
+    it, a half from allocate_directions, or None. With trace=True the last value returned is a dict
+    of arrays over time: the gates by name, and "c".
 
     Everything is checked here at each call, since weights can be replaced. With T = 0, B = 0 or all
     lengths 0 the final state is the initial one, h0 and c0 get the whole gradient of the final

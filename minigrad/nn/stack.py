@@ -196,8 +196,10 @@ class Recurrent(Module, Generic[LayerState]):
                     f"formulas the fused layer computes, got {got}: run other cells with nn.unroll"
                 )
         checked_clip(self.op, "clip_state_grad", self.clip_state_grad)
-        probability(self.op, "dropout", self.dropout)
-        probability(self.op, "recurrent_dropout", self.recurrent_dropout)
+        if self.dropout:
+            probability(self.op, "dropout", self.dropout)
+        if self.recurrent_dropout:
+            probability(self.op, "recurrent_dropout", self.recurrent_dropout)
 
     # -- running
 
