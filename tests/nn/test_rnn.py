@@ -308,6 +308,7 @@ def test_recurrent_dropout_is_the_masked_loop(name):
 
 @each_layer
 @pytest.mark.parametrize("scale", [pytest.param(0.01, marks=pytest.mark.slow), 1.0, 20.0])
+@pytest.mark.slow
 def test_gradcheck(name, scale):
     """Every input and weight, unequal lengths, reset, both directions; near zero, usual, and
     saturated."""

@@ -270,6 +270,7 @@ def test_exponents_with_lengths_and_reset():
 
 
 @pytest.mark.parametrize("gain, chaotic", [(0.5, False), (0.9, False), (1.5, True), (2.5, True)])
+@pytest.mark.slow
 def test_the_threshold_of_chaos(gain, chaotic):
     """h' = tanh(h U) with normal U of variance gain^2 / H is chaotic above a gain of 1
     (Sompolinsky, Crisanti and Sommers, Chaos in random neural networks, 1988)."""

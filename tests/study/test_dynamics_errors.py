@@ -297,6 +297,7 @@ def test_start_states_that_cannot_be(error, message, states, options):
     refuses(error, f"fixed_points: {message}", "fixed_points", MADE, states, **options)
 
 
+@pytest.mark.slow
 def test_plots_that_cannot_be():
     pytest.importorskip("matplotlib")
     J = dynamics.jacobians(MADE, X)

@@ -24,6 +24,7 @@ with_same_functions = pytest.mark.usefixtures("same_functions")
 
 @with_same_functions
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.slow
 def test_random_programs(dtype):
     """Values, gradients, and the order of visits."""
     for seed in range(200):
@@ -143,6 +144,7 @@ def test_second_order(dtype):
 
 
 @with_same_functions
+@pytest.mark.slow
 def test_second_order_of_random_programs():
     for seed in range(60):
         steps, leaves, wanted, factors = program_case(seed, "float64")

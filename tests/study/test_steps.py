@@ -59,6 +59,7 @@ def check_bits(make, **options):
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 @pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.slow
 def test_bits_of_ops(row, create_graph):
     for dtype in (np.float32, np.float64):
         for sample in row.samples(np.random.default_rng(7), dtype):
@@ -91,6 +92,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("both", [False, True])
+@pytest.mark.slow
 def test_bits_of_layers(kind, both):
     layer_type, fixed = LAYERS[kind]
     for layers, varied, masked, checkpoint in itertools.product((1, 2), *[(False, True)] * 3):

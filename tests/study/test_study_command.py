@@ -46,6 +46,7 @@ def script(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_next_print_and_leave(script):
     commands = ["p dx", "n", "p rule", "p so_far", "p this", "w", "u", "u", "u", "x", "h", "q"]
     code, out, err = run([script], commands)
@@ -60,6 +61,7 @@ def test_next_print_and_leave(script):
     assert out.endswith("grads None None\n")
 
 
+@pytest.mark.slow
 def test_breaks(script):
     code, out, err = run([script], ["b nonfinite", "b tanh", "b", "c", "p dx", "c", "p saved", "c"])
     assert code == 0, err
@@ -71,6 +73,7 @@ def test_breaks(script):
     assert "grads Tensor([" in out  # the second backward does not stop
 
 
+@pytest.mark.slow
 def test_scripts_without_a_backward_pass_and_bad_arguments(tmp_path):
     script = tmp_path / "short.py"
     script.write_text("import sys; print(sys.argv)")
@@ -82,6 +85,7 @@ def test_scripts_without_a_backward_pass_and_bad_arguments(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.skipif(not (ROOT / "examples").is_dir(), reason="needs the examples of a clone")
+@pytest.mark.slow
 def test_an_example_at_a_terminal():
     import pty
 
