@@ -41,7 +41,9 @@ def checked_dtype(dtype, str op) -> np.dtype:
     """`dtype` as one of the two that tensors have, else a TypeError that names them."""
     try:
         found = np.dtype(dtype).newbyteorder("=")
-    except (TypeError, ValueError, RecursionError):
+    except MemoryError:
+        raise
+    except Exception:                   # its attributes may raise what they like
         raise TypeError(
             f"{op}: dtype must be float32 or float64, got {reprlib.repr(dtype)}") from None
     if found != float32 and found != float64:

@@ -100,9 +100,17 @@ def numpy(Tensor self not None) -> np.ndarray:
 
 
 def __array__(Tensor self not None, dtype=None, copy=None):
+    if dtype is not None:
+        try:
+            dtype = np.dtype(dtype)
+        except MemoryError:
+            raise
+        except Exception as error:      # its attributes may raise what they like
+            raise TypeError(f"__array__: dtype must be one of NumPy's, "
+                            f"got {type(dtype).__name__}") from error
     if copy:
         return np.array(self._array, dtype=dtype)
-    if dtype is None or np.dtype(dtype) == self.dtype:
+    if dtype is None or dtype == self.dtype:
         return numpy(self)
     return self._array.astype(dtype)
 

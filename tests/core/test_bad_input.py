@@ -519,3 +519,20 @@ def test_a_list_that_holds_itself_is_no_dtype():
     for dtype in (endless, [[endless]]):
         with pytest.raises(TypeError, match="dtype must be float32 or float64"):
             mg.ones(1).astype(dtype)
+
+
+class NoDtype:
+    """What NumPy asks a dtype for raises."""
+
+    @property
+    def dtype(self):
+        raise IndexError("index -1000 is out of bounds")
+
+
+def test_a_dtype_that_raises_is_a_type_error():
+    x = mg.ones(2)
+    for call in (x.astype, x.__array__, lambda dtype: mg.zeros(2, dtype=dtype)):
+        with pytest.raises(TypeError, match="dtype must be"):
+            call(NoDtype())
+    assert np.asarray(x, dtype=np.float16).dtype == np.float16
+    assert np.array_equal(np.asarray(x, dtype="f8"), [1.0, 1.0])
