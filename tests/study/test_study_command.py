@@ -86,16 +86,17 @@ def test_scripts_without_a_backward_pass_and_bad_arguments(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.skipif(not (ROOT / "examples").is_dir(), reason="needs the examples of a clone")
 @pytest.mark.slow
-def test_an_example_at_a_terminal():
+def test_an_example_at_a_terminal(tmp_path):
     import pty
 
+    script = ROOT / "examples" / "scratch.py"
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "minigrad.study", "examples/scratch.py", "--steps=3", "--plot="],
+        [sys.executable, "-m", "minigrad.study", script, "--steps=3", "--plot="],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        cwd=ROOT,
+        cwd=tmp_path,  # in the root Python would find the source folder first
         env=ENVIRONMENT,
     )
     os.close(theirs)
