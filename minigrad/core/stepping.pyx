@@ -1,8 +1,8 @@
 # cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
 """A sweep that stops before each node's rule, to be looked at and edited there; and what a Node
-tells of itself. The sweep is that of sweep.pyx, one node at a time; minigrad/study/steps.py is what
-users see of it."""
+tells of itself. The sweep is that of sweep.pyx, one node at a time; minigrad/study/stepping.py is
+what users see of it."""
 cimport cython
 cimport numpy as cnp
 from minigrad.core.array cimport copied, round_sums

@@ -2,21 +2,18 @@
 
 import gc
 import itertools
-import sys
 import threading
 import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+from op_table import rows, split
+from print_bits import LAYERS
 
 import minigrad as mg
 from minigrad.study import steps
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
-from op_table import rows, split
-
-sys.path.pop(0)
 ROWS = [row for row in rows() if row.differentiable]
 
 
@@ -78,16 +75,6 @@ def test_bits_of_ops(row, create_graph):
 
             if make()[0].requires_grad:
                 check_bits(make, create_graph=create_graph)
-
-
-LAYERS = {
-    "rnn": (mg.nn.RNN, {}),
-    "rnn_relu": (mg.nn.RNN, {"nonlinearity": "relu"}),
-    "lstm": (mg.nn.LSTM, {}),
-    "lstm_peepholes": (mg.nn.LSTM, {"peepholes": True}),
-    "gru": (mg.nn.GRU, {"reset_after": False}),
-    "gru_after": (mg.nn.GRU, {"reset_after": True}),
-}
 
 
 @pytest.mark.parametrize("kind", LAYERS)
