@@ -259,6 +259,8 @@ static void check_differences(const mg_kernels *k) {
         for (int reverse = 0; reverse < 2; reverse++)
             for (int options = 0; options < 16; options++) {
                 problem p;
+                /* relu is made of straight pieces: a short step is exact, and crosses no bend. */
+                const double e = cell == mg_cell_rnn_relu ? 1e-5 : 1e-3;
                 if (options & PEEPHOLES && cell != mg_cell_lstm) continue;
                 make(&p, 8, (mg_cell)cell, reverse, (sizes){4, 3, 2, 3}, options,
                      7 + (uint64_t)options);
@@ -269,7 +271,7 @@ static void check_differences(const mg_kernels *k) {
                 run_reference(k, &p);
                 for (int a = 0; a < INPUTS; a++)
                     for (size_t i = 0; i < p.count[a] && gradient_of[a] >= 0; i++) {
-                        double x = get(&p, a, i), e = 1e-3, at[4];
+                        double x = get(&p, a, i), at[4];
                         const double shift[4] = {-2 * e, -e, e, 2 * e};
                         for (int q = 0; q < 4; q++) {
                             set(&p, a, i, x + shift[q]);
@@ -488,9 +490,9 @@ static void check_rest(const mg_kernels *k) {
 }
 
 int main(void) {
+    check_differences(mg_table("scalar", 8));
     for (const char *const *isa = mg_isas_built(); *isa; isa++) {
         if (!mg_isa_usable(*isa)) continue;
-        if (isa == mg_isas_built()) check_differences(mg_table(*isa, 8));
         for (size_t itemsize = 4; itemsize <= 8; itemsize += 4) {
             const mg_kernels *k = mg_table(*isa, itemsize);
             check_bits(k);
