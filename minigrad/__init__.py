@@ -60,7 +60,8 @@ from minigrad.ops.shape import (
     transpose,
     unsqueeze,
 )
-from minigrad.ops.function import Function, jacobian, vjp
+from minigrad.ops.derivatives import hessian, hvp, jacobian, jvp, vjp
+from minigrad.ops.function import Function
 from minigrad.ops.reduce import (
     argmax,
     log_softmax,
@@ -128,7 +129,10 @@ __all__ = [
     "gradgradcheck",
     "huber",
     "is_grad_enabled",
+    "hessian",
+    "hvp",
     "jacobian",
+    "jvp",
     "leaky_relu",
     "load",
     "log",

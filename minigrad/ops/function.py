@@ -1,168 +1,17 @@
-"""What is built on the sweep: vjp, jacobian, and ops whose forward and backward the user writes in
-Python."""
+"""Ops whose forward and backward the user writes in Python."""
 
-from collections.abc import Callable, Iterable, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
 import numpy as np
 
 from minigrad.core.array import check_data
-from minigrad.core.modes import enable_grad, is_grad_enabled, no_grad
+from minigrad.core.modes import is_grad_enabled, no_grad
 from minigrad.core.operands import zeros
-from minigrad.core.sweep import grad
 from minigrad.core.tape import record
 from minigrad.core.tensor import Tensor
-from minigrad.ops.join import stack
 
-if TYPE_CHECKING:
-    from minigrad.core.tensor import Operand
-
-__all__ = ["Context", "Function", "jacobian", "vjp"]
-
-
-def vjp(
-    fn: Callable[..., Any],
-    inputs: Tensor | Sequence[Tensor],
-    v: "Operand | Sequence[Operand | None] | None" = None,
-    create_graph: bool = False,
-) -> tuple[Any, tuple[Tensor, ...]]:
-    """The value of fn(*inputs), and the vector-Jacobian product: v times the Jacobian of fn, which
-    is the gradient of each input when v is the gradient of the output.
-
-    The graph behind the inputs is not followed, and no ``grad`` changes.
-
-    Args:
-        fn: Takes `inputs` and returns a Tensor or several.
-        inputs: A Tensor or several.
-        v: An array of the output's shape (the *cotangent*), or one for each of several outputs.
-            Default: None, which is 1 for scalars.
-        create_graph: Whether both results can be differentiated with respect to the inputs that
-            require grad. Default: False.
-
-    Returns:
-        (value, gradients): what fn returned, and a tuple with a Tensor for each input.
-
-    Raises:
-        TypeError: An input, or what fn returns, is no Tensor.
-        ValueError: `v` does not fit the outputs.
-
-    >>> import minigrad as mg
-    >>> value, (dx,) = mg.vjp(lambda x: x * x, mg.Tensor([1.0, 2.0]), mg.Tensor([1.0, 10.0]))
-    >>> value
-    Tensor([1., 4.])
-    >>> dx
-    Tensor([ 2., 40.])
-    """
-    points = _points(_tensors(inputs, "vjp", "inputs"), create_graph)
-    with enable_grad():
-        value = fn(*points)
-    outputs = _tensors(value, "vjp", "what fn returns")
-    cotangents: list[Any]
-    if v is None:
-        cotangents = [None] * len(outputs)
-    elif isinstance(v, (Tensor, np.ndarray)) or not isinstance(v, Iterable):
-        cotangents = [v]
-    else:
-        cotangents = list(v)
-    if len(cotangents) != len(outputs):
-        raise ValueError(
-            f"vjp: v must have one entry for each of the {len(outputs)} outputs, "
-            f"got {len(cotangents)}"
-        )
-    pairs = [(y, c) for y, c in zip(outputs, cotangents, strict=True) if y.requires_grad]
-    gradients = _gradients([y for y, _ in pairs], points, [c for _, c in pairs], create_graph)
-    if not create_graph:
-        outputs = [y.detach() for y in outputs]
-    return tuple(outputs) if isinstance(value, (tuple, list)) else outputs[0], gradients
-
-
-@overload
-def jacobian(fn: Callable[..., Tensor], inputs: Tensor, create_graph: bool = False) -> Tensor: ...
-@overload
-def jacobian(
-    fn: Callable[..., Tensor], inputs: Sequence[Tensor], create_graph: bool = False
-) -> tuple[Tensor, ...]: ...
-def jacobian(
-    fn: Callable[..., Tensor], inputs: Tensor | Sequence[Tensor], create_graph: bool = False
-) -> Tensor | tuple[Tensor, ...]:
-    """The Jacobian of fn(*inputs): a Tensor of shape output.shape + input.shape, or a tuple of them
-    for several inputs.
-
-    It is computed row by row, by one sweep for each element of the output. The graph behind the
-    inputs is not followed, and no ``grad`` changes.
-
-    Args:
-        fn: Takes `inputs` and returns a Tensor.
-        inputs: A Tensor or several.
-        create_graph: Whether the result can be differentiated with respect to the inputs that
-            require grad. Default: False.
-
-    Raises:
-        TypeError: An input, or what fn returns, is no Tensor.
-
-    >>> import minigrad as mg
-    >>> mg.jacobian(lambda x: x ** 2, mg.Tensor([1.0, 3.0]))
-    Tensor([[2., 0.],
-            [0., 6.]])
-    """
-    points = _points(_tensors(inputs, "jacobian", "inputs"), create_graph)
-    with enable_grad():
-        y = fn(*points)
-    if not isinstance(y, Tensor):
-        raise TypeError(f"jacobian: fn must return a Tensor, got {type(y).__name__}")
-    rows = []
-    for element in np.ndindex(y.shape):
-        seed = np.zeros(y.shape, y.dtype)
-        seed[element] = 1
-        rows.append(_gradients([y] if y.requires_grad else [], points, [seed], create_graph))
-    with enable_grad():
-        shapes = [y.shape + x.shape for x in points]
-        jacobians = tuple(
-            stack([row[i] for row in rows]).reshape(shape) if rows else zeros(shape, y.dtype)
-            for i, shape in enumerate(shapes)
-        )
-    return jacobians[0] if isinstance(inputs, Tensor) else jacobians
-
-
-def _tensors(values: Any, op: str, name: str) -> list[Tensor]:
-    found = list(values) if isinstance(values, (tuple, list)) else [values]
-    for i, x in enumerate(found):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{op}: {name} must be Tensors, got {type(x).__name__} at position {i}")
-    return found
-
-
-def _points(inputs: list[Tensor], create_graph: bool) -> list[Tensor]:
-    """Where a function is differentiated: aliases of the inputs, so that an input that is given
-    twice counts as two."""
-    with enable_grad():
-        return [
-            x.reshape(x.shape) if create_graph and x.requires_grad else x.detach().requires_grad_()
-            for x in inputs
-        ]
-
-
-def _gradients(
-    outputs: list[Tensor], points: list[Tensor], cotangents: list[Any], create_graph: bool
-) -> tuple[Tensor, ...]:
-    """grad(), with zeros for what was not used and outputs that are constant."""
-    found: Sequence[Tensor | None] = [None] * len(points)
-    if outputs:
-        found = grad(
-            outputs,
-            points,
-            cotangents,
-            retain_graph=True,
-            create_graph=create_graph,
-            allow_unused=True,
-        )
-    return tuple(
-        zeros(x.shape, x.dtype) if dx is None else dx for x, dx in zip(points, found, strict=True)
-    )
-
-
-# ---------------------------------------------------------------- ops of the user
+__all__ = ["Context", "Function"]
 
 
 class Context:

@@ -29,7 +29,10 @@ INDEXING = (
     "gradcheck",
     "backward",
     "vjp",
+    "jvp",
+    "hvp",
     "jacobian",
+    "hessian",
     "generator",
     "scene",
 )

@@ -67,6 +67,7 @@ def templates(d):
     made |= losses_and_layers(d, x, h, loss, classes, lstm, gru, lstm_cell, gru_cell)
     made |= ops(d)
     made |= data_and_training(d, sequences, lstm_cell)
+    made |= derivatives(d)
     return made
 
 
@@ -219,12 +220,6 @@ def data_and_training(d, sequences, lstm_cell):
             (list(lstm_cell.parameters()), 1.0),
             {"norm_type": 2.0},
         ),
-        "gradcheck": (
-            mg.gradcheck,
-            (lambda x: mg.tanh(x), [mg.Tensor(d.plain((2,), np.float64), requires_grad=True)]),
-            {},
-        ),
-        "vjp": (mg.vjp, (lambda x: x * x, t(3), t(3)), {"create_graph": True}),
         "backward": (
             mg.Tensor.backward,
             (t(2, 3) * mg.Tensor(d.plain((2, 3), np.float32), requires_grad=True), t(2, 3)),
@@ -235,6 +230,21 @@ def data_and_training(d, sequences, lstm_cell):
             (d.optimizer(), 3, 0.5),
             {},
         ),
+    }
+
+
+def derivatives(d):
+    t = tensors(d)
+    return {
+        "gradcheck": (
+            mg.gradcheck,
+            (lambda x: mg.tanh(x), [mg.Tensor(d.plain((2,), np.float64), requires_grad=True)]),
+            {},
+        ),
+        "vjp": (mg.vjp, (lambda x: x * x, t(3), t(3)), {"create_graph": True}),
+        "jvp": (mg.jvp, (lambda x: x * x, t(3), t(3)), {"create_graph": True}),
+        "hvp": (mg.hvp, (lambda x: (x**3).sum(), t(3), t(3)), {"create_graph": True}),
+        "hessian": (mg.hessian, (lambda x: (x**3).sum(), t(3)), {"create_graph": True}),
     }
 
 

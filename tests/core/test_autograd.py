@@ -257,7 +257,7 @@ def test_random_graph(seed):
     assert not any(np.shares_memory(a, b) for k, a in enumerate(grads) for b in grads[k + 1 :])
 
 
-# ---------------------------------------------------------------- grad, vjp, jacobian
+# ---------------------------------------------------------------- grad
 
 
 def test_grad_commits_nothing():
@@ -425,52 +425,3 @@ def test_leaves_do_not_share_a_gradient():
         (x + w).backward(seed, create_graph=create_graph)
         (x * 2.0).backward()
         assert close(x.grad, 3) and close(w.grad, 1) and close(seed, 1)
-
-
-def test_vjp():
-    x, y = mg.Tensor(np.array([1.0, 2.0])), mg.Tensor(np.array([3.0, 4.0]))
-    value, (dx, dy) = mg.vjp(lambda x, y: x * y, (x, y), np.array([1.0, 10.0]))
-    assert close(value, 3, 8) and close(dx, 3, 40) and close(dy, 1, 20) and not value.requires_grad
-    values, (dx,) = mg.vjp(lambda x: (x * 2.0, x * x), x, (np.ones(2), np.ones(2)))
-    assert close(values[1], 1, 4) and close(dx, 4, 6)
-    value, (dx,) = mg.vjp(lambda x: mg.ones(2, np.float64), x, np.ones(2))
-    assert close(dx, 0, 0)
-    _, (a, b) = mg.vjp(lambda a, b: a * b * b, (x, x), np.ones(2))
-    assert close(a, 1, 4) and close(b, 2, 8)
-    with pytest.raises(
-        ValueError, match="vjp: v must have one entry for each of the 1 outputs, got 2"
-    ):
-        mg.vjp(lambda x: x * x, x, (np.ones(2), np.ones(2)))
-    with pytest.raises(TypeError, match="vjp: inputs must be Tensors, got ndarray at position 0"):
-        mg.vjp(lambda x: x, np.ones(2))
-    with pytest.raises(
-        TypeError, match="vjp: what fn returns must be Tensors, got float at position 0"
-    ):
-        mg.vjp(lambda x: 1.0, x)
-    with pytest.raises(RuntimeError, match="only for a scalar"):
-        mg.vjp(lambda x: x * x, x)
-
-
-def test_vjp_and_jacobian_can_be_differentiated():
-    x = leaf(0.5, -1.0)
-    _, (dx,) = mg.vjp(lambda x: x**3, x, np.ones(2), create_graph=True)
-    (ddx,) = mg.grad(dx.sum(), x)
-    np.testing.assert_allclose(ddx.numpy(), 6 * x.numpy(), rtol=1e-14)
-    assert mg.gradcheck(lambda x: mg.jacobian(lambda x: mg.exp(x) * x, x, create_graph=True), x)
-    _, (a, b) = mg.vjp(lambda a, b: a * b * b, (x, x), np.ones(2), create_graph=True)
-    np.testing.assert_allclose(a.numpy(), x.numpy() ** 2, rtol=1e-14)
-
-
-def test_jacobian():
-    rng = np.random.default_rng(0)
-    a, b = mg.Tensor(rng.normal(size=(2, 3))), mg.Tensor(rng.normal(size=(3, 4)))
-    da, db = mg.jacobian(mg.matmul, (a, b))
-    assert da.shape == (2, 4, 2, 3) and db.shape == (2, 4, 3, 4) and not da.requires_grad
-    np.testing.assert_array_equal(da.numpy(), np.einsum("ik,lj->ijkl", np.eye(2), b.numpy()))
-    np.testing.assert_array_equal(db.numpy(), np.einsum("il,jk->ijlk", a.numpy(), np.eye(4)))
-    assert mg.jacobian(mg.exp, mg.zeros((0, 2))).shape == (0, 2, 0, 2)
-    assert mg.jacobian(lambda x: mg.ones(3), mg.ones(2)).numpy().tolist() == [[0, 0]] * 3
-    with pytest.raises(TypeError, match="jacobian: fn must return a Tensor, got tuple"):
-        mg.jacobian(lambda x: (x, x), a)
-    with mg.no_grad():
-        assert mg.jacobian(mg.exp, mg.zeros(1)).tolist() == [[1]]

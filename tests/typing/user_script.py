@@ -159,6 +159,8 @@ def files(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
         assert_type(dw, Tensor)
         assert_type(model.eval(), nn.Module)
         assert_type(mg.jacobian(mg.exp, w), Tensor)
+        assert_type(mg.hessian(mg.mean, w), Tensor)
+        assert_type(mg.hvp(mg.mean, w, w), tuple[Tensor, tuple[Tensor, ...]])
     return arrays
 
 
