@@ -25,11 +25,13 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import checks
 from minigrad.core.sweep import grad
 from minigrad.core.tensor import Tensor
 
 __all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]
 
+LARGEST = 2.0**1000  # of an input: differences beyond it leave the range of float64
 CONSTANT = (
     "no output of fn requires grad: it does not depend on the inputs, or was made under no_grad"
 )
@@ -68,15 +70,16 @@ def gradcheck(
         inputs: A Tensor or several, in float64. Those that require grad are checked. They must be
             leaves that own their memory, which is changed and put back; so fn may also reach them
             in another way, as the parameters of a module.
-        eps: The first step of the differences. Where a gradient does not agree, eps / 10, eps / 100
-            and steps in proportion to the input are tried too. Default: 1e-3.
+        eps: The first step of the differences, above 0. Where a gradient does not agree, eps / 10,
+            eps / 100 and steps in proportion to the input are tried too. Default: 1e-3.
         rtol, atol: Each element of the Jacobian may be off by atol + rtol * its own size, plus the
             error of the differences. Defaults: 1e-8 and 0.
-        seed: Of the random vector. Default: 0.
+        seed: Of the random vector, at least 0. Default: 0.
 
     Raises:
         GradcheckError: A gradient is wrong.
-        TypeError, ValueError: The inputs are not as above, or no output requires grad.
+        TypeError, ValueError: An argument is not as above, an input is not finite or beyond
+            2**1000, or no output requires grad.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([0.5, -1.0, 2.0], dtype=np.float64, requires_grad=True)
@@ -84,6 +87,7 @@ def gradcheck(
     True
     """
     inputs = _checked_inputs(inputs, "gradcheck")
+    _check_numbers("gradcheck", eps, rtol, atol, seed)
     tested = [x for x in inputs if x.requires_grad]
     outputs = _evaluate(fn, inputs)
     if not any(y.requires_grad for y in outputs):
@@ -139,16 +143,17 @@ def gradgradcheck(
         fn: Takes `inputs` and returns a Tensor or several. It must be smooth near the inputs.
         inputs: A Tensor or several, in float64; those that require grad are checked, as by
             `gradcheck`.
-        eps: The first step of the differences. Default: 1e-3.
+        eps: The first step of the differences, above 0. Default: 1e-3.
         rtol, atol: Each element may be off by atol + rtol * its own size, plus the error of the
             differences. Defaults: 1e-8 and 1e-12. atol is above 0 because gradients, more often
             than functions, are differences of nearly equal numbers, and differences cannot show
             what those have lost.
-        seed: Of the random cotangent. Default: 0.
+        seed: Of the random cotangent, at least 0. Default: 0.
 
     Raises:
         GradcheckError: A second derivative is wrong.
-        TypeError, ValueError: The inputs are not as above, or no output requires grad.
+        TypeError, ValueError: An argument is not as above, an input is not finite or beyond
+            2**1000, or no output requires grad.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([0.5, -1.0], dtype=np.float64, requires_grad=True)
@@ -156,6 +161,7 @@ def gradgradcheck(
     True
     """
     inputs = _checked_inputs(inputs, "gradgradcheck")
+    _check_numbers("gradgradcheck", eps, rtol, atol, seed)
     tested = [x for x in inputs if x.requires_grad]
     rng = np.random.default_rng(seed + 1)
     outputs = [y for y in _evaluate(fn, inputs) if y.requires_grad]
@@ -192,9 +198,20 @@ def _checked_inputs(inputs: Tensor | Sequence[Tensor], op: str) -> list[Tensor]:
                 f"{op}: input {i} must own its memory, this is read-only or repeats elements: "
                 "give a copy"
             )
+        if x.requires_grad and not (np.abs(x._array) <= LARGEST).all():
+            raise ValueError(
+                f"{op}: the elements of input {i} must be finite and at most 2**1000 in size"
+            )
     if not any(x.requires_grad for x in found):
         raise ValueError(f"{op}: none of the {len(found)} inputs requires grad")
     return found
+
+
+def _check_numbers(op: str, eps: float, rtol: float, atol: float, seed: int) -> None:
+    checks.number(op, "eps", eps, 0, LARGEST, "()")
+    checks.number(op, "rtol", rtol)
+    checks.number(op, "atol", atol)
+    checks.integer(op, "seed", seed, 0)
 
 
 def _maker(x: Tensor) -> str:
@@ -225,10 +242,10 @@ def _steps(value: float, eps: float) -> list[float]:
         steps += [eps * size, eps * size / 10]
     elif 0 < size:
         steps += [eps * size, eps * size / 10, eps * size / 100]
-    powers = {2.0 ** round(np.log2(step)) for step in steps}
+    powers = {2.0 ** round(np.log2(step)) for step in steps if 0 < step <= LARGEST}
     usable = sorted((step for step in powers if step >= 256 * np.spacing(size)), reverse=True)
     if not usable:
-        return [2.0 ** round(np.log2(eps * max(size, 1)))]
+        return [2.0 ** round(np.log2(min(eps * max(size, 1), LARGEST)))]
     first = min(usable, key=lambda step: abs(np.log2(step / eps)))
     return [first, *(step for step in usable if step != first)]
 

@@ -392,3 +392,30 @@ def test_the_inputs_are_put_back_after_every_step():
     before = x.numpy().tobytes()
     mg.gradcheck(lambda x: mg.log(x), x)
     assert x.numpy().tobytes() == before
+
+
+@pytest.mark.parametrize("check", [mg.gradcheck, mg.gradgradcheck])
+def test_numbers_that_are_no_steps_or_bounds(check):
+    name = check.__name__
+    for options, error in [
+        ({"eps": 0}, rf"{name}: eps must be above 0 and below .*, got 0"),
+        ({"eps": float("inf")}, f"{name}: eps must be above 0"),
+        ({"eps": float("nan")}, f"{name}: eps must be above 0"),
+        ({"rtol": -1.0}, f"{name}: rtol must be at least 0"),
+        ({"atol": float("nan")}, f"{name}: atol must be at least 0"),
+        ({"seed": -1}, f"{name}: seed must be at least 0, got -1"),
+    ]:
+        with pytest.raises(ValueError, match=error):
+            check(mg.exp, at(0.5), **options)
+    with pytest.raises(TypeError, match=f"{name}: eps must be a number, got NoneType"):
+        check(mg.exp, at(0.5), eps=None)
+    with pytest.raises(TypeError, match=f"{name}: seed must be an int, got float"):
+        check(mg.exp, at(0.5), seed=0.5)
+    for value in (np.inf, np.nan, 1e305):
+        with pytest.raises(ValueError, match=f"{name}: the elements of input 0 must be finite"):
+            check(mg.exp, at(value))
+
+
+def test_the_smallest_and_the_largest_inputs():
+    assert mg.gradcheck(lambda x: x * 3.0, at(0.0, 5e-324, 1e-310, 1e300))
+    assert mg.gradcheck(lambda x: x * 3.0, at(0.5), eps=1e-310)
