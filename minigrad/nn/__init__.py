@@ -1,6 +1,7 @@
 """The public names of minigrad.nn: modules, layers, recurrent cells and layers, tools for them."""
 
-from minigrad.nn.cell import CellState, HiddenState
+from minigrad.nn import init as init
+from minigrad.nn.cell import Cell, CellState, HiddenState
 from minigrad.nn.gru import GRU, GRUCell
 from minigrad.nn.layers import Dropout, Embedding, Linear
 from minigrad.nn.lstm import LSTM, LSTMCell
@@ -13,6 +14,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Cell",
     "CellState",
     "Dropout",
     "Embedding",
@@ -24,6 +26,7 @@ __all__ = [
     "Parameter",
     "RNNCell",
     "bidirectional",
+    "init",
     "merge_directions",
     "power_norms",
     "scale_spectral_radius_",

@@ -10,7 +10,8 @@ from numpy.typing import DTypeLike
 
 from minigrad.checks import flag
 from minigrad.core.tensor import Tensor
-from minigrad.nn.cell import Cell, HiddenState, Weights
+from minigrad.nn.cell import HiddenState
+from minigrad.nn.gated import GatedCell, Weights
 from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import sigmoid, tanh
 from minigrad.ops.join import split
@@ -30,7 +31,7 @@ class GRUWeights(NamedTuple):
     b_u: Tensor | None
 
 
-class GRUCell(Cell[Tensor]):
+class GRUCell(GatedCell[Tensor]):
     """One step of a gated recurrent unit (slide: GRU; Cho et al. 2014).
 
     r, z = sigmoid(x W + h U + b); n = tanh(x W + (r h) U + b); h' = (1 - z) n + z h. The gates
@@ -81,7 +82,7 @@ class GRUCell(Cell[Tensor]):
         b_u = b[3 * H :]
         return GRUWeights(W, U[:, : 2 * H], U[:, 2 * H :], b[: 3 * H], b_u)
 
-    def step(
+    def next_states(
         self, weights: GRUWeights, x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
     ) -> tuple[Tensor, ...]:
         W, U_rz, U_n, b, b_u = weights

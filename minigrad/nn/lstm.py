@@ -10,7 +10,8 @@ from numpy.typing import DTypeLike
 
 from minigrad.checks import flag
 from minigrad.core.tensor import Tensor
-from minigrad.nn.cell import Cell, CellState, Weights, check_tensor, gates_of
+from minigrad.nn.cell import CellState, check_tensor
+from minigrad.nn.gated import GatedCell, Weights, gates_of
 from minigrad.nn.module import Parameter
 from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import sigmoid, sqrt, tanh
@@ -39,7 +40,7 @@ class LSTMWeights(NamedTuple):
     norm: LayerNorm | None
 
 
-class LSTMCell(Cell[tuple[Tensor, Tensor]]):
+class LSTMCell(GatedCell[tuple[Tensor, Tensor]]):
     """One step of long short-term memory (slides: LSTM).
 
     i, f, o = sigmoid(x W + h U + b), g = tanh(x W + h U + b), each with its own columns;
@@ -110,7 +111,7 @@ class LSTMCell(Cell[tuple[Tensor, Tensor]]):
         norm = LayerNorm(self.scale_x, self.scale_h, self.scale_c, self.shift_c)
         return LSTMWeights(weights, p, norm)
 
-    def step(
+    def next_states(
         self, weights: LSTMWeights, x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
     ) -> tuple[Tensor, ...]:
         w, p, norm = weights

@@ -21,8 +21,9 @@ from minigrad.core.array import checked_dtype
 from minigrad.core.operands import zeros
 from minigrad.core.tensor import Tensor
 from minigrad.nn.arguments import Steps, checked_clip
-from minigrad.nn.cell import Cell, CellState, HiddenState, Weights, check_tensor
+from minigrad.nn.cell import CellState, HiddenState, check_tensor
 from minigrad.nn.fused import allocate_directions, sequence
+from minigrad.nn.gated import GatedCell, Weights
 from minigrad.nn.init import check_rng
 from minigrad.nn.module import Module
 from minigrad.nn.sequence import Joining, Merge, check_merge, merge_directions, unroll_steps
@@ -49,7 +50,7 @@ class Recurrent(Module, Generic[LayerState]):
     those of its own cell.
     """
 
-    cell_type: ClassVar[type[Cell[Any]]]
+    cell_type: ClassVar[type[GatedCell[Any]]]
     state_type: ClassVar[type[HiddenState] | type[CellState]]
 
     input_size: int
@@ -110,7 +111,7 @@ class Recurrent(Module, Generic[LayerState]):
         check_rng(op, rng)
         self.directions = ("forward", "backward") if self.bidirectional else ("forward",)
         self.telemetry: list[Telemetry] = []
-        self.cells: list[Cell[Any]] = []
+        self.cells: list[GatedCell[Any]] = []
         self._make_cells(rng)
 
     def _make_cells(self, rng: np.random.Generator | None) -> None:
@@ -126,7 +127,7 @@ class Recurrent(Module, Generic[LayerState]):
                 parameters = (features + H) * H * directions * self.num_layers
                 check_memory(self.op, parameters, f"num_layers = {self.num_layers}")
 
-    def new_cell(self, features: int, rng: np.random.Generator | None) -> Cell[Any]:
+    def new_cell(self, features: int, rng: np.random.Generator | None) -> GatedCell[Any]:
         """A cell with the layer's options, for inputs (B, features)."""
         raise NotImplementedError(f"{self.op} has no new_cell")
 
@@ -236,7 +237,7 @@ class Recurrent(Module, Generic[LayerState]):
         """
         self._check_layer()
         trace = flag(self.op, "trace", trace)
-        out = self.cells[0].checked_sequence(self.op, x, self.cells[0].W.dtype)
+        out = self.cells[0].checked_sequence(self.op, x)
         T, B, _ = out.shape
         states = None if state is None else self._checked_state(state, B)
         steps = Steps(self.op, T, B, lengths, reset)
@@ -317,7 +318,7 @@ class Recurrent(Module, Generic[LayerState]):
 
 
 def _op_by_op(
-    cell: Cell[Any],
+    cell: GatedCell[Any],
     x: Tensor,
     h0: Tensor | None,
     c0: Tensor | None,
@@ -327,7 +328,8 @@ def _op_by_op(
     mask: NDArray[Any] | None,
 ) -> tuple[Tensor, ...]:
     """What `sequence` computes for this cell, made of ops: it can be differentiated again."""
-    states = tuple(state for state in (h0, c0) if state is not None) or cell.initial(steps.B)
+    given = tuple(state for state in (h0, c0) if state is not None)
+    states = given or cell.checked_states("unroll", None, steps.B, x.dtype)
     factors = None if mask is None else Tensor(mask)
-    out, states = unroll_steps(cell, Weights(*weights), x, states, steps, reverse, factors)
+    out, states = unroll_steps(cell, x, states, steps, reverse, factors, weights=Weights(*weights))
     return (out, *states)

@@ -12,7 +12,7 @@ from minigrad.checks import integer
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
 from minigrad.nn.arguments import checked_lengths, checked_reset
-from minigrad.nn.cell import Cell
+from minigrad.nn.gated import GatedCell
 from minigrad.nn.fused import sequence
 from minigrad.nn.stack import Recurrent
 
@@ -34,7 +34,7 @@ class Run:
     reset: bool (T, B), where the state is set to zero before the step.
     """
 
-    cell: Cell[Any]
+    cell: GatedCell[Any]
     values: Values
     before: Values
     alive: NDArray[np.bool_]
@@ -140,7 +140,7 @@ class Step:
         x: the input, (I,).
     """
 
-    def __init__(self, cell: Cell[Any], x: Array) -> None:
+    def __init__(self, cell: GatedCell[Any], x: Array) -> None:
         self.cell = cell
         self.x = x
         self.weights = [
