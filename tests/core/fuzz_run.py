@@ -448,7 +448,7 @@ class Run:
                 signal.alarm(60)
                 faulthandler.register(signal.SIGALRM, chain=True)  # where does it hang?
                 for _ in range(5):
-                    with contextlib.suppress(Planted):
+                    with contextlib.suppress(Exception if self.spoilt else Planted):
                         self.action(drawer)
                 # Where attributes are spoilt, those of classes too, a training may refuse to run.
                 same = self.spoilt or self.small_training() == self.reference
