@@ -126,30 +126,35 @@ def _open(value: Any) -> bool:
     return all([type(item) in _PLAIN or isinstance(item, (Parameter, Module)) for item in value])
 
 
-def _within(
-    value: Any, name: str, above: tuple[int, ...] = ()
-) -> Iterator[tuple[str, Parameter | Module]]:
+def _within(value: Any, name: str) -> Iterator[tuple[str, Parameter | Module]]:
     """(name, thing) of the Parameters and Modules in a value: itself, or inside of lists, tuples
-    and dicts with string keys."""
-    if isinstance(value, (Parameter, Module)):
-        yield name, value
-        return
-    if type(value) in _PLAIN:
-        return
+    and dicts with string keys, nested in any depth."""
+    above: list[Any] = []  # what is being gone through, the outermost first
+    open_items: list[Iterator[tuple[str, Any]]] = [iter([(name, value)])]
+    while open_items:
+        path, item = next(open_items[-1], (None, None))
+        if path is None:
+            open_items.pop()
+            if above:
+                above.pop()
+        elif isinstance(item, (Parameter, Module)):
+            yield path, item
+        elif not any(item is outer for outer in above):  # else a list inside itself
+            inside = _items(item)
+            if inside:
+                above.append(item)
+                open_items.append(iter([(f"{path}.{key}", thing) for key, thing in inside]))
+
+
+def _items(value: Any) -> list[tuple[str, Any]]:
+    """(key, item) of a list, a tuple, or a dict's string keys; nothing if they are surely plain."""
     if isinstance(value, dict):
         if not gc.is_tracked(value):  # nothing but numbers and strings
-            return
-        items = [(key, item) for key, item in value.items() if isinstance(key, str)]
-    elif isinstance(value, (list, tuple)):
-        if _PLAIN.issuperset(map(type, value)):
-            return
-        items = [(str(i), item) for i, item in enumerate(value)]
-    else:
-        return
-    if id(value) in above:  # a list inside itself
-        return
-    for key, item in items:
-        yield from _within(item, f"{name}.{key}", (*above, id(value)))
+            return []
+        return [(key, item) for key, item in value.items() if isinstance(key, str)]
+    if isinstance(value, (list, tuple)) and not _PLAIN.issuperset(map(type, value)):
+        return [(str(i), item) for i, item in enumerate(value)]
+    return []
 
 
 def _referents(thing: Any) -> list[Any]:

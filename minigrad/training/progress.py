@@ -103,14 +103,13 @@ def progress(
 ) -> Iterator[Callable[[History, Callable[[History], str]], None]]:
     """A function show(history, line) that shows the steps: with tqdm's bar where it is installed
     and stderr is a terminal, else with at most one line a second."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        tqdm = None
     bar = None
     shown = -math.inf  # when the last line was printed
-    if tqdm is not None and sys.stderr.isatty():
-        bar = tqdm(total=None if total == math.inf else total, initial=first, unit="step")
+    if sys.stderr.isatty():
+        with contextlib.suppress(ImportError):
+            from tqdm import tqdm
+
+            bar = tqdm(total=None if total == math.inf else total, initial=first, unit="step")
 
     def show(history: History, line: Callable[[History], str]) -> None:
         nonlocal shown

@@ -91,6 +91,8 @@ def run_process(seed, calls, kind):
     for one in wrong:
         one["replay"] = " ".join(command[1:])
         one["environment"] = KINDS[kind][1]
+        # The child of a fork prints its own trace, and where it hangs.
+        one["trace"] = one.get("trace") or errors.decode("utf-8", "replace")[-3000:]
     log.unlink(missing_ok=True)
     return wrong, json.loads(lines[-1].removeprefix("END ")) if ended else {
         "calls": 0,

@@ -465,3 +465,18 @@ def test_load_state_dict_takes_all_or_nothing(tmp_path):
     assert np.array_equal(layer.weight.numpy(), before["weight"].T) and np.array_equal(
         layer.bias.numpy(), before["weight"][0]
     )
+
+
+def test_lists_nested_deeper_than_python_recurses():
+    inside = [mg.nn.Linear(2, 3)]
+    for _ in range(5000):
+        inside = [inside]
+    net = mg.nn.Module()
+    net.layers = inside
+    assert [p.shape for p in net.parameters()] == [(2, 3), (3,)]
+    (name, _), *_ = net.named_parameters()
+    assert name == "layers" + ".0" * 5001 + ".weight"
+    itself = [mg.nn.Parameter([1.0])]
+    itself.append(itself)
+    net.layers = itself
+    assert [name for name, _ in net.named_parameters()] == ["layers.0"]
