@@ -6,6 +6,7 @@ from minigrad.nn.gru import GRU, GRUCell
 from minigrad.nn.layers import Dropout, Embedding, Linear
 from minigrad.nn.lstm import LSTM, LSTMCell
 from minigrad.nn.module import Module, Parameter
+from minigrad.nn.recurrent import Recurrent
 from minigrad.nn.rnn import RNN, RNNCell
 from minigrad.nn.sequence import bidirectional, merge_directions, unroll
 from minigrad.nn.spectral import power_norms, scale_spectral_radius_, spectral_radius
@@ -25,6 +26,7 @@ __all__ = [
     "Module",
     "Parameter",
     "RNNCell",
+    "Recurrent",
     "bidirectional",
     "init",
     "merge_directions",

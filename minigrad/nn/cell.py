@@ -188,29 +188,38 @@ class Cell(Module, Generic[State]):
     def _zeros(self, B: int, dtype: np.dtype[Any]) -> tuple[Tensor, ...]:
         return tuple(zeros((B, self.hidden_size), dtype) for _ in self.state_names)
 
-    def _has_own_initial(self) -> bool:
-        return type(self).initial is not Cell.initial
+    def has_plain_states(self) -> bool:
+        """Are the initial states those of this class, zeros (B, hidden_size)?"""
+        return type(self).initial is Cell.initial
 
     def fresh(self, B: int) -> tuple[Tensor | float, ...]:
         """What the states of a row become by a reset: 0.0, or what `initial` says."""
-        if not self._has_own_initial():
+        if self.has_plain_states():
             return (0.0,) * len(self.state_names)
         return self.checked_states(type(self).__name__, None, B)
+
+    def state_specs(
+        self, B: int, dtype: np.dtype[Any] | None = None
+    ) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape and dtype of each state."""
+        if self.has_plain_states():
+            spec = (B, self.hidden_size), self.dtype if dtype is None else dtype
+            return [spec] * len(self.state_names)
+        return [(state.shape, state.dtype) for state in self._checked_initial(B)]
 
     def checked_states(
         self, op: str, state: Any, B: int, dtype: np.dtype[Any] | None = None
     ) -> tuple[Tensor, ...]:
         """The states to start from: those given, if they fit, or the initial ones."""
-        if self._has_own_initial():
-            initial = self._checked_initial(B)
-        else:
-            initial = self._zeros(B, self.dtype if dtype is None else dtype)
+        if state is None and self.has_plain_states():
+            return self._zeros(B, self.dtype if dtype is None else dtype)
         if state is None:
-            return initial
+            return self._checked_initial(B)
         states = self.states_of(op, state)
-        for name, value, like in zip(self.state_names, states, initial, strict=True):
-            meaning = "that of initial(batch)" if self._has_own_initial() else SHAPE_OF_STATE
-            check_tensor(op, name, value, like.dtype, like.shape, meaning)
+        specs = self.state_specs(B, dtype)
+        meaning = SHAPE_OF_STATE if self.has_plain_states() else "that of initial(batch)"
+        for name, value, (shape, kind) in zip(self.state_names, states, specs, strict=True):
+            check_tensor(op, name, value, kind, shape, meaning)
         return states
 
     def _checked_initial(self, B: int) -> tuple[Tensor, ...]:

@@ -54,6 +54,7 @@ class GatedCell(Cell[State]):
     gates: tuple[str, ...]  # their names in the order of the columns of W and U
     biases: tuple[str, ...]  # the same for b
     kind: str  # its name in fused.CELLS
+    input_size: int
 
     if TYPE_CHECKING:  # what Module does, with the types of forward
 

@@ -11,8 +11,8 @@ from numpy.typing import DTypeLike
 from minigrad.checks import flag
 from minigrad.core.tensor import Tensor
 from minigrad.nn.cell import HiddenState
+from minigrad.nn.fused_stack import FusedStack
 from minigrad.nn.gated import GatedCell, Weights
-from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import sigmoid, tanh
 from minigrad.ops.join import split
 from minigrad.ops.matmul import addmm, matmul
@@ -101,7 +101,7 @@ class GRUCell(GatedCell[Tensor]):
 
 
 @dataclass(eq=False, repr=False)
-class GRU(Recurrent[HiddenState]):
+class GRU(FusedStack[HiddenState]):
     """A gated recurrent unit over whole sequences (slide: GRU; Cho et al. 2014).
 
     r, z = sigmoid(x_t W + h_{t-1} U + b); n = tanh(x_t W + (r h_{t-1}) U + b);

@@ -11,9 +11,9 @@ from numpy.typing import DTypeLike
 from minigrad.checks import flag
 from minigrad.core.tensor import Tensor
 from minigrad.nn.cell import CellState, check_tensor
+from minigrad.nn.fused_stack import FusedStack
 from minigrad.nn.gated import GatedCell, Weights, gates_of
 from minigrad.nn.module import Parameter
-from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import sigmoid, sqrt, tanh
 from minigrad.ops.join import split
 from minigrad.ops.matmul import matmul
@@ -138,7 +138,7 @@ def normalised(x: Tensor) -> Tensor:
 
 
 @dataclass(eq=False, repr=False)
-class LSTM(Recurrent[CellState]):
+class LSTM(FusedStack[CellState]):
     """Long short-term memory over whole sequences (slides: LSTM).
 
     i, f, o = sigmoid(x_t W + h_{t-1} U + b), g = tanh(x_t W + h_{t-1} U + b), each with its own

@@ -11,8 +11,8 @@ from numpy.typing import DTypeLike
 
 from minigrad.core.tensor import Tensor
 from minigrad.nn.cell import HiddenState
+from minigrad.nn.fused_stack import FusedStack
 from minigrad.nn.gated import GatedCell, Weights, gates_of
-from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import relu, tanh
 
 __all__ = ["RNN", "Nonlinearity", "RNNCell", "check_nonlinearity"]
@@ -72,7 +72,7 @@ def check_nonlinearity(op: str, nonlinearity: Any) -> None:
 
 
 @dataclass(eq=False, repr=False)
-class RNN(Recurrent[HiddenState]):
+class RNN(FusedStack[HiddenState]):
     """A recurrent network over whole sequences: h_t = tanh(x_t W + h_{t-1} U + b).
 
     A call takes sequences x (T, B, input_size) and returns the outputs (T, B, features) and the
