@@ -7,6 +7,8 @@ in gated.py. Loops over cells are in sequence.py, layers of any cell in recurren
 
 from __future__ import annotations
 
+import keyword
+import reprlib
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -115,6 +117,9 @@ class Cell(Module, Generic[State]):
         sequence.mask_was_used = True
         return h * sequence.mask
 
+    def options(self) -> str:
+        return f"hidden_size={self.hidden_size}"
+
     # -- for those who run cells
 
     @property
@@ -153,9 +158,10 @@ class Cell(Module, Generic[State]):
     def check(self, op: str) -> None:
         """Is this a cell that can be run?"""
         names = self.state_names
-        if not isinstance(names, tuple) or not names or len(set(names)) < len(names):
+        fine = isinstance(names, tuple) and names and all(map(is_name, names))
+        if not fine or len(set(names)) < len(names):
             raise TypeError(
-                f"{op}: state_names must be a tuple of different names, got {names!r:.60}"
+                f"{op}: state_names must be a tuple of different names, got {reprlib.repr(names)}"
             )
         if "hidden_size" not in vars(self):
             raise TypeError(
@@ -266,6 +272,13 @@ class Cell(Module, Generic[State]):
     def as_state(self, states: tuple[Tensor, ...]) -> State:
         """The states as users read them: h, or (h, c)."""
         return cast(State, states[0] if len(states) == 1 else states)
+
+
+def is_name(value: Any) -> bool:
+    """Can this be the name of a field?"""
+    if not isinstance(value, str) or keyword.iskeyword(value):
+        return False
+    return value.isidentifier() and not value.startswith("_")
 
 
 def check_tensor(
