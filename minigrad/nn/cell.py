@@ -74,8 +74,7 @@ class Cell(Module, Generic[State]):
     input_size: int | None = None
 
     def __init__(self, hidden_size: int) -> None:
-        self.op = type(self).__name__
-        self.hidden_size = size(self.op, "hidden_size", hidden_size)
+        self.hidden_size = size(type(self).__name__, "hidden_size", hidden_size)
 
     # -- what a subclass defines
 
@@ -100,7 +99,7 @@ class Cell(Module, Generic[State]):
         Args:
             B: rows of the batch, the first axis of each state.
         """
-        return self.as_state(self._zeros(B, self.dtype))
+        return self._as_state(self._zeros(B, self._dtype))
 
     # -- for use in step
 
@@ -123,7 +122,7 @@ class Cell(Module, Generic[State]):
     # -- for those who run cells
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def _dtype(self) -> np.dtype[Any]:
         """That of the parameters; float32 if there are none."""
         return next((p.dtype for p in self.parameters()), np.dtype(np.float32))
 
@@ -141,21 +140,21 @@ class Cell(Module, Generic[State]):
             TypeError: an argument is of the wrong type or dtype.
             ValueError: an argument has the wrong shape.
         """
-        found = self.checked_input(x)
+        found = self._checked_input(x)
         op, B = type(self).__name__, found.shape[0]
-        states = self.checked_states(op, state, B)
-        out, after = self.checked_step(found, states)
-        return out, self.as_state(after)
+        states = self._checked_states(op, state, B)
+        out, after = self._checked_step(found, states)
+        return out, self._as_state(after)
 
-    def start(self, weights: Any) -> Any:
+    def _start(self, weights: Any) -> Any:
         """The parts of the weights that steps compute with, made once for a sequence."""
         return weights
 
-    def weights(self) -> Any:
+    def _weights(self) -> Any:
         """All that a sequence has a gradient for, besides its input and state."""
         return list(self.parameters())
 
-    def check(self, op: str) -> None:
+    def _check(self, op: str) -> None:
         """Is this a cell that can be run?"""
         names = self.state_names
         fine = isinstance(names, tuple) and names and all(map(is_name, names))
@@ -169,10 +168,10 @@ class Cell(Module, Generic[State]):
                 f"super().__init__(hidden_size) in its __init__"
             )
 
-    def checked_input(self, x: Any) -> Tensor:
+    def _checked_input(self, x: Any) -> Tensor:
         """x (B, I) as a Tensor, if it fits."""
         op = type(self).__name__
-        found = tensor_of(op, "x", x, self.dtype)
+        found = tensor_of(op, "x", x, self._dtype)
         if found.ndim != 2 or self.input_size not in (None, found.shape[1]):
             features = "I" if self.input_size is None else self.input_size
             raise ValueError(
@@ -180,9 +179,9 @@ class Cell(Module, Generic[State]):
             )
         return found
 
-    def checked_sequence(self, op: str, x: Any, dtype: np.dtype[Any] | None = None) -> Tensor:
+    def _checked_sequence(self, op: str, x: Any, dtype: np.dtype[Any] | None = None) -> Tensor:
         """x (T, B, I) as a Tensor of this dtype, by default that of the cell, if it fits."""
-        found = tensor_of(op, "x", x, self.dtype if dtype is None else dtype)
+        found = tensor_of(op, "x", x, self._dtype if dtype is None else dtype)
         if found.ndim != 3 or self.input_size not in (None, found.shape[2]):
             features = "I" if self.input_size is None else self.input_size
             raise ValueError(
@@ -194,43 +193,43 @@ class Cell(Module, Generic[State]):
     def _zeros(self, B: int, dtype: np.dtype[Any]) -> tuple[Tensor, ...]:
         return tuple(zeros((B, self.hidden_size), dtype) for _ in self.state_names)
 
-    def has_plain_states(self) -> bool:
+    def _has_plain_states(self) -> bool:
         """Are the initial states those of this class, zeros (B, hidden_size)?"""
         return type(self).initial is Cell.initial
 
-    def fresh(self, B: int) -> tuple[Tensor | float, ...]:
+    def _fresh(self, B: int) -> tuple[Tensor | float, ...]:
         """What the states of a row become by a reset: 0.0, or what `initial` says."""
-        if self.has_plain_states():
+        if self._has_plain_states():
             return (0.0,) * len(self.state_names)
-        return self.checked_states(type(self).__name__, None, B)
+        return self._checked_states(type(self).__name__, None, B)
 
-    def state_specs(
+    def _state_specs(
         self, B: int, dtype: np.dtype[Any] | None = None
     ) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape and dtype of each state."""
-        if self.has_plain_states():
-            spec = (B, self.hidden_size), self.dtype if dtype is None else dtype
+        if self._has_plain_states():
+            spec = (B, self.hidden_size), self._dtype if dtype is None else dtype
             return [spec] * len(self.state_names)
         return [(state.shape, state.dtype) for state in self._checked_initial(B)]
 
-    def checked_states(
+    def _checked_states(
         self, op: str, state: Any, B: int, dtype: np.dtype[Any] | None = None
     ) -> tuple[Tensor, ...]:
         """The states to start from: those given, if they fit, or the initial ones."""
-        if state is None and self.has_plain_states():
-            return self._zeros(B, self.dtype if dtype is None else dtype)
+        if state is None and self._has_plain_states():
+            return self._zeros(B, self._dtype if dtype is None else dtype)
         if state is None:
             return self._checked_initial(B)
-        states = self.states_of(op, state)
-        specs = self.state_specs(B, dtype)
-        meaning = SHAPE_OF_STATE if self.has_plain_states() else "that of initial(batch)"
+        states = self._states_of(op, state)
+        specs = self._state_specs(B, dtype)
+        meaning = SHAPE_OF_STATE if self._has_plain_states() else "that of initial(batch)"
         for name, value, (shape, kind) in zip(self.state_names, states, specs, strict=True):
             check_tensor(op, name, value, kind, shape, meaning)
         return states
 
     def _checked_initial(self, B: int) -> tuple[Tensor, ...]:
         op = type(self).__name__
-        initial = self.states_of(f"{op}: initial", self.initial(B))
+        initial = self._states_of(f"{op}: initial", self.initial(B))
         for name, value in zip(self.state_names, initial, strict=True):
             if not isinstance(value, Tensor):
                 got = type(value).__name__
@@ -241,23 +240,23 @@ class Cell(Module, Generic[State]):
                 )
         return initial
 
-    def checked_step(
+    def _checked_step(
         self, x: Tensor, states: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What `step` returns, if it has the right form and shapes."""
         op = type(self).__name__
-        returned = self.step(x, self.as_state(states))
+        returned = self.step(x, self._as_state(states))
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise TypeError(f"{op}: step must return (out, state), got {type(returned).__name__}")
         out, state = returned
-        after = self.states_of(f"{op}: step", state)
+        after = self._states_of(f"{op}: step", state)
         rows = (x.shape[0], self.hidden_size)
         check_result(op, "out", out, x.dtype, rows)
         for name, new, old in zip(self.state_names, after, states, strict=True):
             check_result(op, name, new, old.dtype, old.shape)
         return out, after
 
-    def states_of(self, op: str, state: Any) -> tuple[Any, ...]:
+    def _states_of(self, op: str, state: Any) -> tuple[Any, ...]:
         """A state as users write it, h or (h, c), as a tuple in the order of `state_names`."""
         count = len(self.state_names)
         if count == 1:
@@ -269,7 +268,7 @@ class Cell(Module, Generic[State]):
             raise TypeError(f"{op}: state must be ({', '.join(self.state_names)}), got {got}")
         return state
 
-    def as_state(self, states: tuple[Tensor, ...]) -> State:
+    def _as_state(self, states: tuple[Tensor, ...]) -> State:
         """The states as users read them: h, or (h, c)."""
         return cast(State, states[0] if len(states) == 1 else states)
 

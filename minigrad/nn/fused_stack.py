@@ -167,7 +167,7 @@ class FusedStack(Stack[LayerState]):
         """
         self._check_layer()
         trace = flag(self.op, "trace", trace)
-        out = self.cells[0].checked_sequence(self.op, x)
+        out = self.cells[0]._checked_sequence(self.op, x)
         T, B, _ = out.shape
         states = None if state is None else self._checked_state(state, B)
         steps = Steps(self.op, T, B, lengths, reset)
@@ -254,7 +254,7 @@ def _op_by_op(
 ) -> tuple[Tensor, ...]:
     """What `sequence` computes for this cell, made of ops: it can be differentiated again."""
     given = tuple(state for state in (h0, c0) if state is not None)
-    states = given or cell.checked_states("unroll", None, steps.B, x.dtype)
+    states = given or cell._checked_states("unroll", None, steps.B, x.dtype)
     factors = None if mask is None else Tensor(mask)
     out, states = unroll_steps(cell, x, states, steps, reverse, factors, weights=Weights(*weights))
     return (out, *states)

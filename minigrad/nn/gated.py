@@ -68,7 +68,7 @@ class GatedCell(Cell[State]):
         dtype: DTypeLike,
         rng: np.random.Generator | None,
     ) -> None:
-        op = type(self).__name__
+        self.op = op = type(self).__name__
         self.input_size = I = size(op, "input_size", input_size)
         super().__init__(hidden_size)
         H = self.hidden_size
@@ -108,7 +108,7 @@ class GatedCell(Cell[State]):
         """All weights as one value."""
         return Weights(self.W, self.U, self.b, self.p)
 
-    def start(self, weights: Weights) -> Any:
+    def _start(self, weights: Weights) -> Any:
         """The parts of the weights that `next_states` takes: here the weights themselves. Called
         once for a sequence."""
         return weights
@@ -119,7 +119,7 @@ class GatedCell(Cell[State]):
         """The formulas of one step.
 
         Args:
-            weights: what `start` returned.
+            weights: what `_start` returned.
             x: the input, (B, I).
             states: one Tensor (B, H) for each of `state_names`.
             h_masked: h after recurrent dropout, (B, H); the products with U see this.
@@ -139,11 +139,23 @@ class GatedCell(Cell[State]):
         Returns:
             (h, state): the new h, and the new state.
         """
+        after = self._after(x, self._states_of(self.op, state))
+        return after[0], self._as_state(after)
+
+    def _after(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The states after a step."""
         sequence = running()
-        parts = self.start(self.weights()) if sequence is None else sequence.parts(self)
-        states = self.states_of(self.op, state)
-        after = self.next_states(parts, x, states, self.masked(states[0]))
-        return after[0], self.as_state(after)
+        parts = self._start(self.weights()) if sequence is None else sequence.parts(self)
+        return self.next_states(parts, x, states, self.masked(states[0]))
+
+    def _checked_step(
+        self, x: Tensor, states: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Only a step of the user's is checked."""
+        if type(self).step is not GatedCell.step:
+            return super()._checked_step(x, states)
+        after = self._after(x, states)
+        return after[0], after
 
     def checked_weights(self, op: str, weights: Any = None) -> Weights:
         """The weights, or others in their place, if their shapes and dtypes fit: they can be
@@ -166,12 +178,15 @@ class GatedCell(Cell[State]):
         return weights if isinstance(weights, Weights) else Weights(*weights)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def _dtype(self) -> np.dtype[Any]:
         return self.W.dtype
 
-    def check(self, op: str) -> None:
+    def _weights(self) -> Weights:
+        return self.weights()
+
+    def _check(self, op: str) -> None:
         """Do the weights fit?"""
-        super().check(op)
+        super()._check(op)
         self.checked_weights(op)
 
     def _check_weights(self) -> None:
@@ -192,9 +207,9 @@ class GatedCell(Cell[State]):
             TypeError: an argument is of the wrong type or dtype.
             ValueError: an argument has the wrong shape.
         """
-        found = self.checked_input(x)
-        states = self.checked_states(self.op, state, found.shape[0])
-        return self.step(found, self.as_state(states))[1]
+        found = self._checked_input(x)
+        states = self._checked_states(self.op, state, found.shape[0])
+        return self.step(found, self._as_state(states))[1]
 
     def options(self) -> str:
         bias = "" if self.b is not None else ", bias=False"

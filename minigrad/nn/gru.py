@@ -72,7 +72,7 @@ class GRUCell(GatedCell[Tensor]):
         self.biases = ("r", "z", "n", "u") if reset_after else ("r", "z", "n")
         super().__init__(input_size, hidden_size, bias, dtype, rng)
 
-    def start(self, weights: Weights) -> GRUWeights:
+    def _start(self, weights: Weights) -> GRUWeights:
         """The parts of the weights, cut once for a sequence, so that each part's gradient is one
         chain over the steps."""
         H = weights.U.shape[0]

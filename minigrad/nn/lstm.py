@@ -103,7 +103,7 @@ class LSTMCell(GatedCell[tuple[Tensor, Tensor]]):
                 check_tensor(op, name, value, checked.W.dtype, shape, f"({gates} * hidden_size,)")
         return checked
 
-    def start(self, weights: Weights) -> LSTMWeights:
+    def _start(self, weights: Weights) -> LSTMWeights:
         """The weights, cut once for a sequence."""
         p = None if weights.p is None else [weights.p[k] for k in range(3)]
         if not self.layer_norm:

@@ -104,10 +104,10 @@ class Recurrent(Stack[Any]):
         if any(cell is other for other in self.cells):
             raise ValueError(f"{self.op}: cell_factory must return a new cell at each call")
         first = self.cells[0] if self.cells else cell
-        for what in ("hidden_size", "state_names", "dtype"):
+        for what in ("hidden_size", "state_names", "_dtype"):
             if getattr(cell, what) != getattr(first, what):
                 raise ValueError(
-                    f"{self.op}: all cells must have one {what}, "
+                    f"{self.op}: all cells must have one {what.lstrip('_')}, "
                     f"got {getattr(first, what)} and {getattr(cell, what)}"
                 )
         return cell
@@ -142,7 +142,7 @@ class Recurrent(Stack[Any]):
         self._check_layer()
         for k, cell in enumerate(self.cells):
             check_cell(self.op, f"cells[{k}]", cell)
-        found = self.cells[0].checked_sequence(self.op, x)
+        found = self.cells[0]._checked_sequence(self.op, x)
         T, B, features = found.shape
         if features != self.input_size:
             raise ValueError(
@@ -167,7 +167,7 @@ class Recurrent(Stack[Any]):
             k = layer * len(self.directions) + d
             cell = self.cells[k]
             if states is None:
-                start = cell.checked_states(self.op, None, steps.B)
+                start = cell._checked_states(self.op, None, steps.B)
             else:
                 start = tuple(s[k] for s in states)
             mask = None

@@ -39,10 +39,10 @@ class Running:
         self._slices: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def parts(self, cell: Any) -> Any:
-        """What cell.start gave for the weights that the cell has in this sequence."""
+        """What cell._start gave for the weights that the cell has in this sequence."""
         if id(cell) not in self._parts:
             weights = self.weights.get(cell)
-            self._parts[id(cell)] = cell.start(cell.weights() if weights is None else weights)
+            self._parts[id(cell)] = cell._start(cell._weights() if weights is None else weights)
         return self._parts[id(cell)]
 
     def slice_of(self, parameter: Tensor, index: Index, make: Callable[[], Tensor]) -> Tensor:

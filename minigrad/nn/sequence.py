@@ -104,9 +104,9 @@ def unroll(
         if not isinstance(cell, GatedCell):
             raise TypeError(f"{op}: weights cannot replace those of a {type(cell).__name__}")
         weights = cell.checked_weights(op, weights)
-    x = cell.checked_sequence(op, x, None if weights is None else weights.W.dtype)
+    x = cell._checked_sequence(op, x, None if weights is None else weights.W.dtype)
     T, B, _ = x.shape
-    states = cell.checked_states(op, state, B, x.dtype)
+    states = cell._checked_states(op, state, B, x.dtype)
     if mask is not None:
         mask = Tensor(mask) if isinstance(mask, np.ndarray) else mask
         check_tensor(op, "mask", mask, x.dtype, (B, cell.hidden_size), "(batch, hidden_size)")
@@ -114,7 +114,7 @@ def unroll(
     reverse = flag(op, "reverse", reverse)
     bound = checked_clip(op, "clip_state_grad", clip_state_grad)
     out, states = unroll_steps(cell, x, states, steps, reverse, mask, bound, weights)
-    return out, cell.as_state(states)
+    return out, cell._as_state(states)
 
 
 def unroll_steps(
@@ -132,7 +132,7 @@ def unroll_steps(
     with Running({} if weights is None else {cell: weights}, mask) as sequence:
         if steps.T == 0:
             return no_steps(cell, x, states, sequence.parts(cell))
-        fresh = cell.fresh(steps.B) if steps.reset is not None else ()
+        fresh = cell._fresh(steps.B) if steps.reset is not None else ()
         outputs = []
         for t in range(steps.T - 1, -1, -1) if reverse else range(steps.T):
             alive = None if steps.lengths is None else t < steps.lengths
@@ -170,7 +170,7 @@ def _step(
             where(_rows(anew, s), start, s) for start, s in zip(fresh, states, strict=True)
         )
     before = tuple(clip_grad(s, bound) for s in states) if bound else states
-    out, after = cell.checked_step(x, before)
+    out, after = cell._checked_step(x, before)
     if alive is None:
         return out, after
     states = tuple(where(_rows(alive, s), new, s) for new, s in zip(after, states, strict=True))
@@ -189,7 +189,7 @@ def check_cell(op: str, name: str, cell: Any) -> None:
             f"{op}: {name} must be an RNNCell, an LSTMCell, a GRUCell or another nn.Cell, "
             f"got {type(cell).__name__}"
         )
-    cell.check(op)
+    cell._check(op)
 
 
 def no_steps(
@@ -360,8 +360,8 @@ def bidirectional(
     check_merge(op, merge)
     check_cell(op, "forward", forward)
     check_cell(op, "backward", backward)
-    x = forward.checked_sequence(op, x)
-    backward.checked_sequence(op, x)
+    x = forward._checked_sequence(op, x)
+    backward._checked_sequence(op, x)
     if merge in ("sum", "mean", "mul") and forward.hidden_size != backward.hidden_size:
         raise ValueError(
             f"{op}: both cells must have one hidden_size, "
@@ -369,7 +369,7 @@ def bidirectional(
         )
     T, B, _ = x.shape
     steps = Steps(op, T, B, lengths, None)
-    starts = [cell.checked_states(op, None, B) for cell in (forward, backward)]
+    starts = [cell._checked_states(op, None, B) for cell in (forward, backward)]
     h, _ = unroll_steps(forward, x, starts[0], steps, reverse=False)
     g, _ = unroll_steps(backward, x, starts[1], steps, reverse=True)
     return merge_directions(h, g, merge)

@@ -66,7 +66,7 @@ class Stack(Module, Generic[LayerState]):
         """The features that a layer hands to the next one."""
         if not self.bidirectional:
             return self.hidden_size
-        probe = zeros((1, 1, self.hidden_size), self.cells[0].dtype)
+        probe = zeros((1, 1, self.hidden_size), self.cells[0]._dtype)
         return int(self._merged([probe, probe], self._joining()).shape[-1])
 
     def _joining(self) -> Joining:
@@ -99,7 +99,7 @@ class Stack(Module, Generic[LayerState]):
         if isinstance(state, Tensor) and len(names) == 1:
             state = (state,)
         leading = "num_layers * 2" if self.bidirectional else "num_layers"
-        rest = "batch, hidden_size" if cell.has_plain_states() else "*the shape of initial(batch)"
+        rest = "batch, hidden_size" if cell._has_plain_states() else "*the shape of initial(batch)"
         if not isinstance(state, tuple) or len(state) != len(names):
             expected = "h0" if names == ("h",) else f"({', '.join(f'{name}0' for name in names)})"
             got = type(state).__name__
@@ -109,7 +109,7 @@ class Stack(Module, Generic[LayerState]):
                 f"{self.op}: state must be {expected}, each of shape "
                 f"(num_layers * directions, {rest}), got {got}"
             )
-        for name, value, (shape, dtype) in zip(names, state, cell.state_specs(B), strict=True):
+        for name, value, (shape, dtype) in zip(names, state, cell._state_specs(B), strict=True):
             expected_shape = (len(self.cells), *shape)
             check_tensor(self.op, f"{name}0", value, dtype, expected_shape, f"({leading}, {rest})")
         return state

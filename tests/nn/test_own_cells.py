@@ -120,7 +120,7 @@ def test_unroll_against_formulas(name, reverse, lengths, reset):
         out, after = nn.unroll(
             cell,
             mg.Tensor(x),
-            cell.as_state(tuple(map(mg.Tensor, states))),
+            cell._as_state(tuple(map(mg.Tensor, states))),
             lengths=lengths,
             reset=reset,
             reverse=reverse,
@@ -128,7 +128,7 @@ def test_unroll_against_formulas(name, reverse, lengths, reset):
         )
         want, want_states = expected(cell, x, states, lengths, reset, reverse, masked)
         np.testing.assert_allclose(out.numpy(), want, rtol=1e-12, atol=1e-13)
-        for state, wanted in zip(cell.states_of("", after), want_states, strict=True):
+        for state, wanted in zip(cell._states_of("", after), want_states, strict=True):
             np.testing.assert_allclose(state.numpy(), wanted, rtol=1e-12, atol=1e-13)
 
 
@@ -141,9 +141,9 @@ def test_gradients(name):
     reset = np.array([[False, False], [True, False], [False, True]])
 
     def run(x, *rest):
-        state = cell.as_state(tuple(rest[: len(cell.state_names)]))
+        state = cell._as_state(tuple(rest[: len(cell.state_names)]))
         out, after = nn.unroll(cell, x, state, lengths=[3, 2], reset=reset)
-        return (out, *cell.states_of("", after))
+        return (out, *cell._states_of("", after))
 
     assert mg.gradcheck(run, [*leaves, *cell.parameters()])
     if name != "IndRNN":  # relu has no second derivative to check
@@ -163,7 +163,7 @@ def test_recurrent_is_unroll(name):
         for cell, reverse in ((layer.cells[k], False), (layer.cells[k + 1], True)):
             part, final = nn.unroll(cell, h, lengths=LENGTHS, reset=RESET, reverse=reverse)
             both.append(part)
-            finals.append(cell.states_of("", final))
+            finals.append(cell._states_of("", final))
         h = mg.concatenate(both, axis=2)
     assert (out.numpy() == h.numpy()).all()
     for part, stacked in zip(zip(*finals, strict=True), state, strict=True):
