@@ -83,6 +83,15 @@ cdef int check_status(int status, str op, tuple sizes) except -1:
     return 0
 
 
+cdef object read_only(object array):
+    """An array as others may see it; None for None."""
+    if array is None:
+        return None
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 cdef class Sequence:
     """The arrays of one call: kept by the node for backward. All arrays are C-contiguous and of one
     dtype."""
@@ -153,6 +162,23 @@ cdef class Sequence:
         record_outputs(node, outputs)
         node.extra = (self, inputs, save_all(node, <Tensor>outputs[0], inputs))
         return 0
+
+    def details(self):
+        """What `Node.details` tells of the layer."""
+        cdef mg_recurrent *r = &self.call
+        return {
+            "cell": self.cell,
+            "T": r.T,
+            "B": r.B,
+            "I": r.I,
+            "H": r.H,
+            "reverse": bool(r.reverse),
+            "lengths": read_only(self.lengths),
+            "reset": None if self.reset is None else read_only(self.reset.view(np.bool_)),
+            "mask": read_only(self.mask),
+            "checkpoint": "sqrt" if self.starts is not None else None,
+            "clip_state_grad": self.clip or None,
+        }
 
     cdef dict trace(self):
         """What was kept, by name: read-only arrays (T, B, H)."""

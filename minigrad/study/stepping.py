@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from minigrad.core.stepping import Stepper, output_index
+from minigrad.core.facts import output_index
+from minigrad.core.stepping import Stepper
 from minigrad.core.tensor import Node, Tensor
 from minigrad.study.names import names_of_leaves
 
