@@ -224,7 +224,8 @@ class Run:
         if isinstance(error, IndexError) and not any(part in name for part in INDEXING):
             # A subclass that tells a length of its own is iterated to that length.
             allowed = planted_below(error) or "LyingTensor" in self.last
-        if attribute and isinstance(error, AttributeError):
+        # With threads, one may replace a weight between another's check and its use.
+        if (attribute or self.options.threads > 1) and isinstance(error, AttributeError):
             allowed = True
         if isinstance(error, StopIteration) and ("__next__" in name or "next(" in name):
             allowed = True
@@ -448,7 +449,7 @@ class Run:
                 signal.alarm(60)
                 faulthandler.register(signal.SIGALRM, chain=True)  # where does it hang?
                 for _ in range(5):
-                    with contextlib.suppress(Exception if self.spoilt else Planted):
+                    with contextlib.suppress(Exception):  # of an argument that cannot be made
                         self.action(drawer)
                 # Where attributes are spoilt, those of classes too, a training may refuse to run.
                 same = self.spoilt or self.small_training() == self.reference
