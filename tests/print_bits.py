@@ -281,7 +281,7 @@ def main():
     parser.add_argument(
         "--rows",
         type=Path,
-        default=HERE,
+        default=HERE / "ops",
         help="folder of op_table.py and the rows (default: this one)",
     )
     parser.add_argument("--examples", type=Path, help="also run the examples of this folder")

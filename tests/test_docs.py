@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TRAINS = {"slides.md"}  # its blocks train for seconds
+TRAINS = {"cells.md", "slides.md"}  # their blocks train for seconds
 BLOCK = re.compile(
     r"^```python\n(.*?)^```\n(?:\n*^```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL
 )

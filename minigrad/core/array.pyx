@@ -70,6 +70,8 @@ def checked_shape(shape, str op) -> tuple:
 
 cdef object as_int(object x):
     """Python's own int for whatever counts as one; None for anything else."""
+    if type(x) is int:
+        return x
     try:
         return operator.index(x)
     except MemoryError:
@@ -80,9 +82,10 @@ cdef object as_int(object x):
 
 cdef tuple ints_of(object numbers):
     """An int, or several, as a tuple of Python's own; None for anything else."""
-    number = as_int(numbers)
-    if number is not None:
-        return (number,)
+    if type(numbers) is not tuple and type(numbers) is not list:
+        number = as_int(numbers)
+        if number is not None:
+            return (number,)
     try:
         return tuple(map(operator.index, numbers))
     except MemoryError:
@@ -173,6 +176,8 @@ cdef int look_through(object data, str op, str name, int depth) except -1:
 def made_array(data, str op not None, str name not None) -> np.ndarray:
     """`data` as a NumPy array, which may be its own memory; nothing is lost, and exceptions name
     the op."""
+    if cnp.PyArray_CheckExact(data) and (<cnp.ndarray>data).descr.kind != c"O":
+        return data
     look_through(data, op, name, 0)
     found = converted(data, op, name)
     look_through(found, op, name, 0)

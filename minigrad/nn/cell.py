@@ -1,197 +1,262 @@
-"""What all recurrent cells share: their weights, checks and states.
+"""Recurrent cells: what a cell is, for the library's own and for yours, and the states that layers
+return.
 
-The cells themselves, each with its layer, are in rnn.py, lstm.py and gru.py: one step, written out
-of ops. They specify what the fused layers compute. Loops over cells are in sequence.py.
-
-B, I, H: batch, inputs, hidden units. Weights are stored (in, out): W (I, G H) for the input and U
-(H, G H) for the state, G gates side by side; one bias a gate, b (G H). U starts orthogonal gate by
-gate, W Glorot-uniform, b zero but 1 for the LSTM's forget gate. The products of a gate are one
-chain, b + x W + h U (see addmm): so a cell in a loop has the bits of the fused layer.
+The cells of the slides, each with its layer, are in rnn.py, lstm.py and gru.py, and what they share
+in gated.py. Loops over cells are in sequence.py, layers of any cell in recurrent.py.
 """
 
 from __future__ import annotations
 
+import keyword
 import reprlib
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from minigrad.checks import check_memory, flag, size
-from minigrad.core.array import checked_dtype
+from minigrad.checks import size
 from minigrad.core.operands import zeros
 from minigrad.core.tensor import Tensor
-from minigrad.nn.init import glorot, numbers, orthogonal
-from minigrad.nn.module import Module, Parameter, tensor_of
-from minigrad.ops.matmul import addmm, matmul
+from minigrad.nn.module import Module, tensor_of
+from minigrad.nn.running import running
 
 if TYPE_CHECKING:
     from minigrad.core.tensor import Operand
 
-__all__ = [
-    "Cell",
-    "CellState",
-    "Gate",
-    "HiddenState",
-    "State",
-    "Weights",
-    "check_tensor",
-    "gates_of",
-]
+__all__ = ["Cell", "CellState", "HiddenState", "State", "check_tensor"]
+
+SHAPE_OF_STATE = "(batch, hidden_size)"
 
 # The state of a cell as users write it: h, or a tuple such as (h, c).
 State = TypeVar("State")
 
 
-class Gate(NamedTuple):
-    """The weights of one gate: views W (I, H), U (H, H), and b (H) or None."""
-
-    W: Tensor
-    U: Tensor
-    b: Tensor | None
-
-
-class Weights(NamedTuple):
-    """What a step computes with, in the order of recurrent.sequence: b and p are None where the
-    cell has none."""
-
-    W: Tensor
-    U: Tensor
-    b: Tensor | None
-    p: Tensor | None
-
-
 class Cell(Module, Generic[State]):
-    """What the cells share: the weights, their initial values, gates by name."""
+    """One step of a recurrent network. Subclass it to write your own: make the weights in
+    ``__init__``, and define `step`.
 
-    gates: tuple[str, ...]  # their names in the order of the columns of W and U
-    biases: tuple[str, ...]  # the same for b
-    state_names: tuple[str, ...] = ("h",)  # ("h", "c") for a cell with two states
-    kind: str  # its name in fused.CELLS
+    `nn.unroll`, `nn.bidirectional` and `nn.Recurrent` run any cell over sequences: with lengths,
+    resets, recurrent dropout, clipped gradients of the state, in several layers and both
+    directions.
 
-    if TYPE_CHECKING:  # what Module does, with the types of forward
+    Slices of parameters, such as ``self.W[:, :H]``, are made once for a sequence, however often
+    `step` asks for them.
 
-        def __call__(self, x: Operand, state: State | None = None) -> State: ...
+    Args:
+        hidden_size: features of the output of a step, H; also of each state, unless `initial` says
+            otherwise.
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool,
-        dtype: DTypeLike,
-        rng: np.random.Generator | None,
-    ) -> None:
-        self.op = type(self).__name__
-        I, H = size(self.op, "input_size", input_size), size(self.op, "hidden_size", hidden_size)
-        rng, dtype = numbers(self.op, rng), checked_dtype(dtype, self.op)
-        self.check_memory(self.op, I, H)
-        self.input_size, self.hidden_size = I, H
-        self.W = Parameter(np.concatenate([glorot(rng, I, H) for _ in self.gates], axis=1), dtype)
-        self.U = Parameter(np.concatenate([orthogonal(rng, H) for _ in self.gates], axis=1), dtype)
-        self.b: Parameter | None = None
-        if flag(self.op, "bias", bias):
-            b = [np.full(H, float(name == "f")) for name in self.biases]
-            self.b = Parameter(np.concatenate(b), dtype)
-        self.p: Parameter | None = None
+    Attributes:
+        state_names: the names of the states, in their order. Default: ("h",). With one name the
+            state is a Tensor, with several a tuple of them.
+        input_size: features of the input, if they are to be checked. Default: None.
 
-    @classmethod
-    def check_memory(cls, op: str, I: int, H: int, cells: int = 1) -> None:
-        """A MemoryError if this machine cannot hold the weights of so many cells."""
-        what = f"(input_size, hidden_size) = ({I}, {H})"
-        check_memory(op, cells * (I + H) * H * len(cls.gates), what)
+    Raises:
+        TypeError: hidden_size is not an int.
+        ValueError: hidden_size is below 1.
 
-    def gate(self, name: str) -> Gate:
-        """The weights of one gate: views W (I, H), U (H, H), and b (H) or None.
+    >>> import minigrad as mg
+    >>> class Leaky(mg.nn.Cell):
+    ...     '''h' = (1 - a) h + a tanh(x W + h U)'''
+    ...     def __init__(self, input_size, hidden_size, a=0.1):
+    ...         super().__init__(hidden_size)
+    ...         self.W = mg.nn.Parameter(mg.nn.init.glorot(input_size, hidden_size))
+    ...         self.U = mg.nn.Parameter(mg.nn.init.orthogonal(hidden_size))
+    ...         self.a = a
+    ...     def step(self, x, h):
+    ...         h = (1 - self.a) * h + self.a * mg.tanh(x @ self.W + self.masked(h) @ self.U)
+    ...         return h, h
+    >>> out, h = mg.nn.unroll(Leaky(3, 4), mg.ones((5, 2, 3)), lengths=[5, 2])
+    >>> out.shape, h.shape
+    ((5, 2, 4), (2, 4))
+    """
 
-        Args:
-            name: one of `gates`, for example "f" for the LSTM's forget gate.
-        """
-        if name not in self.gates:
-            raise ValueError(
-                f"{self.op}: name must be one of {', '.join(self.gates)}, got {reprlib.repr(name)}"
-            )
-        H, k = self.hidden_size, self.gates.index(name)
-        part = slice(k * H, (k + 1) * H)
-        return Gate(self.W[:, part], self.U[:, part], None if self.b is None else self.b[part])
+    state_names: tuple[str, ...] = ("h",)
+    input_size: int | None = None
 
-    def weights(self) -> Weights:
-        """All weights as one value."""
-        return Weights(self.W, self.U, self.b, self.p)
+    def __init__(self, hidden_size: int) -> None:
+        self.hidden_size = size(type(self).__name__, "hidden_size", hidden_size)
 
-    def start(self, weights: Weights) -> Any:
-        """What `step` takes as weights: here the weights themselves. Called once for a sequence."""
-        return weights
+    # -- what a subclass defines
 
-    def step(
-        self, weights: Any, x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
-    ) -> tuple[Tensor, ...]:
-        """The formulas of one step.
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Compute one step.
 
         Args:
-            weights: what `start` returned.
             x: the input, (B, I).
-            states: one Tensor (B, H) for each of `state_names`.
-            h_masked: h after recurrent dropout, (B, H); the products with U see this.
+            state: the state before the step: a Tensor, or a tuple of them in the order of
+                `state_names`.
 
         Returns:
-            The new states, in the order of `state_names`.
+            (out, state): the output (B, hidden_size), and the state after the step, of the same
+            form, shapes and dtype.
         """
-        raise NotImplementedError(f"{self.op} has no step")
+        raise NotImplementedError(f"{type(self).__name__}: define step(x, state) -> (out, state)")
 
-    def checked_weights(self, op: str, weights: Any = None) -> Weights:
-        """The weights, or others in their place, if their shapes and dtypes fit: they can be
-        replaced at any time."""
-        if weights is None:
-            weights = self.weights()
-        elif not isinstance(weights, tuple) or len(weights) != 4:
+    def initial(self, B: int) -> State:
+        """The state that a sequence starts from, and a row after a reset: zeros, (B, hidden_size)
+        for each name. Define it for states of other sizes, or learnt ones.
+
+        Args:
+            B: rows of the batch, the first axis of each state.
+        """
+        return self._as_state(self._zeros(B, self._dtype))
+
+    # -- for use in step
+
+    def masked(self, h: Tensor) -> Tensor:
+        """h as products with recurrent weights see it: times the mask of recurrent dropout, if the
+        sequence has one.
+
+        Args:
+            h: a state, (B, hidden_size).
+        """
+        sequence = running()
+        if sequence is None or sequence.mask is None:
+            return h
+        sequence.mask_was_used = True
+        return h * sequence.mask
+
+    def options(self) -> str:
+        return f"hidden_size={self.hidden_size}"
+
+    # -- for those who run cells
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        """That of the parameters; float32 if there are none."""
+        return next((p.dtype for p in self.parameters()), np.dtype(np.float32))
+
+    def forward(self, x: Operand, state: State | None = None) -> Any:
+        """Compute one step, with its arguments checked.
+
+        Args:
+            x: the input, (B, I), a Tensor or an array of the dtype of the weights.
+            state: the state before the step. Default: `initial`.
+
+        Returns:
+            (out, state), as `step` does.
+
+        Raises:
+            TypeError: an argument is of the wrong type or dtype.
+            ValueError: an argument has the wrong shape.
+        """
+        found = self._checked_input(x)
+        op, B = type(self).__name__, found.shape[0]
+        states = self._checked_states(op, state, B)
+        out, after = self._checked_step(found, states)
+        return out, self._as_state(after)
+
+    def _start(self, weights: Any) -> Any:
+        """The parts of the weights that steps compute with, made once for a sequence."""
+        return weights
+
+    def _weights(self) -> Any:
+        """All that a sequence has a gradient for, besides its input and state."""
+        return list(self.parameters())
+
+    def _check(self, op: str) -> None:
+        """Is this a cell that can be run?"""
+        names = self.state_names
+        fine = isinstance(names, tuple) and names and all(map(is_name, names))
+        if not fine or len(set(names)) < len(names):
             raise TypeError(
-                f"{op}: weights must be a Weights (W, U, b, p), got {type(weights).__name__}"
+                f"{op}: state_names must be a tuple of different names, got {reprlib.repr(names)}"
             )
-        W, U, b, p = weights
-        I, H = self.input_size, self.hidden_size
-        dtype, columns = getattr(W, "dtype", None), len(self.gates) * H
-        check_tensor(op, "W", W, dtype, (I, columns), "(input_size, gates * hidden_size)")
-        check_tensor(op, "U", U, dtype, (H, columns), "(hidden_size, gates * hidden_size)")
-        if b is not None:
-            check_tensor(op, "b", b, dtype, (len(self.biases) * H,), "(biases * hidden_size,)")
-        if p is not None:
-            check_tensor(op, "p", p, dtype, (3, H), "(3, hidden_size)")
-        return weights if isinstance(weights, Weights) else Weights(*weights)
+        if "hidden_size" not in vars(self):
+            raise TypeError(
+                f"{op}: {type(self).__name__} has no hidden_size: call "
+                f"super().__init__(hidden_size) in its __init__"
+            )
 
-    def checked_sequence(self, op: str, x: Any, dtype: np.dtype[Any]) -> Tensor:
-        """x (T, B, I) as a Tensor of this dtype."""
-        found = tensor_of(op, "x", x, dtype)
-        if found.ndim != 3 or found.shape[2] != self.input_size:
+    def _checked_input(self, x: Any) -> Tensor:
+        """x (B, I) as a Tensor, if it fits."""
+        op = type(self).__name__
+        found = tensor_of(op, "x", x, self._dtype)
+        if found.ndim != 2 or self.input_size not in (None, found.shape[1]):
+            features = "I" if self.input_size is None else self.input_size
             raise ValueError(
-                f"{op}: x must have shape (T, B, {self.input_size}) = "
+                f"{op}: x must have shape (B, {features}) = (batch, input_size), got {found.shape}"
+            )
+        return found
+
+    def _checked_sequence(self, op: str, x: Any, dtype: np.dtype[Any] | None = None) -> Tensor:
+        """x (T, B, I) as a Tensor of this dtype, by default that of the cell, if it fits."""
+        found = tensor_of(op, "x", x, self._dtype if dtype is None else dtype)
+        if found.ndim != 3 or self.input_size not in (None, found.shape[2]):
+            features = "I" if self.input_size is None else self.input_size
+            raise ValueError(
+                f"{op}: x must have shape (T, B, {features}) = "
                 f"(time, batch, input_size), got {found.shape}"
             )
         return found
 
-    def check_state(self, op: str, name: str, value: Any, B: int, dtype: np.dtype[Any]) -> None:
-        """A state, or a mask of it, must be a Tensor (B, H)."""
-        check_tensor(op, name, value, dtype, (B, self.hidden_size), "(batch, hidden_size)")
+    def _zeros(self, B: int, dtype: np.dtype[Any]) -> tuple[Tensor, ...]:
+        return tuple(zeros((B, self.hidden_size), dtype) for _ in self.state_names)
 
-    def _check_weights(self) -> None:
-        self.checked_weights(self.op)
+    def _has_plain_states(self) -> bool:
+        """Are the initial states those of this class, zeros (B, hidden_size)?"""
+        return type(self).initial is Cell.initial
 
-    def _check(self, x: Any, *states: tuple[str, Any]) -> Tensor:
-        """x (B, I) as a Tensor, if it and the states fit."""
-        found = tensor_of(self.op, "x", x, self.W.dtype)
-        if found.ndim != 2 or found.shape[1] != self.input_size:
-            raise ValueError(
-                f"{self.op}: x must have shape (B, {self.input_size}) = "
-                f"(batch, input_size), got {found.shape}"
-            )
-        for name, value in states:
-            self.check_state(self.op, name, value, found.shape[0], self.W.dtype)
-        return found
+    def _fresh(self, B: int) -> tuple[Tensor | float, ...]:
+        """What the states of a row become by a reset: 0.0, or what `initial` says."""
+        if self._has_plain_states():
+            return (0.0,) * len(self.state_names)
+        return self._checked_states(type(self).__name__, None, B)
 
-    def initial(self, B: int) -> tuple[Tensor, ...]:
-        """States of zeros, each (B, H)."""
-        return tuple(zeros((B, self.hidden_size), self.W.dtype) for _ in self.state_names)
+    def _state_specs(
+        self, B: int, dtype: np.dtype[Any] | None = None
+    ) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape and dtype of each state."""
+        if self._has_plain_states():
+            spec = (B, self.hidden_size), self._dtype if dtype is None else dtype
+            return [spec] * len(self.state_names)
+        return [(state.shape, state.dtype) for state in self._checked_initial(B)]
 
-    def states_of(self, op: str, state: Any) -> tuple[Any, ...]:
+    def _checked_states(
+        self, op: str, state: Any, B: int, dtype: np.dtype[Any] | None = None
+    ) -> tuple[Tensor, ...]:
+        """The states to start from: those given, if they fit, or the initial ones."""
+        if state is None and self._has_plain_states():
+            return self._zeros(B, self._dtype if dtype is None else dtype)
+        if state is None:
+            return self._checked_initial(B)
+        states = self._states_of(op, state)
+        specs = self._state_specs(B, dtype)
+        meaning = SHAPE_OF_STATE if self._has_plain_states() else "that of initial(batch)"
+        for name, value, (shape, kind) in zip(self.state_names, states, specs, strict=True):
+            check_tensor(op, name, value, kind, shape, meaning)
+        return states
+
+    def _checked_initial(self, B: int) -> tuple[Tensor, ...]:
+        op = type(self).__name__
+        initial = self._states_of(f"{op}: initial", self.initial(B))
+        for name, value in zip(self.state_names, initial, strict=True):
+            if not isinstance(value, Tensor):
+                got = type(value).__name__
+                raise TypeError(f"{op}: initial must give {name} as a Tensor, got {got}")
+            if value.ndim == 0 or value.shape[0] != B:
+                raise ValueError(
+                    f"{op}: initial must give {name} with batch = {B} rows, got {value.shape}"
+                )
+        return initial
+
+    def _checked_step(
+        self, x: Tensor, states: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What `step` returns, if it has the right form and shapes."""
+        op = type(self).__name__
+        returned = self.step(x, self._as_state(states))
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise TypeError(f"{op}: step must return (out, state), got {type(returned).__name__}")
+        out, state = returned
+        after = self._states_of(f"{op}: step", state)
+        rows = (x.shape[0], self.hidden_size)
+        check_result(op, "out", out, x.dtype, rows)
+        for name, new, old in zip(self.state_names, after, states, strict=True):
+            check_result(op, name, new, old.dtype, old.shape)
+        return out, after
+
+    def _states_of(self, op: str, state: Any) -> tuple[Any, ...]:
         """A state as users write it, h or (h, c), as a tuple in the order of `state_names`."""
         count = len(self.state_names)
         if count == 1:
@@ -203,36 +268,16 @@ class Cell(Module, Generic[State]):
             raise TypeError(f"{op}: state must be ({', '.join(self.state_names)}), got {got}")
         return state
 
-    def as_state(self, states: tuple[Tensor, ...]) -> State:
+    def _as_state(self, states: tuple[Tensor, ...]) -> State:
         """The states as users read them: h, or (h, c)."""
         return cast(State, states[0] if len(states) == 1 else states)
 
-    def forward(self, x: Operand, state: State | None = None) -> State:
-        """Compute one step.
 
-        Args:
-            x: the input, (B, input_size), a Tensor or an array of the dtype of the weights.
-            state: h of shape (B, hidden_size), or for an LSTMCell (h, c), each of this shape.
-                Default: zeros.
-
-        Returns:
-            The new state, of the same form.
-
-        Raises:
-            TypeError: an argument is of the wrong type or dtype.
-            ValueError: an argument has the wrong shape.
-        """
-        if state is None:
-            x = self._check(x)
-            states = self.initial(x.shape[0])
-        else:
-            states = self.states_of(self.op, state)
-            x = self._check(x, *zip(self.state_names, states, strict=True))
-        return self.as_state(self.step(self.start(self.weights()), x, states, states[0]))
-
-    def options(self) -> str:
-        bias = "" if self.b is not None else ", bias=False"
-        return f"{self.input_size}, {self.hidden_size}{bias}"
+def is_name(value: Any) -> bool:
+    """Can this be the name of a field?"""
+    if not isinstance(value, str) or keyword.iskeyword(value):
+        return False
+    return value.isidentifier() and not value.startswith("_")
 
 
 def check_tensor(
@@ -247,10 +292,16 @@ def check_tensor(
         raise TypeError(f"{op}: {name} has dtype {value.dtype}, the weights have {dtype}")
 
 
-def gates_of(weights: Weights, x: Tensor, h: Tensor) -> Tensor:
-    """b + x W + h U: each element one chain of fused multiply-adds."""
-    start = addmm(weights.b, x, weights.W) if weights.b is not None else matmul(x, weights.W)
-    return addmm(start, h, weights.U)
+def check_result(
+    op: str, name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> None:
+    """What a step returned must have the shape and dtype that the next one expects."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: step must return {name} as a Tensor, got {type(value).__name__}")
+    if value.shape != shape:
+        raise ValueError(f"{op}: step must return {name} of shape {shape}, got {value.shape}")
+    if value.dtype != dtype:
+        raise TypeError(f"{op}: step must return {name} of dtype {dtype}, got {value.dtype}")
 
 
 class HiddenState(NamedTuple):

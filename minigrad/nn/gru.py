@@ -10,8 +10,9 @@ from numpy.typing import DTypeLike
 
 from minigrad.checks import flag
 from minigrad.core.tensor import Tensor
-from minigrad.nn.cell import Cell, HiddenState, Weights
-from minigrad.nn.stack import Recurrent
+from minigrad.nn.cell import HiddenState
+from minigrad.nn.fused_stack import FusedStack
+from minigrad.nn.gated import GatedCell, Weights
 from minigrad.ops.elementwise import sigmoid, tanh
 from minigrad.ops.join import split
 from minigrad.ops.matmul import addmm, matmul
@@ -30,7 +31,7 @@ class GRUWeights(NamedTuple):
     b_u: Tensor | None
 
 
-class GRUCell(Cell[Tensor]):
+class GRUCell(GatedCell[Tensor]):
     """One step of a gated recurrent unit (slide: GRU; Cho et al. 2014).
 
     r, z = sigmoid(x W + h U + b); n = tanh(x W + (r h) U + b); h' = (1 - z) n + z h. The gates
@@ -71,7 +72,7 @@ class GRUCell(Cell[Tensor]):
         self.biases = ("r", "z", "n", "u") if reset_after else ("r", "z", "n")
         super().__init__(input_size, hidden_size, bias, dtype, rng)
 
-    def start(self, weights: Weights) -> GRUWeights:
+    def _start(self, weights: Weights) -> GRUWeights:
         """The parts of the weights, cut once for a sequence, so that each part's gradient is one
         chain over the steps."""
         H = weights.U.shape[0]
@@ -81,7 +82,7 @@ class GRUCell(Cell[Tensor]):
         b_u = b[3 * H :]
         return GRUWeights(W, U[:, : 2 * H], U[:, 2 * H :], b[: 3 * H], b_u)
 
-    def step(
+    def next_states(
         self, weights: GRUWeights, x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
     ) -> tuple[Tensor, ...]:
         W, U_rz, U_n, b, b_u = weights
@@ -100,7 +101,7 @@ class GRUCell(Cell[Tensor]):
 
 
 @dataclass(eq=False, repr=False)
-class GRU(Recurrent[HiddenState]):
+class GRU(FusedStack[HiddenState]):
     """A gated recurrent unit over whole sequences (slide: GRU; Cho et al. 2014).
 
     r, z = sigmoid(x_t W + h_{t-1} U + b); n = tanh(x_t W + (r h_{t-1}) U + b);

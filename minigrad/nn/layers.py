@@ -59,7 +59,7 @@ class Linear(Module):
         d = size("Linear", "d", d)
         k = size("Linear", "k", k)
         dtype = checked_dtype(dtype, "Linear")
-        self.weight = Parameter(glorot(numbers("Linear", rng), d, k), dtype)
+        self.weight = Parameter(glorot(d, k, numbers("Linear", rng), np.float64), dtype)
         self.bias = Parameter(np.zeros(k), dtype) if flag("Linear", "bias", bias) else None
 
     def _check_weights(self) -> None:

@@ -10,9 +10,10 @@ from numpy.typing import DTypeLike
 
 from minigrad.checks import flag
 from minigrad.core.tensor import Tensor
-from minigrad.nn.cell import Cell, CellState, Weights, check_tensor, gates_of
+from minigrad.nn.cell import CellState, check_tensor
+from minigrad.nn.fused_stack import FusedStack
+from minigrad.nn.gated import GatedCell, Weights, gates_of
 from minigrad.nn.module import Parameter
-from minigrad.nn.stack import Recurrent
 from minigrad.ops.elementwise import sigmoid, sqrt, tanh
 from minigrad.ops.join import split
 from minigrad.ops.matmul import matmul
@@ -39,7 +40,7 @@ class LSTMWeights(NamedTuple):
     norm: LayerNorm | None
 
 
-class LSTMCell(Cell[tuple[Tensor, Tensor]]):
+class LSTMCell(GatedCell[tuple[Tensor, Tensor]]):
     """One step of long short-term memory (slides: LSTM).
 
     i, f, o = sigmoid(x W + h U + b), g = tanh(x W + h U + b), each with its own columns;
@@ -102,7 +103,7 @@ class LSTMCell(Cell[tuple[Tensor, Tensor]]):
                 check_tensor(op, name, value, checked.W.dtype, shape, f"({gates} * hidden_size,)")
         return checked
 
-    def start(self, weights: Weights) -> LSTMWeights:
+    def _start(self, weights: Weights) -> LSTMWeights:
         """The weights, cut once for a sequence."""
         p = None if weights.p is None else [weights.p[k] for k in range(3)]
         if not self.layer_norm:
@@ -110,7 +111,7 @@ class LSTMCell(Cell[tuple[Tensor, Tensor]]):
         norm = LayerNorm(self.scale_x, self.scale_h, self.scale_c, self.shift_c)
         return LSTMWeights(weights, p, norm)
 
-    def step(
+    def next_states(
         self, weights: LSTMWeights, x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
     ) -> tuple[Tensor, ...]:
         w, p, norm = weights
@@ -137,7 +138,7 @@ def normalised(x: Tensor) -> Tensor:
 
 
 @dataclass(eq=False, repr=False)
-class LSTM(Recurrent[CellState]):
+class LSTM(FusedStack[CellState]):
     """Long short-term memory over whole sequences (slides: LSTM).
 
     i, f, o = sigmoid(x_t W + h_{t-1} U + b), g = tanh(x_t W + h_{t-1} U + b), each with its own

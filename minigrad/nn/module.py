@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 from minigrad.checks import flag
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
+from minigrad.nn.running import index_key, running
 from minigrad.nn.telemetry import Telemetry
 from minigrad.random import Generator
 
@@ -39,6 +40,14 @@ class Parameter(Tensor):
 
     def __init__(self, data: Operand, dtype: DTypeLike | None = None) -> None:
         super().__init__(data, dtype=dtype, requires_grad=True)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """A part of it. While a sequence runs through a cell, the same part is made once."""
+        sequence = running()
+        key = None if sequence is None else index_key(index)
+        if sequence is None or key is None:
+            return super().__getitem__(index)
+        return sequence.slice_of(self, key, lambda: super(Parameter, self).__getitem__(index))
 
 
 def tensor_of(op: str, name: str, value: Any, dtype: np.dtype[Any]) -> Tensor:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minigrad.core.tensor import Tensor
-from minigrad.nn.cell import Cell, HiddenState, Weights, gates_of
-from minigrad.nn.stack import Recurrent
+from minigrad.nn.cell import HiddenState
+from minigrad.nn.fused_stack import FusedStack
+from minigrad.nn.gated import GatedCell, Weights, gates_of
 from minigrad.ops.elementwise import relu, tanh
 
 __all__ = ["RNN", "Nonlinearity", "RNNCell", "check_nonlinearity"]
@@ -19,7 +20,7 @@ __all__ = ["RNN", "Nonlinearity", "RNNCell", "check_nonlinearity"]
 Nonlinearity = Literal["tanh", "relu"]
 
 
-class RNNCell(Cell[Tensor]):
+class RNNCell(GatedCell[Tensor]):
     """One step of a recurrent network (slide: the hidden state): h' = tanh(x W + h U + b).
 
     Args:
@@ -55,7 +56,7 @@ class RNNCell(Cell[Tensor]):
         self.kind = f"rnn_{nonlinearity}"
         super().__init__(input_size, hidden_size, bias, dtype, rng)
 
-    def step(
+    def next_states(
         self, weights: Weights, x: Tensor, states: tuple[Tensor, ...], h_masked: Tensor
     ) -> tuple[Tensor, ...]:
         activation = tanh if self.kind == "rnn_tanh" else relu
@@ -71,7 +72,7 @@ def check_nonlinearity(op: str, nonlinearity: Any) -> None:
 
 
 @dataclass(eq=False, repr=False)
-class RNN(Recurrent[HiddenState]):
+class RNN(FusedStack[HiddenState]):
     """A recurrent network over whole sequences: h_t = tanh(x_t W + h_{t-1} U + b).
 
     A call takes sequences x (T, B, input_size) and returns the outputs (T, B, features) and the

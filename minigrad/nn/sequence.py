@@ -17,7 +17,9 @@ from minigrad.core.operands import zeros
 from minigrad.core.tape import record
 from minigrad.core.tensor import Tensor
 from minigrad.nn.arguments import Steps, checked_clip, no_second_order
-from minigrad.nn.cell import Cell, State, Weights
+from minigrad.nn.cell import Cell, State, check_tensor
+from minigrad.nn.gated import GatedCell, Weights
+from minigrad.nn.running import Running
 from minigrad.ops.elementwise import clip, where
 from minigrad.ops.join import concatenate, stack
 
@@ -30,6 +32,7 @@ __all__ = [
     "Merge",
     "bidirectional",
     "carry",
+    "check_cell",
     "check_merge",
     "clip_grad",
     "merge_directions",
@@ -62,26 +65,30 @@ def unroll(
     """Run a sequence through a cell, step by step.
 
     Args:
-        cell: an RNNCell, LSTMCell or GRUCell.
+        cell: an RNNCell, LSTMCell, GRUCell, or a cell of your own, see `nn.Cell`.
         x: the sequence, (T, B, I).
-        state: the initial h, or (h, c) for an LSTMCell, each (B, H). Default: zeros.
+        state: the initial state, as the cell's step takes it: h, or (h, c) for an LSTMCell, each
+            (B, H). Default: zeros, or what the cell's `initial` says.
         lengths: (B,) ints from 0 to T. Past its length a row's state stands still, its output is
             0, and whatever x holds there, even NaN, changes nothing. Default: T for all.
-        reset: bool (T, B): where true the row starts anew from zeros before the step, and no
-            gradient passes. Default: nowhere.
+        reset: bool (T, B): where true the row starts anew before the step, from zeros or what
+            `initial` says, and no gradient passes. Default: nowhere.
         reverse: go from the last step to the first, each row from its own end. Default: False.
-        mask: (B, H), multiplies h before the recurrent product at every step. Default: None.
-        weights: a Weights (W, U, b, p) in place of the cell's own. Default: None.
+        mask: (B, H), multiplies h before the recurrent product at every step; a cell of your own
+            asks for it with `masked`. Default: None.
+        weights: a Weights (W, U, b, p) in place of the cell's own; not for cells of your own.
+            Default: None.
         clip_state_grad: at every step clip the gradients that it hands to the state before it, of
             h and of c, to this bound, each element by itself (slide: gradient clipping). Such a
             gradient cannot be differentiated again. Default: None, no clipping.
 
     Returns:
-        The outputs (T, B, H), and the state at each row's own end: h, or (h, c) for an LSTMCell.
+        The outputs (T, B, H), and the state at each row's own end, as the cell's step returns it.
 
     Raises:
         TypeError: an argument is of the wrong type or dtype.
-        ValueError: an argument has the wrong shape or is outside its range.
+        ValueError: an argument has the wrong shape or is outside its range, or the cell was given a
+            mask and did not use it.
 
     Where no step runs (T = 0, B = 0, all lengths 0) the final state is the initial one, and x and
     the weights get a gradient of zeros, as from the fused layers.
@@ -92,104 +99,107 @@ def unroll(
     ((5, 2, 4), (2, 4))
     """
     op = "unroll"
-    _check_cell(op, "cell", cell)
-    weights = cell.checked_weights(op, weights)
-    x = cell.checked_sequence(op, x, weights.W.dtype)
+    check_cell(op, "cell", cell)
+    if weights is not None:
+        if not isinstance(cell, GatedCell):
+            raise TypeError(f"{op}: weights cannot replace those of a {type(cell).__name__}")
+        weights = cell.checked_weights(op, weights)
+    x = cell._checked_sequence(op, x, None if weights is None else weights.W.dtype)
     T, B, _ = x.shape
-    states = _initial_states(op, cell, state, B, x.dtype)
+    states = cell._checked_states(op, state, B, x.dtype)
     if mask is not None:
         mask = Tensor(mask) if isinstance(mask, np.ndarray) else mask
-        cell.check_state(op, "mask", mask, B, x.dtype)
+        check_tensor(op, "mask", mask, x.dtype, (B, cell.hidden_size), "(batch, hidden_size)")
     steps = Steps(op, T, B, lengths, reset)
     reverse = flag(op, "reverse", reverse)
     bound = checked_clip(op, "clip_state_grad", clip_state_grad)
-    out, states = unroll_steps(cell, weights, x, states, steps, reverse, mask, bound)
-    return out, cell.as_state(states)
+    out, states = unroll_steps(cell, x, states, steps, reverse, mask, bound, weights)
+    return out, cell._as_state(states)
 
 
 def unroll_steps(
     cell: Cell[Any],
-    weights: Weights,
     x: Tensor,
     states: tuple[Tensor, ...],
     steps: Steps,
     reverse: bool,
     mask: Tensor | None = None,
     bound: float = 0.0,
+    weights: Weights | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """`unroll` with arguments that have been checked; `bound` is that of the state's gradient, 0
     for none. The outputs, and the last states in the order of `Cell.state_names`."""
-    parts = cell.start(weights)
-    if steps.T == 0:
-        return no_steps(x, states, parts)
-    outputs = []
-    for t in range(steps.T - 1, -1, -1) if reverse else range(steps.T):
-        alive = None if steps.lengths is None else (t < steps.lengths)[:, None]
-        anew = None if steps.reset is None else steps.reset[t][:, None]
-        output, states = _step(cell, parts, x[t], states, alive, anew, mask, bound)
-        outputs.append(output)
+    with Running({} if weights is None else {cell: weights}, mask) as sequence:
+        if steps.T == 0:
+            return no_steps(cell, x, states, sequence.parts(cell))
+        fresh = cell._fresh(steps.B) if steps.reset is not None else ()
+        outputs = []
+        for t in range(steps.T - 1, -1, -1) if reverse else range(steps.T):
+            alive = None if steps.lengths is None else t < steps.lengths
+            anew = None if steps.reset is None else steps.reset[t]
+            output, states = _step(cell, x[t], states, fresh, alive, anew, bound)
+            outputs.append(output)
+        if mask is not None and not sequence.mask_was_used:
+            raise ValueError(
+                f"unroll: {type(cell).__name__} was given a mask for recurrent dropout and did not "
+                f"use it: its step must write self.masked(h) @ U instead of h @ U"
+            )
     return stack(outputs[::-1] if reverse else outputs), states
 
 
 def _step(
     cell: Cell[Any],
-    parts: Any,
     x: Tensor,
     states: tuple[Tensor, ...],
+    fresh: tuple[Tensor | float, ...],
     alive: np.ndarray | None,
     anew: np.ndarray | None,
-    mask: Tensor | None,
     bound: float,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The output and the states after one step of unroll_steps; `alive` and `anew` (B, 1) say which
-    rows take part and which start from zeros."""
+    """The output and the states after one step of unroll_steps; `alive` and `anew` (B,) say which
+    rows take part, and which start from `fresh`."""
     # What later steps make of the state is one value, gathered in a node of its own, and is added
     # to the output's gradient as a whole.
     states = tuple(carry(s) for s in states)
     if alive is not None:
-        x = where(alive, x, 0.0)
+        x = where(_rows(alive, x), x, 0.0)
     if anew is not None:
         if alive is not None:
             anew = anew & alive
-        states = tuple(where(anew, 0.0, s) for s in states)
+        states = tuple(
+            where(_rows(anew, s), start, s) for start, s in zip(fresh, states, strict=True)
+        )
     before = tuple(clip_grad(s, bound) for s in states) if bound else states
-    h_masked = before[0] if mask is None else before[0] * mask
-    after = cell.step(parts, x, before, h_masked)
+    out, after = cell._checked_step(x, before)
     if alive is None:
-        return after[0], after
-    states = tuple(where(alive, new, s) for new, s in zip(after, states, strict=True))
-    return where(alive, after[0], 0.0), states
+        return out, after
+    states = tuple(where(_rows(alive, s), new, s) for new, s in zip(after, states, strict=True))
+    return where(_rows(alive, out), out, 0.0), states
 
 
-def _check_cell(op: str, name: str, cell: Any) -> None:
+def _rows(rows: np.ndarray, like: Tensor) -> np.ndarray:
+    """A choice of rows (B,) in a shape that goes with a tensor (B, ...)."""
+    return rows.reshape(rows.shape + (1,) * (like.ndim - 1))
+
+
+def check_cell(op: str, name: str, cell: Any) -> None:
+    """It must be a cell that can be run."""
     if not isinstance(cell, Cell):
         raise TypeError(
-            f"{op}: {name} must be an RNNCell, an LSTMCell or a GRUCell, got {type(cell).__name__}"
+            f"{op}: {name} must be an RNNCell, an LSTMCell, a GRUCell or another nn.Cell, "
+            f"got {type(cell).__name__}"
         )
-
-
-def _initial_states(
-    op: str, cell: Cell[Any], state: Any, B: int, dtype: np.dtype[Any]
-) -> tuple[Tensor, ...]:
-    """The states that a sequence starts from: those given, or zeros."""
-    if state is None:
-        return tuple(zeros((B, cell.hidden_size), dtype) for _ in cell.state_names)
-    states = cell.states_of(op, state)
-    for name, value in zip(cell.state_names, states, strict=True):
-        cell.check_state(op, name, value, B, dtype)
-    return states
+    cell._check(op)
 
 
 def no_steps(
-    x: Tensor, states: tuple[Tensor, ...], parts: Any
+    cell: Cell[Any], x: Tensor, states: tuple[Tensor, ...], parts: Any
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """unroll_steps for T = 0: nothing is computed, but the results come from all inputs, so that
     each has a gradient, of zeros."""
     nothing = sum_of_none([x, *states, *tensors_of(parts)])
-    h = states[0]
-    out = zeros((0, *h.shape), h.dtype) + nothing
-    nowhere = np.zeros(h.shape, bool)
-    return out, tuple(where(nowhere, nothing, s) for s in states)
+    out = zeros((0, x.shape[1], cell.hidden_size), x.dtype) + nothing
+    return out, tuple(where(np.zeros(s.shape, bool), nothing, s) for s in states)
 
 
 def sum_of_none(tensors: Iterable[Tensor]) -> Tensor:
@@ -328,7 +338,7 @@ def bidirectional(
     outputs merged.
 
     Args:
-        forward: the cell that goes from the first step to the last.
+        forward: the cell that goes from the first step to the last; any cell, see `nn.Cell`.
         backward: the cell that goes from each row's end to the first step.
         x: the sequence, (T, B, I).
         merge: as in `merge_directions`. Default: "concat".
@@ -348,11 +358,10 @@ def bidirectional(
     """
     op = "bidirectional"
     check_merge(op, merge)
-    _check_cell(op, "forward", forward)
-    _check_cell(op, "backward", backward)
-    both = forward.checked_weights(op), backward.checked_weights(op)
-    x = forward.checked_sequence(op, x, both[0].W.dtype)
-    backward.checked_sequence(op, x, both[1].W.dtype)
+    check_cell(op, "forward", forward)
+    check_cell(op, "backward", backward)
+    x = forward._checked_sequence(op, x)
+    backward._checked_sequence(op, x)
     if merge in ("sum", "mean", "mul") and forward.hidden_size != backward.hidden_size:
         raise ValueError(
             f"{op}: both cells must have one hidden_size, "
@@ -360,6 +369,7 @@ def bidirectional(
         )
     T, B, _ = x.shape
     steps = Steps(op, T, B, lengths, None)
-    h, _ = unroll_steps(forward, both[0], x, forward.initial(B), steps, reverse=False)
-    g, _ = unroll_steps(backward, both[1], x, backward.initial(B), steps, reverse=True)
+    starts = [cell._checked_states(op, None, B) for cell in (forward, backward)]
+    h, _ = unroll_steps(forward, x, starts[0], steps, reverse=False)
+    g, _ = unroll_steps(backward, x, starts[1], steps, reverse=True)
     return merge_directions(h, g, merge)

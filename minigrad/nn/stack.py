@@ -1,140 +1,72 @@
-"""What RNN, LSTM and GRU share: cells stacked in layers and directions, run in C.
+"""Cells stacked in layers and directions: what all recurrent layers share.
 
-The cells hold the weights; fused.pyx runs each over the whole sequence, with the same results as
-the loop of ops in sequence.unroll. What is added here: the checks of what a layer is called with,
-stacking, merging the two directions, dropout between layers.
+The checks of what a layer is called with, the order of layers and directions, merging the two
+directions, dropout between layers. How one cell runs over a sequence is the business of the classes
+that derive from Stack: in C in fused_stack.py, by a loop over any cell in recurrent.py.
 """
 
 from __future__ import annotations
 
-import reprlib
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, InitVar, dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from minigrad.checks import check_memory, flag, integer, probability, size
-from minigrad.core.array import checked_dtype
+from minigrad.checks import flag, integer, probability, size
 from minigrad.core.operands import zeros
 from minigrad.core.tensor import Tensor
 from minigrad.nn.arguments import Steps, checked_clip
-from minigrad.nn.cell import Cell, CellState, HiddenState, Weights, check_tensor
-from minigrad.nn.fused import allocate_directions, sequence
-from minigrad.nn.init import check_rng
+from minigrad.nn.cell import Cell, check_tensor
 from minigrad.nn.module import Module
-from minigrad.nn.sequence import Joining, Merge, check_merge, merge_directions, unroll_steps
-from minigrad.nn.telemetry import Telemetry
-from minigrad.ops.join import adjoin, stack
-from minigrad.random import dropout_mask, dropped
+from minigrad.nn.sequence import Joining, Merge, check_merge, merge_directions
+from minigrad.ops.join import stack
+from minigrad.random import dropped
 
-if TYPE_CHECKING:
-    from minigrad.core.tensor import Operand
-
-__all__ = ["MAX_LAYERS", "LayerState", "Recurrent", "Trace"]
+__all__ = ["MAX_LAYERS", "LayerState", "Stack", "Trace"]
 
 MAX_LAYERS = 10_000
 
-LayerState = TypeVar("LayerState", bound=HiddenState | CellState)
+# What a layer returns as its last state: a named tuple with a field for each of the cells' states.
+LayerState = TypeVar("LayerState", bound=tuple[Tensor, ...])
 Trace = dict[str, NDArray[Any]]  # arrays over time, by name
 
 
-@dataclass(eq=False, repr=False)
-class Recurrent(Module, Generic[LayerState]):
-    """What RNN, LSTM and GRU share: everything but the cell.
+class Stack(Module, Generic[LayerState]):
+    """What recurrent layers share: layers on top of each other, each in one direction or both.
 
-    The fields are the arguments of the constructors, and attributes of the layers. A layer adds
-    those of its own cell.
+    `cells` holds for each layer the forward cell and, if bidirectional, the backward one.
     """
 
-    cell_type: ClassVar[type[Cell[Any]]]
-    state_type: ClassVar[type[HiddenState] | type[CellState]]
-
-    input_size: int
+    op: str
+    cells: list[Any]
     hidden_size: int
-    num_layers: int = 1
-    bidirectional: bool = False
-    merge: Merge = "concat"
-    bias: bool = True
-    dropout: float = 0.0
-    recurrent_dropout: float = 0.0
-    _: KW_ONLY
-    checkpoint: Literal["sqrt"] | None = None
-    clip_state_grad: float | None = None
-    dtype: DTypeLike = np.float32
-    rng: InitVar[np.random.Generator | None] = None
+    num_layers: int
+    bidirectional: bool
+    merge: Merge
+    dropout: float
+    recurrent_dropout: float
+    clip_state_grad: float | None
 
-    if TYPE_CHECKING:  # what Module does, with the types of forward
+    def _new_state(self, states: list[Tensor]) -> LayerState:
+        """A state of this layer, as a call returns it."""
+        raise NotImplementedError(f"{self.op} has no _new_state")
 
-        @overload
-        def __call__(
-            self,
-            x: Operand,
-            state: tuple[Tensor, ...] | Tensor | None = None,
-            lengths: ArrayLike | None = None,
-            reset: ArrayLike | None = None,
-            trace: Literal[False] = False,
-        ) -> tuple[Tensor, LayerState]: ...
-        @overload
-        def __call__(
-            self,
-            x: Operand,
-            state: tuple[Tensor, ...] | Tensor | None = None,
-            lengths: ArrayLike | None = None,
-            reset: ArrayLike | None = None,
-            *,
-            trace: Literal[True],
-        ) -> tuple[Tensor, LayerState, list[Trace]]: ...
-        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
-
-    def __post_init__(self, rng: np.random.Generator | None) -> None:
+    def _check_options(self) -> None:
+        """The options that all layers have, and the directions."""
         self.op = op = type(self).__name__
-        self.input_size = size(op, "input_size", self.input_size)
-        self.hidden_size = size(op, "hidden_size", self.hidden_size)
         self.num_layers = size(op, "num_layers", self.num_layers)
         integer(op, "num_layers", self.num_layers, 1, MAX_LAYERS)
         self.bidirectional = flag(op, "bidirectional", self.bidirectional)
         check_merge(op, self.merge)
-        self.bias = flag(op, "bias", self.bias)
         self.dropout = probability(op, "dropout", self.dropout)
         self.recurrent_dropout = probability(op, "recurrent_dropout", self.recurrent_dropout)
-        is_sqrt = isinstance(self.checkpoint, str) and self.checkpoint == "sqrt"
-        if self.checkpoint is not None and not is_sqrt:
-            raise ValueError(
-                f"{op}: checkpoint must be None or 'sqrt', got {reprlib.repr(self.checkpoint)}"
-            )
         checked_clip(op, "clip_state_grad", self.clip_state_grad)
-        self.dtype = checked_dtype(self.dtype, op)
-        check_rng(op, rng)
         self.directions = ("forward", "backward") if self.bidirectional else ("forward",)
-        self.telemetry: list[Telemetry] = []
-        self.cells: list[Cell[Any]] = []
-        self._make_cells(rng)
-
-    def _make_cells(self, rng: np.random.Generator | None) -> None:
-        """The cells of all layers, each layer's forward and backward one."""
-        H, directions = self.hidden_size, len(self.directions)
-        features = self.input_size
-        self.cell_type.check_memory(self.op, features, H, directions)
-        for layer in range(self.num_layers):
-            for _ in self.directions:
-                self.cells.append(self.new_cell(features, rng))
-            if layer == 0 and self.num_layers > 1:
-                features = self._merged_size()
-                parameters = (features + H) * H * directions * self.num_layers
-                check_memory(self.op, parameters, f"num_layers = {self.num_layers}")
-
-    def new_cell(self, features: int, rng: np.random.Generator | None) -> Cell[Any]:
-        """A cell with the layer's options, for inputs (B, features)."""
-        raise NotImplementedError(f"{self.op} has no new_cell")
 
     def _merged_size(self) -> int:
         """The features that a layer hands to the next one."""
         if not self.bidirectional:
             return self.hidden_size
-        probe = zeros((1, 1, self.hidden_size), self.cells[0].W.dtype)
+        probe = zeros((1, 1, self.hidden_size), self.cells[0]._dtype)
         return int(self._merged([probe, probe], self._joining()).shape[-1])
 
     def _joining(self) -> Joining:
@@ -161,40 +93,35 @@ class Recurrent(Module, Generic[LayerState]):
     # -- checks: all of them before anything runs
 
     def _checked_state(self, state: Any, B: int) -> tuple[Tensor, ...]:
-        names = self.cell_type.state_names
+        """The state that a layer is called with, with a leading axis over layers and directions."""
+        cell: Cell[Any] = self.cells[0]
+        names = cell.state_names
         if isinstance(state, Tensor) and len(names) == 1:
             state = (state,)
+        leading = "num_layers * 2" if self.bidirectional else "num_layers"
+        rest = "batch, hidden_size" if cell._has_plain_states() else "*the shape of initial(batch)"
         if not isinstance(state, tuple) or len(state) != len(names):
-            expected = "h0" if len(names) == 1 else f"({', '.join(f'{name}0' for name in names)})"
+            expected = "h0" if names == ("h",) else f"({', '.join(f'{name}0' for name in names)})"
             got = type(state).__name__
             if isinstance(state, tuple):
                 got += f" of length {len(state)}"
             raise TypeError(
                 f"{self.op}: state must be {expected}, each of shape "
-                f"(num_layers * directions, batch, hidden_size), got {got}"
+                f"(num_layers * directions, {rest}), got {got}"
             )
-        leading = "num_layers * 2" if self.bidirectional else "num_layers"
-        meaning = f"({leading}, batch, hidden_size)"
-        shape, dtype = (len(self.cells), B, self.hidden_size), self.cells[0].W.dtype
-        for name, value in zip(names, state, strict=True):
-            check_tensor(self.op, f"{name}0", value, dtype, shape, meaning)
+        for name, value, (shape, dtype) in zip(names, state, cell._state_specs(B), strict=True):
+            expected_shape = (len(self.cells), *shape)
+            check_tensor(self.op, f"{name}0", value, dtype, expected_shape, f"({leading}, {rest})")
         return state
 
     def _check_layer(self) -> None:
         """What a user may have changed since the layer was made."""
-        if len(self.cells) != self.num_layers * len(self.directions):
-            expected = self.num_layers * len(self.directions)
+        expected = self.num_layers * len(self.directions)
+        if len(self.cells) != expected:
             raise ValueError(
                 f"{self.op}: cells must be {expected} = num_layers * directions, "
                 f"got {len(self.cells)}"
             )
-        for k, cell in enumerate(self.cells):
-            if type(cell) is not self.cell_type or getattr(cell, "layer_norm", False):
-                got = "one with layer_norm" if type(cell) is self.cell_type else type(cell).__name__
-                raise TypeError(
-                    f"{self.op}: cells[{k}] must be a plain {self.cell_type.__name__}, whose "
-                    f"formulas the fused layer computes, got {got}: run other cells with nn.unroll"
-                )
         checked_clip(self.op, "clip_state_grad", self.clip_state_grad)
         if self.dropout:
             probability(self.op, "dropout", self.dropout)
@@ -203,53 +130,21 @@ class Recurrent(Module, Generic[LayerState]):
 
     # -- running
 
-    def forward(
+    def _run(
         self,
-        x: Operand,
-        state: tuple[Tensor, ...] | Tensor | None = None,
-        lengths: ArrayLike | None = None,
-        reset: ArrayLike | None = None,
-        trace: bool = False,
-    ) -> tuple[Any, ...]:
-        """Run the layer over sequences.
-
-        Args:
-            x: (T, B, input_size), of the dtype of the weights.
-            state: the state to start from, as a call returned it. Default: zeros.
-            lengths: (B,) ints from 0 to T, in any order. Steps past a row's length are not
-                computed, their output is zero, and whatever x holds there, even NaN, changes
-                nothing. Default: T for all.
-            reset: bool (T, B): row b starts anew, from zeros, before step t, and no gradient
-                passes. Default: nowhere.
-            trace: return a third value. Default: False.
-
-        Returns:
-            The output (T, B, features) and the state after each sequence's own end, h (and c) of
-            shape (num_layers * directions, B, hidden_size). With trace=True also, for each layer
-            and direction, a dict of read-only arrays (T, B, H): the gates by name, "c" and "h".
-            Where no step runs (T = 0, B = 0, all lengths 0) the output is empty or zero, the final
-            state is the initial one, and x and the weights get a gradient of zeros.
-
-        Raises:
-            TypeError: an argument is of the wrong type or dtype.
-            ValueError: an argument has the wrong shape, or a length is outside 0 to T.
-        """
-        self._check_layer()
-        trace = flag(self.op, "trace", trace)
-        out = self.cells[0].checked_sequence(self.op, x, self.cells[0].W.dtype)
-        T, B, _ = out.shape
-        states = None if state is None else self._checked_state(state, B)
-        steps = Steps(self.op, T, B, lengths, reset)
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        steps: Steps,
+        traces: list[Trace] | None = None,
+    ) -> tuple[Any, LayerState]:
+        """All layers: the output of the last one, and the last states of all."""
         finals: list[list[Tensor]] = []
-        traces: list[Trace] = []
-        # Not set as an attribute: that would be checked like one that a user sets.
-        vars(self)["telemetry"] = []
+        out: Any = x
         for layer in range(self.num_layers):
-            out = self._run_layer(layer, out, states, steps, finals, traces if trace else None)
+            out = self._run_layer(layer, out, states, steps, finals, traces)
             if self.dropout and layer < self.num_layers - 1:
                 out = dropped(self.op, out, self.dropout, self.training, None)
-        final = self.state_type(*map(stack, zip(*finals, strict=True)))
-        return (out, final, traces) if trace else (out, final)
+        return out, self._new_state([stack(parts) for parts in zip(*finals, strict=True)])
 
     def _run_layer(
         self,
@@ -261,73 +156,8 @@ class Recurrent(Module, Generic[LayerState]):
         traces: list[Trace] | None,
     ) -> Any:
         """The merged output of one layer; its final states and traces are appended."""
-        merge = self.merge if layer == self.num_layers - 1 else self._joining()
-        whole: Tensor | None = None
-        halves: Sequence[Tensor | None] = (None, None)
-        if self.bidirectional and merge == "concat":
-            # Both directions write into one array, each into its half.
-            whole, halves = allocate_directions(x, self.hidden_size)
-        outputs = []
-        for d, direction in enumerate(self.directions):
-            k = layer * len(self.directions) + d
-            cell = self.cells[k]
-            mask = None
-            if self.recurrent_dropout and self.training:
-                mask = dropout_mask((x.shape[1], self.hidden_size), self.recurrent_dropout, x.dtype)
-            telemetry = Telemetry(layer, direction)
-            self.telemetry.append(telemetry)
-            reverse = direction == "backward"
-            out, *final = sequence(
-                cell.kind,
-                x,
-                None if states is None else states[0][k],
-                None if states is None or len(states) == 1 else states[1][k],
-                cell.W,
-                cell.U,
-                cell.b,
-                cell.p,
-                mask=mask,
-                op=self.op,
-                steps=steps,
-                reverse=reverse,
-                checkpoint=self.checkpoint == "sqrt",
-                clip=self.clip_state_grad,
-                telemetry=telemetry,
-                composed=partial(_op_by_op, cell, steps=steps, reverse=reverse, mask=mask),
-                trace=traces is not None,
-                out=halves[d],
-            )
-            if traces is not None:
-                traces.append(final.pop() | {"h": out.numpy()})
-            outputs.append(out)
-            finals.append(final)
-        if whole is not None:
-            return adjoin(whole, outputs)
-        return self._merged(outputs, merge) if self.bidirectional else outputs[0]
+        raise NotImplementedError(f"{self.op} has no _run_layer")
 
-    def first_nonfinite(self) -> dict[str, Any] | None:
-        """Where the first value that is not finite arose in the last forward pass, also one within
-        no_grad(), and in the backward pass after it: pass, layer, direction, step, row, gate (see
-        Telemetry); or None. A value that came in not finite, in x, a state or a weight, counts
-        where it is first used, also where a saturated gate hides it. A backward pass with
-        create_graph=True is not looked at."""
-        places = [t.nonfinite for t in self.telemetry if t.nonfinite]
-        forward = [place for place in places if place["pass"] == "forward"]
-        return forward[0] if forward else places[-1] if places else None
-
-
-def _op_by_op(
-    cell: Cell[Any],
-    x: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    *weights: Any,
-    steps: Steps,
-    reverse: bool,
-    mask: NDArray[Any] | None,
-) -> tuple[Tensor, ...]:
-    """What `sequence` computes for this cell, made of ops: it can be differentiated again."""
-    states = tuple(state for state in (h0, c0) if state is not None) or cell.initial(steps.B)
-    factors = None if mask is None else Tensor(mask)
-    out, states = unroll_steps(cell, Weights(*weights), x, states, steps, reverse, factors)
-    return (out, *states)
+    def _merge_of(self, layer: int) -> Merge:
+        """How a layer merges its directions."""
+        return self.merge if layer == self.num_layers - 1 else self._joining()

@@ -397,17 +397,17 @@ cpdef Tensor where(condition, a, b):
     Tensor([-0.5,  2. ])
     """
     cdef Tensor x = first_operand(a, b, "where"), y = as_operand(b, x, "where")
-    mask = made_array(condition, "where", "condition")
-    if mask.dtype != np.bool_:
+    cdef cnp.ndarray mask = made_array(condition, "where", "condition")
+    if cnp.PyArray_TYPE(mask) != cnp.NPY_BOOL:
         raise TypeError(f"where: condition must be an array of bool, got {mask.dtype}")
     try:
-        z = wrap(np.asarray(np.where(mask, x._array, y._array)))
+        z = wrap(np.asarray(cnp.PyArray_Where(mask, x._array, y._array)))
     except ValueError as error:
         raise ValueError(f"where: {error}") from None
     if tracked2(x, y):
         node = record2(z, where_rule, "where", x, y)
         # The mask is copied: the caller may change it before backward.
-        node.extra = (x.shape, y.shape, mask.copy())
+        node.extra = (x.shape, y.shape, cnp.PyArray_NewCopy(mask, cnp.NPY_ANYORDER))
     return z
 
 cdef int where_rule(Node node, Tensor dz) except -1:

@@ -7,7 +7,7 @@ are in shape.pyx.
 """
 cimport numpy as cnp
 from libc.string cimport memcpy
-from minigrad.core.array cimport PyArray_CHKFLAGS, ints_of, same_shape
+from minigrad.core.array cimport PyArray_CHKFLAGS, as_int, ints_of, same_shape
 from minigrad.core.kernels cimport MAX_DIMS, csrc, new_array
 from minigrad.core.modes cimport recording
 from minigrad.core.operands cimport as_input, as_operand
@@ -242,6 +242,10 @@ cdef int stack_rule(Node node, Tensor dy) except -1:
 # y_0, y_1, ... = parts of x               dx's parts = dy_0, dy_1, ...: each is added into its part
 # of one buffer
 
+cdef object not_parts(object parts):
+    return TypeError(f"split: parts must be an int or a list of ints, got {reprlib.repr(parts)}")
+
+
 cpdef list split(x, parts, axis=0):
     """x cut along an axis into a list of views: `parts` equal ones (an int), or ones of the given
     lengths.
@@ -258,17 +262,19 @@ cpdef list split(x, parts, axis=0):
     cdef int nd = cnp.PyArray_NDIM(t._array), along = one_axis(axis, nd, "split")
     cdef Py_ssize_t length = cnp.PyArray_DIM(t._array, along), start = 0
     cdef tuple lead = (slice(None),) * along
-    cdef bint lengths = isinstance(parts, (list, tuple))
-    cdef tuple sizes = ints_of(parts if lengths else (parts,))
-    if sizes is None:
-        raise TypeError(
-            f"split: parts must be an int or a list of ints, got {reprlib.repr(parts)}")
-    if lengths:
+    cdef tuple sizes
+    cdef object count
+    if isinstance(parts, (list, tuple)):
+        sizes = ints_of(parts)
+        if sizes is None:
+            raise not_parts(parts)
         if min(sizes, default=0) < 0 or sum(sizes) != length:
             raise ValueError(f"split: parts must be lengths that add up to {length}, "
                              f"the length of axis {along}, got {parts}")
     else:
-        (count,) = sizes
+        count = as_int(parts)
+        if count is None:
+            raise not_parts(parts)
         if count < 1 or length % count or count > MOST_PARTS:
             raise ValueError(f"split: axis {along} of length {length} cannot be cut into {parts} "
                              f"equal parts")

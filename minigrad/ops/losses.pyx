@@ -69,27 +69,29 @@ cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, Py_
     changes before the backward."""
     if cnp.PyArray_NDIM(x._array) == 0:
         raise ValueError(f"{op}: input must have shape (..., C) with the classes last, got ()")
-    index = checks.integer(op, "ignore_index", ignore_index, -2**63, 2**63 - 1)
+    index = ignore_index
+    if type(index) is not int or not -2**63 <= index < 2**63:
+        index = checks.integer(op, "ignore_index", index, -2**63, 2**63 - 1)
     if isinstance(target, Tensor):
         raise TypeError(f"{op}: target must be an array of ints, the classes, "
                         f"got a Tensor of {target.dtype}")
-    if isinstance(target, np.ma.MaskedArray):
+    if not cnp.PyArray_CheckExact(target) and isinstance(target, np.ma.MaskedArray):
         raise TypeError(f"{op}: target must not be a masked array, the mask would be lost: "
                         f"use target.filled({index})")
-    array = made_array(target, op, "target")
-    kind = array.dtype.kind
-    if kind not in "iu":
+    cdef cnp.ndarray array = made_array(target, op, "target")
+    cdef Py_UCS4 kind = array.descr.kind
+    if kind != u"i" and kind != u"u":
         raise TypeError(f"{op}: target must be an array of ints, the classes, "
                         f"got {array.dtype if target is not None else None}")
     cdef tuple shape = x.shape
-    if array.shape != shape[:-1]:
+    if (<object>array).shape != shape[:-1]:
         raise ValueError(f"{op}: target must have shape {shape[:-1]} = the input's without the "
-                         f"classes, got {array.shape}")
+                         f"classes, got {(<object>array).shape}")
     cdef cnp.ndarray classes = array.astype(np.int64, order="C")
     cdef int64_t *t = <int64_t *>cnp.PyArray_DATA(classes)
     cdef int64_t count = shape[-1], skip = index
     # An unsigned target of 2^63 or more is negative now.
-    cdef bint may_skip = kind == "i" or skip >= 0
+    cdef bint may_skip = kind == u"i" or skip >= 0
     cdef Py_ssize_t i
     ignored[0] = 0
     for i in range(cnp.PyArray_SIZE(classes)):
@@ -97,10 +99,10 @@ cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, Py_
             t[i] = -1
             ignored[0] += 1
         elif t[i] < 0 or t[i] >= count:
-            place = list(map(int, np.unravel_index(i, array.shape)))
+            place = list(map(int, np.unravel_index(i, (<object>array).shape)))
             raise IndexError(f"{op}: target{place if place else ''} must be from 0 to "
                              f"{count - 1} = C - 1, or ignore_index {index}, "
-                             f"got {array[tuple(place)]}")
+                             f"got {(<object>array)[tuple(place)]}")
     return classes
 
 

@@ -45,13 +45,8 @@ EXCEPTIONS = (
         (IndexError, KeyError),
         "a memo that is no dict is indexed, and says what it likes",
     ),
-    ("Cell.start", (AttributeError,), "called once a step by what has checked: forward and unroll"),
-    ("Cell.step", (AttributeError,), "the same"),
-    (
-        "Cell.checked_sequence",
-        (AttributeError,),
-        "called by the layers with what they have checked",
-    ),
+    ("Cell.step", (AttributeError,), "called once a step by what has checked: forward and unroll"),
+    ("Cell.next_states", (AttributeError,), "the same"),
     (
         "State.detach",
         (AttributeError,),

@@ -48,8 +48,8 @@ def by_autograd(cell, x, states, t, b):
 
     def step(s):
         parts = mg.split(s, len(names), axis=1)
-        new = cell(x[t][b : b + 1], cell.as_state(tuple(parts)))
-        return mg.concatenate(list(cell.states_of("test", new)), 1)
+        new = cell(x[t][b : b + 1], cell._as_state(tuple(parts)))
+        return mg.concatenate(list(cell._states_of("test", new)), 1)
 
     before = mg.Tensor(np.concatenate(states)[None])
     with mg.no_grad():

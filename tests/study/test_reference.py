@@ -64,8 +64,8 @@ def compiled_run(values, cotangents, layer, fused):
         last = [s[0] for s in state]
     else:
         states = [leaves[name] for name in names]
-        outputs, state = mg.nn.unroll(cell, leaves["x"], cell.as_state(tuple(states)))
-        last = cell.states_of("test", state)
+        outputs, state = mg.nn.unroll(cell, leaves["x"], cell._as_state(tuple(states)))
+        last = cell._states_of("test", state)
     loss = mg.Tensor(0.0, dtype=outputs.dtype)
     for y, dy in zip((outputs, *last), cotangents, strict=False):
         loss = loss + (y * mg.Tensor(dy)).sum()
@@ -234,7 +234,7 @@ def test_a_loop_records_the_same_ops_and_visits_them_in_the_same_order(kind):
     weights = reference_weights(kind, leaves)
     y, _ = ref.unroll(STEPS[kind], leaves["x"], [leaves[n] for n in names], weights)
     x, *states = (mg.Tensor(values[n], requires_grad=True) for n in ("x", *names))
-    z, _ = mg.nn.unroll(cell, x, cell.as_state(tuple(states)))
+    z, _ = mg.nn.unroll(cell, x, cell._as_state(tuple(states)))
     logits = ref.reshape(y, (6, 3))
     loss = ref.cross_entropy(logits, [0, 1, 2, 0, 1, 2])
     other = mg.cross_entropy(z.reshape((6, 3)), [0, 1, 2, 0, 1, 2], reduction="sum") / 6

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.nn.cell import Cell
+from minigrad.nn.gated import GatedCell
 from minigrad.study.dynamics.run import Array, Values, run
 
 __all__ = ["closed_form", "diagonal", "jacobians", "through"]
@@ -71,7 +71,7 @@ def jacobians(
     return J
 
 
-def closed_form(cell: Cell[Any], values: Values, before: Values) -> Array:
+def closed_form(cell: GatedCell[Any], values: Values, before: Values) -> Array:
     """The Jacobians (..., n, n) of steps of a cell.
 
     Args:

@@ -11,8 +11,8 @@ from minigrad.checks import integer, number
 from minigrad.core.modes import enable_grad, no_grad
 from minigrad.core.sweep import grad
 from minigrad.core.tensor import Tensor
+from minigrad.nn.fused_stack import FusedStack
 from minigrad.nn.module import tensor_of
-from minigrad.nn.stack import Recurrent
 from minigrad.ops.join import concatenate
 from minigrad.study.dynamics.figures import axes_of, number_of
 from minigrad.study.dynamics.run import Array, checked_network, quiet
@@ -163,7 +163,7 @@ def memory(
 
 
 def _wide_output(
-    network: Recurrent[Any], F: int, x: Tensor, state: Any, lengths: Any, reset: Any
+    network: FusedStack[Any], F: int, x: Tensor, state: Any, lengths: Any, reset: Any
 ) -> tuple[Tensor, Tensor]:
     """The output of the network for a batch in which each row stands once for each of the F
     features of the output, and this batch."""
@@ -180,7 +180,7 @@ def _wide_output(
 
 
 def _outputs(
-    network: Recurrent[Any], x: Tensor, state: Any, lengths: Any, reset: Any
+    network: FusedStack[Any], x: Tensor, state: Any, lengths: Any, reset: Any
 ) -> list[Tensor]:
     """The output of the network; with merge=None that of each direction."""
     y = quiet(network)(x, state, lengths, reset)[0]

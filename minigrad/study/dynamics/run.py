@@ -12,9 +12,9 @@ from minigrad.checks import integer
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
 from minigrad.nn.arguments import checked_lengths, checked_reset
-from minigrad.nn.cell import Cell
 from minigrad.nn.fused import sequence
-from minigrad.nn.stack import Recurrent
+from minigrad.nn.fused_stack import FusedStack
+from minigrad.nn.gated import GatedCell
 
 __all__ = ["Array", "Run", "Step", "Values", "checked_network", "checked_place", "quiet", "run"]
 
@@ -34,16 +34,16 @@ class Run:
     reset: bool (T, B), where the state is set to zero before the step.
     """
 
-    cell: Cell[Any]
+    cell: GatedCell[Any]
     values: Values
     before: Values
     alive: NDArray[np.bool_]
     reset: NDArray[np.bool_]
 
 
-def checked_network(op: str, network: Any) -> Recurrent[Any]:
+def checked_network(op: str, network: Any) -> FusedStack[Any]:
     """The network itself, if each call of it computes the same."""
-    if not isinstance(network, Recurrent):
+    if not isinstance(network, FusedStack):
         raise TypeError(
             f"{op}: network must be an RNN, an LSTM or a GRU, got {type(network).__name__}"
         )
@@ -60,7 +60,7 @@ def checked_network(op: str, network: Any) -> Recurrent[Any]:
     return network
 
 
-def checked_place(op: str, network: Recurrent[Any], layer: Any, direction: Any) -> int:
+def checked_place(op: str, network: FusedStack[Any], layer: Any, direction: Any) -> int:
     """The position among the cells of one layer and direction."""
     number = integer(op, "layer", layer, 0, network.num_layers - 1)
     if direction not in network.directions:
@@ -69,7 +69,7 @@ def checked_place(op: str, network: Recurrent[Any], layer: Any, direction: Any) 
     return number * len(network.directions) + network.directions.index(direction)
 
 
-def quiet(network: Recurrent[Any]) -> Recurrent[Any]:
+def quiet(network: FusedStack[Any]) -> FusedStack[Any]:
     """The same weights in a copy that writes its telemetry to itself, and whose gradients are not
     clipped on their way back."""
     twin = copy.copy(network)
@@ -140,7 +140,7 @@ class Step:
         x: the input, (I,).
     """
 
-    def __init__(self, cell: Cell[Any], x: Array) -> None:
+    def __init__(self, cell: GatedCell[Any], x: Array) -> None:
         self.cell = cell
         self.x = x
         self.weights = [

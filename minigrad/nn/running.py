@@ -1,0 +1,96 @@
+"""What stays the same at every step of a sequence that runs through a cell: slices of parameters,
+the cut weights of a gated cell, the mask of recurrent dropout.
+
+Each is made once for the sequence, however often `step` asks for it: one node on the tape, one
+gradient over all steps. Per thread, like recording.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from minigrad.core.modes import is_grad_enabled
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from minigrad.core.tensor import Tensor
+
+__all__ = ["Running", "index_key", "running"]
+
+Index = tuple[Any, ...]
+
+
+class Running:
+    """A sequence that runs, as a context.
+
+    Args:
+        weights: for each cell with weights in place of its own, these; the cell itself is the key.
+        mask: the mask of recurrent dropout (B, H), or None.
+    """
+
+    def __init__(self, weights: dict[Any, Any], mask: Tensor | None) -> None:
+        self.weights = weights
+        self.mask = mask
+        self.mask_was_used = False
+        self._parts: dict[int, Any] = {}
+        self._slices: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def parts(self, cell: Any) -> Any:
+        """What cell._start gave for the weights that the cell has in this sequence."""
+        if id(cell) not in self._parts:
+            weights = self.weights.get(cell)
+            self._parts[id(cell)] = cell._start(cell._weights() if weights is None else weights)
+        return self._parts[id(cell)]
+
+    def slice_of(self, parameter: Tensor, index: Index, make: Callable[[], Tensor]) -> Tensor:
+        """The slice that `make` makes, or the one that was made in this sequence."""
+        key = (id(parameter), index, is_grad_enabled())
+        if key not in self._slices:
+            # The parameter is kept too: its id must not become another's.
+            self._slices[key] = (make(), parameter)
+        return self._slices[key][0]
+
+    def __enter__(self) -> Running:
+        self._outer = _this_thread.running
+        _this_thread.running = self
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _this_thread.running = self._outer
+
+
+class _ThisThread(threading.local):
+    running: Running | None = None
+
+
+_this_thread = _ThisThread()
+
+
+def running() -> Running | None:
+    """The innermost sequence that runs in this thread."""
+    return _this_thread.running
+
+
+def index_key(index: Any) -> Index | None:
+    """An index of ints, slices, None and ... as a key of a dict; None for other ones."""
+    parts = index if isinstance(index, tuple) else (index,)
+    key: list[Any] = []
+    for part in parts:
+        if isinstance(part, slice):
+            bounds = (part.start, part.stop, part.step)
+            if not all(type(bound) is int or bound is None for bound in bounds):
+                return None
+            key.append(("slice", *bounds))
+        elif type(part) is int or part is None or part is Ellipsis:
+            key.append(part)
+        else:
+            return None
+    return tuple(key)
