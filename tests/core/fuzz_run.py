@@ -48,6 +48,7 @@ class Run:
         self.calls, self.lock = itertools.count(1), threading.Lock()
         self.done, self.outcomes, self.faults, self.reached = 0, {}, {}, set()
         self.pool, self.spoilt = [], False
+        self.passed_on = None  # the last exception that was judged and raised again
         self.folder = tempfile.mkdtemp(prefix="minigrad-fuzz-")
         with open(os.path.join(self.folder, "junk"), "wb") as file:
             file.write(bytes(range(256)))
@@ -210,8 +211,10 @@ class Run:
             raise
         except BaseException as error:
             outcome = type(error).__name__
-            self.judge(name, error, attribute)
+            if error is not self.passed_on:  # else it comes out of a call inside of this one
+                self.judge(name, error, attribute)
             if nested and drawer.chance(0.3):
+                self.passed_on = error
                 raise
             result = None
         else:
