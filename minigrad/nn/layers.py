@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import reprlib
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -101,9 +102,7 @@ class Linear(Module):
         return addmm(self.bias, x, self.weight)
 
     def options(self) -> str:
-        return ", ".join(map(str, self.weight.shape)) + (
-            "" if self.bias is not None else ", bias=False"
-        )
+        return _sizes(self.weight) + ("" if self.bias is not None else ", bias=False")
 
 
 class Embedding(Module):
@@ -161,7 +160,7 @@ class Embedding(Module):
         return lookup(self.weight, indices, "Embedding")
 
     def options(self) -> str:
-        return ", ".join(map(str, self.weight.shape))
+        return _sizes(self.weight)
 
 
 class Dropout(Module):
@@ -211,3 +210,10 @@ class Dropout(Module):
 
     def options(self) -> str:
         return str(self.p)
+
+
+def _sizes(weight: Any) -> str:
+    """The shape of a weight as text; what stands in its place, if that has none."""
+    if isinstance(weight, Tensor):
+        return ", ".join(map(str, weight.shape))
+    return f"weight={reprlib.repr(weight)}"

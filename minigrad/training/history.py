@@ -82,6 +82,14 @@ class History:
         place = {"epoch": self.epoch, "batch": self.batch}
         return numbers | place | {"weights": self.weights, "options": self.options}
 
+    def _fit_the_model(self, weights: Any) -> bool:
+        """Are these arrays with the names and shapes of the model's?"""
+        if not isinstance(weights, Mapping):
+            return False
+        if not all(isinstance(array, np.ndarray) for array in weights.values()):
+            return False
+        return {name: _form(array) for name, array in weights.items()} == self.form
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state_dict."""
         names = ("loss", "norm", "validation", "epoch", "batch", "weights", "options")
@@ -100,7 +108,7 @@ class History:
                 "epoch and batch must be ints of at least 0"
             )
         weights, options = state["weights"], state["options"]
-        if weights is not None and {name: _form(a) for name, a in weights.items()} != self.form:
+        if weights is not None and not self._fit_the_model(weights):
             raise ValueError("History: the best weights must be those of the model")
         if not isinstance(options, list) or not all(isinstance(o, Mapping) for o in options):
             raise ValueError("History: options must be a list of dicts")

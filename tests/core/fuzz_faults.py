@@ -64,7 +64,11 @@ EXCEPTIONS = (
         "the same; and Python's own word that a local function has no pickle",
     ),
     ("__getnewargs__", (AttributeError,), "Python's own, of tuples"),
-    ("checks.", (IndexError, AttributeError), "op, name and ends are constants of minigrad's code"),
+    (
+        "checks.",
+        (IndexError, AttributeError, RecursionError),
+        "op, name and ends are constants of minigrad's code",
+    ),
     ("__rmul__", (OverflowError,), "Python's own, of tuples: repeated more often than C counts"),
 )
 

@@ -480,3 +480,9 @@ def test_lists_nested_deeper_than_python_recurses():
     itself.append(itself)
     net.layers = itself
     assert [name for name, _ in net.named_parameters()] == ["layers.0"]
+
+
+def test_a_module_without_its_weight_has_a_text():
+    layer = nn.Linear(2, 3)
+    layer.weight = None
+    assert repr(layer).startswith("Linear(weight=None)")

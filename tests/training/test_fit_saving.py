@@ -378,3 +378,12 @@ def test_history_before_the_first_step():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isnan(History().recent) and History().ended is None
+
+
+@pytest.mark.parametrize("weights", [1.0, [1], {"weight": 1.0}, {"weight": None}, mg.ones(2)])
+def test_a_history_refuses_weights_of_another_form(weights):
+    from minigrad.training.history import History
+
+    history = History()
+    with pytest.raises(ValueError, match="History: the best weights must be those of the model"):
+        history.load_state_dict(history.state_dict() | {"weights": weights})
