@@ -13,6 +13,7 @@ from minigrad.core.sweep cimport (
     close_all,
     commit,
     finish_leaves,
+    keep_retained,
     leaf_of,
     run_rule,
     sum_of_rows,
@@ -52,6 +53,7 @@ cdef class Stepper:
     """
     cdef Sweep run              # None when it is over
     cdef Node at                # the node whose rule runs next; its hooks have run
+    cdef tuple instead          # what the user gives the inputs in place of the rule, or None
     cdef bint busy
     cdef readonly bint over     # committed, or given up
     cdef readonly bint committed
@@ -102,8 +104,13 @@ cdef class Stepper:
             self.at = None
             dy = node.inflight
             try:
-                run_rule(run, node, dy, &ran)
+                if self.instead is None:
+                    run_rule(run, node, dy, &ran)
+                else:
+                    self.give_instead(node, dy)
+                    ran = True
             finally:
+                self.instead = None
                 close(run, node, ran)
         if run.pending > 0:
             node = <Node>run.heap[0]
@@ -114,6 +121,18 @@ cdef class Stepper:
         commit(run)
         close_all(run)
         self.committed = self.over = True
+        return 0
+
+    cdef int give_instead(self, Node node, Tensor dy) except -1:
+        """As run_rule, with the gradients that the user assigned to `dx`."""
+        cdef Node real = original(node)
+        cdef Py_ssize_t i
+        if real.hooks and dy is not None:
+            keep_retained(self.run, real, dy)
+        node.inflight = None
+        for i in range(len(self.instead)):
+            if self.instead[i] is not None and node.wants(i):
+                node.give(i, <Tensor>self.instead[i], False)
         return 0
 
     def close(self) -> None:
@@ -252,7 +271,7 @@ cdef class Stepper:
         if old is None and value is None:
             return None
         if old is None:
-            raise ValueError(f"steps: {what} must be None, since that output got no gradient")
+            raise ValueError(f"steps: {what} must be None, since there is no gradient")
         if not isinstance(value, Tensor):
             raise TypeError(f"steps: {what} must be a Tensor, got {type(value).__name__}")
         new = <Tensor>value
@@ -303,6 +322,24 @@ cdef class Stepper:
             finally:
                 twin.run = None
                 close_all(aside)
+        finally:
+            self.leave()
+
+    @dx.setter
+    def dx(self, value):
+        cdef Node node = self.standing()
+        cdef tuple given = self.dx
+        cdef Py_ssize_t i
+        if not isinstance(value, tuple) or len(value) != len(given):
+            raise ValueError(
+                f"steps: dx must be a tuple with one entry for each of the {len(given)} inputs of "
+                f"{node.name}")
+        self.enter()
+        try:
+            edited = []
+            for i in range(len(given)):
+                edited.append(self.edited(f"dx[{i}]", value[i], <Tensor>given[i]))
+            self.instead = tuple(edited)
         finally:
             self.leave()
 

@@ -694,6 +694,15 @@ cdef Py_ssize_t save_all(Node node, Tensor out, tuple inputs) except -1:
 # h, ... = the cell, step by step over x       dx, dh0, dc0, dW, dU, db, dp = the cell's rule, from
 # the last step back to the first: the rule of each cell is in csrc/recurrent
 
+def expansion(Node node not None):
+    """How the op of a fused layer is computed by its cell, op by op: (function, inputs, clip), for
+    ``function(*inputs, bound=clip)``. None for other ops."""
+    if node.rule != sequence_rule or node.freed:
+        return None
+    cdef Sequence s = (<tuple>node.extra)[0]
+    return s.composed, (<tuple>node.extra)[1], s.clip
+
+
 cdef int sequence_rule(Node node, Tensor _) except -1:
     cdef Sequence s
     cdef Py_ssize_t i, count
