@@ -39,6 +39,7 @@ CYTHON_FLAGS = [
 SELDOM = {
     "minigrad.core.facts",
     "minigrad.core.methods",
+    "minigrad.nn.fitting",
     "minigrad.nn.fused",
     "minigrad.ops.assign",
     "minigrad.ops.losses",

@@ -199,7 +199,12 @@ def dtype_of(Node node not None):
     return None if x is None else x._array.dtype
 
 
-for name, of in (("saved", saved_of), ("rule", rule_of), ("details", details_of),
-                 ("where", where_of), ("scope", scope_of), ("t", time_of), ("shape", shape_of),
-                 ("dtype", dtype_of)):
-    install(name, property(of, doc=of.__doc__), Node)
+def install_all() -> None:
+    """Give Node these properties."""
+    for name, of in (("saved", saved_of), ("rule", rule_of), ("details", details_of),
+                     ("where", where_of), ("scope", scope_of), ("t", time_of),
+                     ("shape", shape_of), ("dtype", dtype_of)):
+        install(name, property(of, doc=of.__doc__), Node)
+
+
+install_all()

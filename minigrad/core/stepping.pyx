@@ -1,7 +1,7 @@
 # cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
-"""A sweep that stops before each node's rule, to be looked at and edited there. The sweep is that of
-sweep.pyx, one node at a time; minigrad/study/stepping.py is what users see of it."""
+"""A sweep that stops before each node's rule, to be looked at and edited there. The sweep is that
+of sweep.pyx, one node at a time; minigrad/study/stepping.py is what users see of it."""
 cimport cython
 cimport numpy as cnp
 from minigrad.core.array cimport copied, round_sums

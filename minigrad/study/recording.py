@@ -40,8 +40,8 @@ class Recording:
     """
 
     def __init__(self, values: Literal["strips", "full"] | None, times: bool) -> None:
-        if values not in (None, "strips", "full"):
-            raise ValueError(f"record: values must be 'strips', 'full' or None, got {values!r:.60}")
+        if values is not None:
+            checks.choice("record", "values", values, ("strips", "full"))
         self.values = values
         self.times = checks.flag("record", "times", times)
         self._recorder = Recorder(values is not None, values == "full", self.times)
@@ -117,8 +117,8 @@ def record(values: Literal["strips", "full"] | None = None, times: bool = False)
         A `Recording`.
 
     Raises:
-        TypeError: `times` is not a bool.
-        ValueError: `values` is none of these.
+        TypeError: `times` is not a bool, or `values` no str.
+        ValueError: `values` is another word.
 
     >>> import minigrad as mg
     >>> cell = mg.nn.RNNCell(2, 3)

@@ -322,7 +322,16 @@ NAMES_OF_INPUTS = ("x", "h0", "c0", "W", "U", "b", "p")
 
 
 class Expansion(Steps):
-    """A backward pass through the time steps of a fused layer, as `Step.expand` makes it."""
+    """A backward pass through the time steps of a fused layer, as `Step.expand` makes it.
+
+    >>> import minigrad as mg
+    >>> out, _ = mg.nn.GRU(2, 3)(mg.ones((4, 1, 2)))
+    >>> inside = mg.study.steps(out.sum()).run(until="gru").expand()
+    >>> next(inside).name, inside.run() is None
+    ('stack', True)
+    >>> [None if dx is None else dx.shape for dx in inside.dx]
+    [None, None, None, (2, 9), (3, 9), (9,), None]
+    """
 
     def __init__(
         self,

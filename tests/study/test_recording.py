@@ -320,8 +320,10 @@ def test_a_recording_goes_with_its_object():
 
 
 def test_what_is_refused():
-    for bad in ("strip", 1, True, ["full"]):
-        with pytest.raises(ValueError, match="record: values must be 'strips', 'full' or None"):
+    with pytest.raises(ValueError, match="record: values must be 'strips' or 'full', got 'strip'"):
+        record(values="strip")
+    for bad in (1, True, ["full"]):
+        with pytest.raises(TypeError, match="record: values must be 'strips' or 'full', got "):
             record(values=bad)
     with pytest.raises(TypeError, match="record: times must be a bool, got int"):
         record(times=1)
