@@ -37,7 +37,9 @@ CYTHON_FLAGS = [
 ]
 # These modules do little beside each call into C or NumPy: -O1 halves the time once more.
 SELDOM = {
+    "minigrad.core.facts",
     "minigrad.core.methods",
+    "minigrad.nn.fitting",
     "minigrad.nn.fused",
     "minigrad.ops.assign",
     "minigrad.ops.losses",

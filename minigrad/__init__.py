@@ -15,7 +15,7 @@ from minigrad.core.kernels import get_num_threads, set_num_threads, show_config
 import minigrad.core.methods  # noqa: F401 - gives Tensor its methods
 from minigrad.core.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from minigrad.core.operands import ones, zeros
-import minigrad.core.stepping  # noqa: F401 - gives Node what it tells of itself
+import minigrad.core.facts  # noqa: F401 - gives Node what it tells of itself
 from minigrad.core.sweep import grad
 from minigrad.core.tape import record
 from minigrad.core.tensor import Tensor

@@ -6,6 +6,7 @@
 import math
 import operator
 import os
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from minigrad.core.array import check_data
 
 __all__ = [
     "check_memory",
+    "choice",
     "flag",
     "integer",
     "is_number",
@@ -53,6 +55,18 @@ def flag(op: str, name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{op}: {name} must be a bool, got {type(value).__name__}")
     return bool(value)
+
+
+def choice(op: str, name: str, value: Any, words: tuple[str, ...]) -> str:
+    """`value` as one of the words."""
+    *others, last = map(repr, words)
+    expected = f"{', '.join(others)} or {last}" if others else last
+    if not isinstance(value, str):
+        raise TypeError(f"{op}: {name} must be {expected}, got {type(value).__name__}")
+    found = str.__str__(value)  # a subclass may have its own idea of equality
+    if found not in words:
+        raise ValueError(f"{op}: {name} must be {expected}, got {reprlib.repr(found)}")
+    return found
 
 
 def is_number(value: Any) -> bool:

@@ -1,6 +1,7 @@
 # cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
-"""The modes of a thread: is it recording, and does it look for the first non-finite value?"""
+"""The modes of a thread: is it recording, does it look for the first non-finite value, and does
+`mg.study.record` note its ops?"""
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
@@ -8,11 +9,13 @@ cdef extern from *:
     """
     static _Thread_local int mg_recording = 1;
     static _Thread_local int mg_anomaly = 0;
-    /* The last change of one of the two: a Mode, owned. */
+    static _Thread_local int mg_studying = 0;
+    /* The last change of one of them: a Mode, owned. */
     static _Thread_local PyObject *mg_modes = NULL;
     """
     int mg_recording
     int mg_anomaly
+    int mg_studying
     PyObject *mg_modes
 
 
@@ -20,16 +23,24 @@ cdef bint recording() noexcept:
     return mg_recording
 
 
-cdef bint checking() noexcept:
-    return mg_anomaly
+cdef int checking() noexcept:
+    return mg_anomaly | mg_studying << 1
 
 
 cdef int *recording_flag() noexcept:
     return &mg_recording
 
 
+cdef int *studying_flag() noexcept:
+    return &mg_studying
+
+
+cdef Mode last_mode():
+    return <Mode>mg_modes if mg_modes != NULL else None
+
+
 cdef class Mode:
-    """One change of a mode of this thread, recording or anomaly, for as long as it lasts.
+    """One change of a mode of this thread for as long as it lasts.
 
     The changes of a thread are a linked list, the last one first. They end in any order: contexts
     that are open in generators do. The one that ends leaves the list; if a later change of the same

@@ -1,8 +1,7 @@
 # cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
-"""A sweep that stops before each node's rule, to be looked at and edited there; and what a Node
-tells of itself. The sweep is that of sweep.pyx, one node at a time; minigrad/study/stepping.py is
-what users see of it."""
+"""A sweep that stops before each node's rule, to be looked at and edited there. The sweep is that
+of sweep.pyx, one node at a time; minigrad/study/stepping.py is what users see of it."""
 cimport cython
 cimport numpy as cnp
 from minigrad.core.array cimport copied, round_sums
@@ -14,14 +13,14 @@ from minigrad.core.sweep cimport (
     close_all,
     commit,
     finish_leaves,
+    keep_retained,
     leaf_of,
     run_rule,
     sum_of_rows,
     whole,
 )
-from minigrad.core.tape cimport already_freed, changed_since, own, python_rule
+from minigrad.core.tape cimport already_freed, own
 from minigrad.core.tensor cimport (
-    DETACHED,
     Node,
     Output,
     Slot,
@@ -32,65 +31,10 @@ from minigrad.core.tensor cimport (
     original,
     slot_of,
     stand_in,
-    version_of,
     wrap,
 )
 
-from minigrad.core.rules import rule_in_python, rule_named
-from minigrad.core.tensor import install
-
 cnp.import_array()
-
-
-# ---------------------------------------------------------------- what a Node tells
-
-cdef Tensor alias_of(Node node, Tensor x, long version):
-    """A saved tensor as others may see it: the same memory, read-only, without its history."""
-    if x is None:
-        return None
-    if x.version.count != version:
-        raise changed_since(node, x, version)
-    view = x._array.view()
-    view.flags.writeable = False
-    cdef Tensor alias = wrap(view)
-    alias.version = version_of(x)
-    alias.seen = DETACHED
-    return alias
-
-
-def saved_of(Node node not None) -> tuple:
-    """The tensors that the rule will read, as read-only aliases; None for one that was left out,
-    since no input wants the gradient that needs it."""
-    cdef Tensor x
-    cdef long version
-    if node.freed:
-        raise already_freed(node)
-    found = [alias_of(node, node.saved0, node.version0), alias_of(node, node.saved1, node.version1)]
-    if node.saved_further is not None:
-        for x, version in node.saved_further:
-            found.append(alias_of(node, x, version))
-    while found and found[len(found) - 1] is None:
-        found.pop()
-    return tuple(found)
-
-
-def rule_of(Node node not None):
-    """What the rule computes, as a Rule with the fields text, file and line; None if its source is
-    not there."""
-    if type(node) is Output:
-        return rule_named("output_rule")
-    if node.rule == python_rule and node.extra is not None:
-        return rule_in_python((<tuple>node.extra)[0], node.name)
-    return rule_named(node.name)
-
-
-def output_index(Node node not None):
-    """For one output of an op with several, its number; else None."""
-    return (<Output>node).index if type(node) is Output else None
-
-
-install("saved", property(saved_of, doc=saved_of.__doc__), Node)
-install("rule", property(rule_of, doc=rule_of.__doc__), Node)
 
 
 # ---------------------------------------------------------------- a sweep that stops
@@ -109,6 +53,7 @@ cdef class Stepper:
     """
     cdef Sweep run              # None when it is over
     cdef Node at                # the node whose rule runs next; its hooks have run
+    cdef tuple instead          # what the user gives the inputs in place of the rule, or None
     cdef bint busy
     cdef readonly bint over     # committed, or given up
     cdef readonly bint committed
@@ -159,8 +104,13 @@ cdef class Stepper:
             self.at = None
             dy = node.inflight
             try:
-                run_rule(run, node, dy, &ran)
+                if self.instead is None:
+                    run_rule(run, node, dy, &ran)
+                else:
+                    self.give_instead(node, dy)
+                    ran = True
             finally:
+                self.instead = None
                 close(run, node, ran)
         if run.pending > 0:
             node = <Node>run.heap[0]
@@ -171,6 +121,18 @@ cdef class Stepper:
         commit(run)
         close_all(run)
         self.committed = self.over = True
+        return 0
+
+    cdef int give_instead(self, Node node, Tensor dy) except -1:
+        """As run_rule, with the gradients that the user assigned to `dx`."""
+        cdef Node real = original(node)
+        cdef Py_ssize_t i
+        if real.hooks and dy is not None:
+            keep_retained(self.run, real, dy)
+        node.inflight = None
+        for i in range(len(self.instead)):
+            if self.instead[i] is not None and node.wants(i):
+                node.give(i, <Tensor>self.instead[i], False)
         return 0
 
     def close(self) -> None:
@@ -309,7 +271,7 @@ cdef class Stepper:
         if old is None and value is None:
             return None
         if old is None:
-            raise ValueError(f"steps: {what} must be None, since that output got no gradient")
+            raise ValueError(f"steps: {what} must be None, since there is no gradient")
         if not isinstance(value, Tensor):
             raise TypeError(f"steps: {what} must be a Tensor, got {type(value).__name__}")
         new = <Tensor>value
@@ -360,6 +322,24 @@ cdef class Stepper:
             finally:
                 twin.run = None
                 close_all(aside)
+        finally:
+            self.leave()
+
+    @dx.setter
+    def dx(self, value):
+        cdef Node node = self.standing()
+        cdef tuple given = self.dx
+        cdef Py_ssize_t i
+        if not isinstance(value, tuple) or len(value) != len(given):
+            raise ValueError(
+                f"steps: dx must be a tuple with one entry for each of the {len(given)} inputs of "
+                f"{node.name}")
+        self.enter()
+        try:
+            edited = []
+            for i in range(len(given)):
+                edited.append(self.edited(f"dx[{i}]", value[i], <Tensor>given[i]))
+            self.instead = tuple(edited)
         finally:
             self.leave()
 

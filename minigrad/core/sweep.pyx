@@ -13,7 +13,8 @@ from minigrad.core.array cimport (
     same_form,
 )
 from minigrad.core.kernels cimport array_of_shape
-from minigrad.core.modes cimport checking, recording_flag
+from minigrad.core.modes cimport ANOMALY, STUDYING, checking, recording_flag
+from minigrad.core.recording cimport nanoseconds, note_rule
 from minigrad.core.tape cimport already_freed, checked_slot, own
 from minigrad.core.tensor cimport (
     RETAIN,
@@ -145,7 +146,7 @@ cdef int check_gradients(Node node) except -1:
         slot = None if slot is None else node.run.find(slot)
         if slot is not None and not finite_so_far(node.run, slot):
             raise RuntimeError(f"anomaly: the backward of {node.name} made the first non-finite "
-                               f"gradient, for its input {i}; the op was recorded at {node.where}")
+                               f"gradient, for its input {i}; the op was recorded at {node.line}")
     return 0
 
 
@@ -218,11 +219,21 @@ cdef int run_rule(Sweep run, Node node, Tensor dy, bint *ran) except -1:
     ran[0] = run.wanted is None or leads_on(node, run.needed)
     if run.wanted is not None and real in run.wanted:
         run.wanted[real] = own(dy, run.create_graph) if ran[0] or not node.fresh else dy
+    cdef int looks = checking()
     if ran[0]:
-        node.rule(node, dy)
-    if checking():
+        if looks & STUDYING:
+            run_rule_timed(node, dy)
+        else:
+            node.rule(node, dy)
+    if looks & ANOMALY:
         check_gradients(node)
     return 0
+
+
+cdef int run_rule_timed(Node node, Tensor dy) except -1:
+    cdef long long start = nanoseconds()
+    node.rule(node, dy)
+    return note_rule(node, dy, nanoseconds() - start)
 
 
 cdef void close(Sweep run, Node node, bint ran) noexcept:

@@ -6,7 +6,8 @@ cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_REFCNT
 from minigrad.core.array cimport PyArray_CHKFLAGS, copied
-from minigrad.core.modes cimport checking, recording
+from minigrad.core.modes cimport ANOMALY, STUDYING, checking, recording
+from minigrad.core.recording cimport line_of, note_op, note_output, user_frame
 from minigrad.core.tensor cimport (
     DETACHED,
     OWN,
@@ -30,9 +31,6 @@ from minigrad.core.tensor cimport (
     wrap,
 )
 
-import linecache
-import os
-import sys
 import zlib
 
 import numpy as np
@@ -50,8 +48,6 @@ cdef extern from *:
     """
     unsigned long long next_serial "mg_next_serial"() noexcept
 
-cdef str package = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-
 
 # ---------------------------------------------------------------- recording
 
@@ -66,7 +62,7 @@ cdef Node record1(Tensor y, Rule rule, str name, Tensor x):
     cdef tuple slots = (slot_for(x, name),)
     cdef Node node = new_node(y, rule, name, slots)
     if checking():
-        note_anomaly(node, y, (x,))
+        look(node, y, (x,))
     return node
 
 
@@ -75,7 +71,7 @@ cdef Node record2(Tensor y, Rule rule, str name, Tensor a, Tensor b):
     cdef tuple slots = (slot_for(a, name), slot_for(b, name))
     cdef Node node = new_node(y, rule, name, slots)
     if checking():
-        note_anomaly(node, y, (a, b))
+        look(node, y, (a, b))
     return node
 
 
@@ -89,7 +85,7 @@ cdef Node recordn(Tensor y, Rule rule, str name, tuple inputs):
         slots.append(slot_for(x, name))
     cdef Node node = new_node(y, rule, name, tuple(slots))
     if checking():
-        note_anomaly(node, y, inputs)
+        look(node, y, inputs)
     return node
 
 
@@ -151,6 +147,8 @@ cdef Tensor put_output(Tensor y, Node main, Py_ssize_t index):
     output.index = index
     y.node = output
     y._requires_grad = True
+    if checking() & STUDYING:
+        note_output(output, y)
     return y
 
 
@@ -195,7 +193,7 @@ cdef int save(Node node, Py_ssize_t i, Tensor x) except -1:
         if node.saved_further is None:
             node.saved_further = []
         node.saved_further.append((x, x.version.count))
-    if node.where is not None:
+    if node.line is not None:
         if node.checksums is None:
             node.checksums = {}
         node.checksums[i] = checksum(x)
@@ -231,7 +229,7 @@ cdef Tensor saved(Node node, Py_ssize_t i):
     if node.checksums is not None and node.checksums[i] != checksum(x):
         raise RuntimeError(f"{node.name}: the memory of a saved tensor of shape {x.shape} was "
                            f"changed behind minigrad's back (by code that writes to its array?); "
-                           f"recorded at {node.where}")
+                           f"recorded at {node.line}")
     if i < node.own_outputs and node.run.create_graph:
         return output_again(node, i, x)
     return x
@@ -478,27 +476,25 @@ cdef int record_python(str name, tuple made, bint several, tuple inputs, object 
     return 0
 
 
-# ---------------------------------------------------------------- anomaly mode
+# ---------------------------------------------------------------- ops that are looked at
 
-def user_line() -> str:
-    """The innermost line of the call stack outside minigrad: file, line number, source."""
-    frame = sys._getframe()
-    while frame is not None:
-        path = frame.f_code.co_filename
-        if path.startswith("<") or not os.path.realpath(path).startswith(package + os.sep):
-            line = linecache.getline(path, frame.f_lineno, frame.f_globals).strip()
-            return f"{path}:{frame.f_lineno}: {line}"
-        frame = frame.f_back
-    return "an unknown line"
+cdef int look(Node node, Tensor y, tuple inputs) except -1:
+    """An op was recorded while anomaly mode is on, or a recording is open."""
+    cdef int looks = checking()
+    if looks & STUDYING:
+        note_op(node, y, inputs)
+    if looks & ANOMALY:
+        note_anomaly(node, y, inputs)
+    return 0
 
 
 cdef int note_anomaly(Node node, Tensor y, tuple inputs) except -1:
     cdef Tensor x
-    node.where = user_line()
+    node.line = line_of(user_frame())
     if not np.isfinite(y._array).all():
         given = False
         for x in inputs:
             given = given or (x is not None and not np.isfinite(x._array).all())
         raise RuntimeError(f"anomaly: {node.name} {'got' if given else 'made'} the first "
-                           f"non-finite value, of shape {y.shape}, at {node.where}")
+                           f"non-finite value, of shape {y.shape}, at {node.line}")
     return 0

@@ -28,7 +28,7 @@ cdef class Slot:
     cdef dict hooks             # number -> callable; RETAIN -> weakref of the Tensor
 
 cdef class Node(Slot):
-    cdef unsigned long long serial      # rank in the order of creation
+    cdef readonly unsigned long long serial     # rank in the order of creation
     cdef Rule rule
     cdef readonly str name
     cdef tuple slots            # of the inputs: Node, leaf Tensor, or None for a constant
@@ -42,7 +42,7 @@ cdef class Node(Slot):
     cdef readonly bint freed
     cdef object extra           # anything else the rule needs
     cdef list outputs           # for an op with several outputs: the gradient of each, or None
-    cdef readonly str where     # the user's line, in anomaly mode
+    cdef str line               # the user's line, in anomaly mode
     cdef Node original          # of a stand-in: the node that another sweep is busy with; else None
 
     cdef bint wants(self, Py_ssize_t i) except -1

@@ -238,7 +238,7 @@ cdef Node stand_in(Node node):
     twin.checksums = node.checksums
     twin.extra = node.extra
     twin.freed = node.freed
-    twin.where = node.where
+    twin.line = node.line
     if node.outputs is not None:
         twin.outputs = [None] * len(node.outputs)
     return twin

@@ -3,7 +3,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from minigrad.core.tensor import Tensor
+from minigrad.core.tensor import Node, Tensor
 from minigrad.nn.arguments import Steps
 from minigrad.nn.telemetry import Telemetry
 
@@ -31,3 +31,6 @@ def sequence(
     trace: bool = False,
     out: Tensor | None = None,
 ) -> tuple[Any, ...]: ...
+def expansion(
+    node: Node,
+) -> tuple[Callable[..., tuple[Tensor, ...]], tuple[Tensor | None, ...], float] | None: ...

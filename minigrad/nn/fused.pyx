@@ -2,10 +2,10 @@
 """The op behind the fused recurrent layers: a whole sequence through one layer in one direction, by
 one call into C.
 
-csrc/recurrent/ has the formulas, a file for each cell. Here are the checks of arrays that C relies
-on, the memory that backward needs, checkpointing, and the composed form for second order. The
-layers that users see are in stack.py; the op-by-op specification is in rnn.py, lstm.py, gru.py and
-sequence.py.
+csrc/recurrent/ has the formulas, a file for each cell. Here are the memory that backward needs,
+checkpointing, and the composed form for second order; fitting.pyx checks what C relies on. The
+layers that users see are in fused_stack.py; the op-by-op specification is in rnn.py, lstm.py,
+gru.py and sequence.py.
 """
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t
@@ -22,6 +22,7 @@ from minigrad.core.tape cimport (
     saved,
 )
 from minigrad.core.tensor cimport Node, Tensor, contiguous, wrap
+from minigrad.nn.fitting cimport check_out, check_tensors, shape_of
 
 import math
 import reprlib
@@ -81,6 +82,15 @@ cdef int check_status(int status, str op, tuple sizes) except -1:
     if status == MG_INTERRUPTED:
         raise_pending()
     return 0
+
+
+cdef object read_only(object array):
+    """An array as others may see it; None for None."""
+    if array is None:
+        return None
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 cdef class Sequence:
@@ -153,6 +163,23 @@ cdef class Sequence:
         record_outputs(node, outputs)
         node.extra = (self, inputs, save_all(node, <Tensor>outputs[0], inputs))
         return 0
+
+    def details(self):
+        """What `Node.details` tells of the layer."""
+        cdef mg_recurrent *r = &self.call
+        return {
+            "cell": self.cell,
+            "T": r.T,
+            "B": r.B,
+            "I": r.I,
+            "H": r.H,
+            "reverse": bool(r.reverse),
+            "lengths": read_only(self.lengths),
+            "reset": None if self.reset is None else read_only(self.reset.view(np.bool_)),
+            "mask": read_only(self.mask),
+            "checkpoint": "sqrt" if self.starts is not None else None,
+            "clip_state_grad": self.clip or None,
+        }
 
     cdef dict trace(self):
         """What was kept, by name: read-only arrays (T, B, H)."""
@@ -494,89 +521,6 @@ def allocate_directions(Tensor x not None, Py_ssize_t H):
     return whole, halves
 
 
-# ---------------------------------------------------------------- checks of tensors
-
-cdef object shape_of(Tensor t):
-    return "a tensor without data" if t._array is None else (<object>t._array).shape
-
-
-cdef bint fits(
-    Tensor t, int typenum, int nd, Py_ssize_t d0, Py_ssize_t d1, Py_ssize_t d2
-) noexcept:
-    """Has t this dtype and these dimensions?"""
-    cdef cnp.ndarray a = t._array
-    return (a is not None and cnp.PyArray_NDIM(a) == nd and cnp.PyArray_TYPE(a) == typenum
-            and cnp.PyArray_DIM(a, 0) == d0
-            and (nd < 2 or cnp.PyArray_DIM(a, 1) == d1)
-            and (nd < 3 or cnp.PyArray_DIM(a, 2) == d2))
-
-
-cdef int misfit(Tensor t, object x, str op, str name, tuple shape, str meaning) except -1:
-    """The error for a tensor that does not fit."""
-    if t._array is not None and (<object>t._array).shape == shape:
-        raise TypeError(
-            f"{op}: {name} has dtype {t.dtype}, x has {x.dtype}: both must have one dtype")
-    raise ValueError(f"{op}: {name} must have shape {shape} = {meaning}, got {shape_of(t)}")
-
-
-cdef int check_tensors(
-    str op, const mg_cell_kind *kind, Tensor x, Tensor h0, Tensor c0, Tensor W, Tensor U, Tensor b,
-    Tensor p
-) except -1:
-    """Everything that C will read has the shape and the dtype that it relies on."""
-    cdef Py_ssize_t B, I, H, G = kind.gates, biases = kind.biases
-    cdef int typenum
-    if (x._array is None or cnp.PyArray_NDIM(x._array) != 3
-            or cnp.PyArray_DIM(x._array, 2) == 0):
-        raise ValueError(f"{op}: x must have shape (T, B, I) = (time, batch, input_size), "
-                         f"got {shape_of(x)}")
-    if (U._array is None or cnp.PyArray_NDIM(U._array) != 2
-            or cnp.PyArray_DIM(U._array, 0) == 0):
-        raise ValueError(f"{op}: U must have shape (H, {G} * H) = "
-                         f"(hidden_size, gates * hidden_size), got {shape_of(U)}")
-    typenum = cnp.PyArray_TYPE(x._array)
-    B = cnp.PyArray_DIM(x._array, 1)
-    I = cnp.PyArray_DIM(x._array, 2)
-    H = cnp.PyArray_DIM(U._array, 0)
-    if not fits(U, typenum, 2, H, G * H, 0):
-        misfit(U, x, op, "U", (H, G * H), "(hidden_size, gates * hidden_size)")
-    if not fits(W, typenum, 2, I, G * H, 0):
-        misfit(W, x, op, "W", (I, G * H), "(input_size, gates * hidden_size)")
-    if b is not None and not fits(b, typenum, 1, biases * H, 0, 0):
-        misfit(b, x, op, "b", (biases * H,), "(biases * hidden_size,)")
-    # A cell with a cell state is the LSTM, which also has the peepholes.
-    if p is not None:
-        if not kind.has_c:
-            raise ValueError(f"{op}: p must be None: only the LSTM has peepholes")
-        if not fits(p, typenum, 2, 3, H, 0):
-            misfit(p, x, op, "p", (3, H), "(3, hidden_size)")
-    if c0 is not None and not kind.has_c:
-        raise ValueError(f"{op}: c0 must be None: only the LSTM has a cell state")
-    if h0 is not None and not fits(h0, typenum, 2, B, H, 0):
-        misfit(h0, x, op, "h0", (B, H), "(batch, hidden_size)")
-    if c0 is not None and not fits(c0, typenum, 2, B, H, 0):
-        misfit(c0, x, op, "c0", (B, H), "(batch, hidden_size)")
-    return 0
-
-
-cdef int check_out(str op, Tensor out, cnp.ndarray x, Py_ssize_t H) except -1:
-    """out takes (T, B, H), with its rows in one piece each and at equal distances, and nobody has
-    used it."""
-    cdef cnp.ndarray a = out._array
-    cdef Py_ssize_t T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1)
-    cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(x)
-    if not fits(out, cnp.PyArray_TYPE(x), 3, T, B, H):
-        raise ValueError(f"{op}: out must have shape {(T, B, H)} and dtype {(<object>x).dtype}, "
-                         f"got {shape_of(out)}")
-    if T == 0 or B == 0:
-        return 0
-    step, row, unit = (<object>a).strides
-    if (out.requires_grad or not cnp.PyArray_ISWRITEABLE(a) or (H > 1 and unit != item)
-            or row < H * item or row % item != 0 or (T > 1 and step != B * row)):
-        raise ValueError(f"{op}: out must be a half from allocate_directions")
-    return 0
-
-
 # ---------------------------------------------------------------- the op
 
 def sequence(
@@ -667,6 +611,15 @@ cdef Py_ssize_t save_all(Node node, Tensor out, tuple inputs) except -1:
 
 # h, ... = the cell, step by step over x       dx, dh0, dc0, dW, dU, db, dp = the cell's rule, from
 # the last step back to the first: the rule of each cell is in csrc/recurrent
+
+def expansion(Node node not None):
+    """How the op of a fused layer is computed by its cell, op by op: (function, inputs, clip), for
+    ``function(*inputs, bound=clip)``. None for other ops."""
+    if node.rule != sequence_rule or node.freed:
+        return None
+    cdef Sequence s = (<tuple>node.extra)[0]
+    return s.composed, (<tuple>node.extra)[1], s.clip
+
 
 cdef int sequence_rule(Node node, Tensor _) except -1:
     cdef Sequence s

@@ -251,10 +251,12 @@ def _op_by_op(
     steps: Steps,
     reverse: bool,
     mask: NDArray[Any] | None,
+    bound: float = 0.0,
 ) -> tuple[Tensor, ...]:
-    """What `sequence` computes for this cell, made of ops: it can be differentiated again."""
+    """What `sequence` computes for this cell, made of ops: it can be differentiated again, if the
+    gradient of the state has no bound."""
     given = tuple(state for state in (h0, c0) if state is not None)
     states = given or cell._checked_states("unroll", None, steps.B, x.dtype)
     factors = None if mask is None else Tensor(mask)
-    out, states = unroll_steps(cell, x, states, steps, reverse, factors, weights=Weights(*weights))
+    out, states = unroll_steps(cell, x, states, steps, reverse, factors, bound, Weights(*weights))
     return (out, *states)

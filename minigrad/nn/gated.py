@@ -8,13 +8,12 @@ chain, b + x W + h U (see addmm): so a cell in a loop has the bits of the fused 
 
 from __future__ import annotations
 
-import reprlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minigrad.checks import check_memory, flag, size
+from minigrad.checks import check_memory, choice, flag, size
 from minigrad.core.array import checked_dtype
 from minigrad.core.tensor import Tensor
 from minigrad.nn.cell import Cell, State, check_tensor
@@ -96,10 +95,7 @@ class GatedCell(Cell[State]):
         Args:
             name: one of `gates`, for example "f" for the LSTM's forget gate.
         """
-        if name not in self.gates:
-            raise ValueError(
-                f"{self.op}: name must be one of {', '.join(self.gates)}, got {reprlib.repr(name)}"
-            )
+        name = choice(self.op, "name", name, self.gates)
         H, k = self.hidden_size, self.gates.index(name)
         part = slice(k * H, (k + 1) * H)
         return Gate(self.W[:, part], self.U[:, part], None if self.b is None else self.b[part])

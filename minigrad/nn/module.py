@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 
 from minigrad.checks import flag
 from minigrad.core.modes import no_grad
+from minigrad.core.recording import open_recorders, recorders_here
 from minigrad.core.tensor import Tensor
 from minigrad.nn.running import index_key, running
 from minigrad.nn.telemetry import Telemetry
@@ -259,7 +260,22 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self._checked:
             self._check_reach()
+        if open_recorders:
+            return self._recorded(args, kwargs)
         return self.forward(*args, **kwargs)
+
+    def _recorded(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call, with the module's name noted in the recordings of this thread: its path in the
+        module that calls it, or its class."""
+        recorders = recorders_here()
+        for recorder in recorders:
+            paths = {id(m): path for path, m in self._walk() if isinstance(m, Module) and path}
+            recorder.push(recorder.path_of(self) or type(self).__name__, self, paths)
+        try:
+            return self.forward(*args, **kwargs)
+        finally:
+            for recorder in recorders:
+                recorder.pop()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(vars(self).get(name), Parameter) and not (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import reprlib
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minigrad.checks import choice
 from minigrad.core.tensor import Tensor
 from minigrad.nn.cell import HiddenState
 from minigrad.nn.fused_stack import FusedStack
@@ -65,10 +65,7 @@ class RNNCell(GatedCell[Tensor]):
 
 def check_nonlinearity(op: str, nonlinearity: Any) -> None:
     """It must be one of the two."""
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(
-            f"{op}: nonlinearity must be 'tanh' or 'relu', got {reprlib.repr(nonlinearity)}"
-        )
+    choice(op, "nonlinearity", nonlinearity, ("tanh", "relu"))
 
 
 @dataclass(eq=False, repr=False)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from minigrad.core.modes import is_grad_enabled
+from minigrad.core.recording import Recorder, open_recorders, recorders_here
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,12 +27,16 @@ Index = tuple[Any, ...]
 class Running:
     """A sequence that runs, as a context.
 
+    In a recording it gives the ops the name of the cell as a scope, and the time step.
+
     Args:
-        weights: for each cell with weights in place of its own, these; the cell itself is the key.
+        cell: the cell that it runs through.
+        weights: what the cell has in place of its own weights, or None.
         mask: the mask of recurrent dropout (B, H), or None.
     """
 
-    def __init__(self, weights: dict[Any, Any], mask: Tensor | None) -> None:
+    def __init__(self, cell: Any, weights: Any, mask: Tensor | None) -> None:
+        self.cell = cell
         self.weights = weights
         self.mask = mask
         self.mask_was_used = False
@@ -41,7 +46,7 @@ class Running:
     def parts(self, cell: Any) -> Any:
         """What cell._start gave for the weights that the cell has in this sequence."""
         if id(cell) not in self._parts:
-            weights = self.weights.get(cell)
+            weights = self.weights if cell is self.cell else None
             self._parts[id(cell)] = cell._start(cell._weights() if weights is None else weights)
         return self._parts[id(cell)]
 
@@ -53,9 +58,19 @@ class Running:
             self._slices[key] = (make(), parameter)
         return self._slices[key][0]
 
+    def note_time(self, t: int) -> None:
+        """Tell the recordings which step the next ops belong to."""
+        for recorder, _ in self._recorders:
+            recorder.t = t
+
     def __enter__(self) -> Running:
         self._outer = _this_thread.running
         _this_thread.running = self
+        self._recorders: list[tuple[Recorder, int | None]] = []
+        if open_recorders:
+            self._recorders = [(recorder, recorder.t) for recorder in recorders_here()]
+        for recorder, _ in self._recorders:
+            recorder.push(recorder.path_of(self.cell) or type(self.cell).__name__)
         return self
 
     def __exit__(
@@ -65,6 +80,9 @@ class Running:
         trace: TracebackType | None,
     ) -> None:
         _this_thread.running = self._outer
+        for recorder, t in self._recorders:
+            recorder.pop()
+            recorder.t = t
 
 
 class _ThisThread(threading.local):

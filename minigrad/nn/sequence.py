@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from minigrad.checks import flag
 from minigrad.core.modes import is_grad_enabled
 from minigrad.core.operands import zeros
+from minigrad.core.recording import open_recorders
 from minigrad.core.tape import record
 from minigrad.core.tensor import Tensor
 from minigrad.nn.arguments import Steps, checked_clip, no_second_order
@@ -129,12 +130,14 @@ def unroll_steps(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """`unroll` with arguments that have been checked; `bound` is that of the state's gradient, 0
     for none. The outputs, and the last states in the order of `Cell.state_names`."""
-    with Running({} if weights is None else {cell: weights}, mask) as sequence:
+    with Running(cell, weights, mask) as sequence:
         if steps.T == 0:
             return no_steps(cell, x, states, sequence.parts(cell))
         fresh = cell._fresh(steps.B) if steps.reset is not None else ()
         outputs = []
         for t in range(steps.T - 1, -1, -1) if reverse else range(steps.T):
+            if open_recorders:
+                sequence.note_time(t)
             alive = None if steps.lengths is None else t < steps.lengths
             anew = None if steps.reset is None else steps.reset[t]
             output, states = _step(cell, x[t], states, fresh, alive, anew, bound)

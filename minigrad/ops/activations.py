@@ -32,12 +32,7 @@ def gelu(x: Operand, approximate: str = "none") -> Tensor:
     >>> mg.gelu(mg.Tensor([-1.0, 0.0, 1.0]))
     Tensor([-0.15865526,  0.        ,  0.8413447 ])
     """
-    if not isinstance(approximate, str):
-        raise TypeError(
-            f"gelu: approximate must be 'none' or 'tanh', got {type(approximate).__name__}"
-        )
-    if approximate not in ("none", "tanh"):
-        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    approximate = checks.choice("gelu", "approximate", approximate, ("none", "tanh"))
     x = as_tensor(x, "gelu")
     if approximate == "none":
         return x * normal_cdf(x)

@@ -25,7 +25,6 @@ from minigrad.core.tensor cimport (
 from minigrad.ops.elementwise cimport div, mul, neg, sub, where
 from minigrad.ops.reduce cimport mean, softmax, sum
 
-import reprlib
 
 import numpy as np
 
@@ -38,13 +37,12 @@ cnp.import_array()
 
 # ---------------------------------------------------------------- arguments
 
+cdef tuple REDUCTIONS = ("mean", "sum", "none")
+
+
 cdef int check_reduction(object reduction, str op) except -1:
-    if not isinstance(reduction, str):
-        raise TypeError(f"{op}: reduction must be 'mean', 'sum' or 'none', "
-                        f"got {type(reduction).__name__}")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{op}: reduction must be 'mean', 'sum' or 'none', "
-                         f"got {reprlib.repr(reduction)}")
+    if type(reduction) is not str or reduction not in REDUCTIONS:
+        checks.choice(op, "reduction", reduction, REDUCTIONS)
     return 0
 
 

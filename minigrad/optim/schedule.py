@@ -32,12 +32,11 @@ the second begins when the first has ended.
 """
 
 import math
-import reprlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from minigrad.checks import flag, integer, number
+from minigrad.checks import choice, flag, integer, number
 from minigrad.core.tensor import Tensor
 from minigrad.optim import step as update
 from minigrad.optim.optimizers import Optimizer, _power
@@ -59,15 +58,6 @@ __all__ = [
 
 def _whole(op: str, name: str, value: Any, low: int = 1) -> int:
     return integer(op, name, value, low, 2**63 - 1)
-
-
-def _choice(op: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise ValueError(
-            f"{op}: {name} must be one of {', '.join(map(repr, choices))}, "
-            f"got {reprlib.repr(value)}"
-        )
-    return str(value)
 
 
 def _optimizer(op: str, optimizer: Any) -> Optimizer:
@@ -484,7 +474,7 @@ class OneCycleLR(Schedule):
         highest = _each(op, "max_lr", max_lr, optimizer)
         self.total_steps = _whole(op, "total_steps", total_steps)
         self.pct_start = number(op, "pct_start", pct_start, 0, 1, "[]")
-        self.anneal_strategy = _choice(op, "anneal_strategy", anneal_strategy, ("cos", "linear"))
+        self.anneal_strategy = choice(op, "anneal_strategy", anneal_strategy, ("cos", "linear"))
         self.cycle_momentum = flag(op, "cycle_momentum", cycle_momentum)
         self.base_momentum = number(op, "base_momentum", base_momentum, 0, 1)
         self.max_momentum = number(op, "max_momentum", max_momentum, 0, 1)
@@ -584,11 +574,11 @@ class ReduceLROnPlateau(_State):
         eps: float = 1e-8,
     ) -> None:
         op = "ReduceLROnPlateau"
-        self.mode = _choice(op, "mode", mode, ("min", "max"))
+        self.mode = choice(op, "mode", mode, ("min", "max"))
         self.factor = number(op, "factor", factor, 0, 1)
         self.patience = _whole(op, "patience", patience, 0)
         self.threshold = number(op, "threshold", threshold)
-        self.threshold_mode = _choice(op, "threshold_mode", threshold_mode, ("rel", "abs"))
+        self.threshold_mode = choice(op, "threshold_mode", threshold_mode, ("rel", "abs"))
         self.cooldown = _whole(op, "cooldown", cooldown, 0)
         self.eps = number(op, "eps", eps)
         self.optimizer = _optimizer(op, optimizer)

@@ -1,5 +1,6 @@
-"""Tools to study networks with: the reference engine to read, a backward pass to step through,
-gradient checks, drawings of the graph, what notebooks show, the dynamics of trained networks.
+"""Tools to study networks with: the reference engine to read, ops to record, a backward pass to
+step through, gradient checks, drawings of the graph, what notebooks show, the dynamics of trained
+networks.
 
 What is large is imported when it is first used.
 """
@@ -9,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minigrad.study import dynamics, reference
+    from minigrad.study.recording import record, scope
     from minigrad.study.stepping import steps
 
-__all__ = ["dynamics", "reference", "steps"]
+__all__ = ["dynamics", "record", "reference", "scope", "steps"]
+
+# Where the functions are that are public here.
+FUNCTIONS = {"record": "recording", "scope": "recording", "steps": "stepping"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "steps":
-        return import_module(f"{__name__}.stepping").steps
+    if name in FUNCTIONS:
+        return getattr(import_module(f"{__name__}.{FUNCTIONS[name]}"), name)
     if name in __all__:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,6 +18,7 @@ import numpy as np
 
 from minigrad.core.tensor import Tensor, install
 from minigrad.nn.module import Module
+from minigrad.study.recording import Recording, record
 from minigrad.study.stepping import Step, Steps, condition, steps
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Prompt(cmd.Cmd):
     """
 
     prompt = "(study) "
+    at_the_end = "the backward pass has run to its end; the script goes on"
 
     def __init__(self, run: Steps, frames: list[FrameType]) -> None:
         super().__init__()
@@ -93,6 +95,20 @@ class Prompt(cmd.Cmd):
         if argument == "rule" and value is not None:
             print(f"{value.file}:{value.line}")
 
+    def do_e(self, argument: str) -> None:
+        """e: step through time inside a fused layer, at a prompt of its own; q leads back. This
+        pass does not change."""
+        if self.step is None:
+            return
+        try:
+            inside = self.step.expand()
+        except RuntimeError as error:
+            print(error)
+            return
+        with inside:
+            InnerPrompt(inside, []).cmdloop()
+        print(self.step)
+
     def do_w(self, argument: str) -> None:
         """w: where the script and the backward pass are."""
         for i, frame in enumerate(self.frames):
@@ -120,11 +136,11 @@ class Prompt(cmd.Cmd):
 
     def do_h(self, argument: str) -> None:
         """h: the commands."""
-        for name in "ncbpwuqh":
+        for name in "ncbpewuqh":
             print(f"    {' '.join(str(getattr(self, 'do_' + name).__doc__).split())}")
 
     do_next, do_continue, do_break, do_up, do_where, do_quit = do_n, do_c, do_b, do_u, do_w, do_q
-    do_EOF = do_q
+    do_expand, do_EOF = do_e, do_q
 
     def do_help(self, arg: str) -> None:
         self.do_h(arg)
@@ -135,10 +151,23 @@ class Prompt(cmd.Cmd):
     def _arrived(self) -> bool:
         """Show the step; at the end of the pass, leave the prompt."""
         if self.step is None:
-            print("the backward pass has run to its end; the script goes on")
+            print(self.at_the_end)
             return True
         print(self.step)
         return False
+
+
+class InnerPrompt(Prompt):
+    """The commands inside of a fused layer."""
+
+    prompt = "(inside) "
+    at_the_end = "the pass through the layer has run to its end"
+
+    def do_q(self, argument: str) -> bool:
+        """q: back to the pass through the whole graph."""
+        return True
+
+    do_quit = do_EOF = do_q
 
 
 def _place(frame: FrameType) -> str:
@@ -188,8 +217,9 @@ def _leaves(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
                 yield f"{name}[{key!r}]", part
 
 
-def _stop_at_first(original: Callable[..., None]) -> Callable[..., None]:
-    """Tensor.backward as it is while a script waits for its first backward pass."""
+def _stop_at_first(original: Callable[..., None], recording: Recording) -> Callable[..., None]:
+    """Tensor.backward as it is while a script waits for its first backward pass; `recording` knows
+    the line of each op up to there."""
 
     @functools.wraps(original)
     def backward(
@@ -199,6 +229,7 @@ def _stop_at_first(original: Callable[..., None]) -> Callable[..., None]:
         create_graph: bool = False,
     ) -> None:
         install("backward", original)
+        recording.__exit__(None, None, None)
         frames = _frames_of_script(sys._getframe(1))
         retain = create_graph if retain_graph is None else retain_graph
         with steps(self, gradient, retain, create_graph, _names(frames)) as run:
@@ -219,7 +250,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m minigrad.study",
         description="Run a script, and stop at its first backward pass to step through it.",
         epilog="commands at the prompt: n(ext), c(ontinue), b(reak) OP or nonfinite, "
-        "p dy, dx, saved, so_far or rule, w(here), u(p), q(uit), h(elp)",
+        "p dy, dx, saved, so_far or rule, e(xpand), w(here), u(p), q(uit), h(elp)",
     )
     parser.add_argument("script", type=Path, help="a Python file")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script is given")
@@ -229,12 +260,15 @@ def main(arguments: list[str] | None = None) -> None:
     original = Tensor.backward
     sys.argv = [str(args.script), *args.arguments]
     sys.path[0] = str(args.script.resolve().parent)
-    install("backward", _stop_at_first(original))
+    recording = record().__enter__()
+    install("backward", _stop_at_first(original, recording))
     try:
         run_path(str(args.script), run_name="__main__")
         if Tensor.backward is not original:
             print("the script made no backward pass")
     finally:
+        if Tensor.backward is not original:
+            recording.__exit__(None, None, None)
         install("backward", original)
 
 

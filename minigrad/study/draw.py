@@ -6,11 +6,11 @@ the tape holds: constants are not on it, and after `backward` nothing but the la
 graph was retained. An op that `backward` has freed says so.
 """
 
-import reprlib
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from minigrad.checks import choice
 from minigrad.core.tensor import Tensor
 from minigrad.study.names import names_of_leaves
 
@@ -45,7 +45,8 @@ def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = 
             browser.
 
     Raises:
-        TypeError: `tensor` is no Tensor, or `names` does not map names to Tensors.
+        TypeError: `tensor` is no Tensor, `names` does not map names to Tensors, or `form` is no
+            str.
         ValueError: `form` is none of the three.
 
     >>> import minigrad as mg
@@ -60,8 +61,7 @@ def draw(tensor: Tensor, names: Mapping[str, Tensor] | None = None, form: str = 
     """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"draw: tensor must be a Tensor, got {type(tensor).__name__}")
-    if form not in FORMS:
-        raise ValueError(f"draw: form must be one of {', '.join(FORMS)}, got {reprlib.repr(form)}")
+    form = choice("draw", "form", form, FORMS)
     known = names_of_leaves("draw", names)
     vertices = _walk(tensor)
     labels = [_label(thing, known) for thing, _ in vertices]

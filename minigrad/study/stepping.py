@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from minigrad.core.stepping import Stepper, output_index
+from minigrad.core.facts import output_index
+from minigrad.core.modes import enable_grad
+from minigrad.core.stepping import Stepper
+from minigrad.core.tape import record
 from minigrad.core.tensor import Node, Tensor
+from minigrad.nn.fused import expansion
 from minigrad.study.names import names_of_leaves
+from minigrad.study.recording import Recording
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
     from minigrad.core.rules import Rule
     from minigrad.core.tensor import Operand, Slot
 
-__all__ = ["Step", "Steps", "steps"]
+__all__ = ["Expansion", "Step", "Steps", "steps"]
 
 FEW = 8  # values of a gradient that are printed with a step
 
@@ -68,6 +73,21 @@ class Step:
         return self.node.rule
 
     @property
+    def where(self) -> str | None:
+        """The user's line that made the node, if that was inside of `mg.study.record`."""
+        return self.node.where
+
+    @property
+    def scope(self) -> str | None:
+        """The modules that were running then, as `Node.scope` tells."""
+        return self.node.scope
+
+    @property
+    def t(self) -> int | None:
+        """The step of `nn.unroll` in which the node was made, as `Node.t` tells."""
+        return self.node.t
+
+    @property
     def shape(self) -> tuple[Any, ...]:
         """The shape of `dy`; of an op with several outputs, a tuple of them, None for those that
         got no gradient."""
@@ -108,13 +128,54 @@ class Step:
     @property
     def dx(self) -> tuple[Tensor | None, ...]:
         """What the rule gives each input, or None: it is run aside, and nothing changes. If the
-        rule was written in Python, that function is called once more."""
+        rule was written in Python, that function is called once more.
+
+        Assign to it, and the inputs get what was assigned in place of what the rule gives.
+        """
         return self._now().dx
+
+    @dx.setter
+    def dx(self, value: tuple[Tensor | None, ...]) -> None:
+        self._now().dx = value
 
     @property
     def so_far(self) -> tuple[Tensor | None, ...]:
         """What has arrived at each input before this rule runs, or None."""
         return self._now().so_far
+
+    def expand(self) -> Expansion:
+        """Step through time inside a fused layer: the same sequence, run anew by its cell, op by
+        op, from the layer's inputs, and a backward pass through that which starts from `dy`.
+
+        It stands aside: this pass and every ``grad`` stay as they are. At its end `Expansion.dx`
+        holds what came out; the bits are those of `dx`. To go on with what was edited inside,
+        assign that to `dx`.
+
+        Returns:
+            An `Expansion`. Its steps know `t`; its leaves are called x, h0, c0, W, U, b and p.
+
+        Raises:
+            RuntimeError: The op is no fused layer, or the pass has left it.
+
+        >>> import minigrad as mg
+        >>> layer = mg.nn.LSTM(2, 3)
+        >>> out, _ = layer(mg.ones((5, 1, 2)))
+        >>> step = mg.study.steps((out * out).sum()).run(until="lstm")
+        >>> with step.expand() as inside:
+        ...     at = inside.run(until=lambda step: step.t == 2)
+        ...     print(at.name, at.t, at.dy.shape)
+        ...     _ = inside.run()
+        mul 2 (1, 3)
+        >>> all((a == b).all() for a, b in zip(inside.dx, step.dx) if a is not None)
+        True
+        """
+        stepper = self._now()
+        found = expansion(self.node)
+        if found is None:
+            raise RuntimeError(f"steps: only a fused layer can be expanded, {self.name} is none")
+        composed, inputs, clip = found
+        assert self.saved is not None  # reads them: are they as they were?
+        return Expansion(composed, inputs, clip, self.inputs, stepper.dy)
 
     def _is_now(self) -> bool:
         return self._owner._stepper.node is self.node and self._owner._count == self.number
@@ -133,6 +194,9 @@ class Step:
     def __str__(self) -> str:
         names = [self._owner.label(slot) for slot in self.inputs]
         lines = [f"{self.number} {self.name} of {', '.join(names)}"]
+        made = [self.scope, None if self.t is None else f"t = {self.t}", self.where]
+        if any(made):
+            lines.append("    " + ", ".join(part for part in made if part))
         if self.rule is not None:
             lines.append(f"    {self.rule}")
         if self._is_now():
@@ -252,6 +316,60 @@ class Steps(Iterator[Step]):
             )
         self._count += 1
         return self._stepper.advance()
+
+
+NAMES_OF_INPUTS = ("x", "h0", "c0", "W", "U", "b", "p")
+
+
+class Expansion(Steps):
+    """A backward pass through the time steps of a fused layer, as `Step.expand` makes it.
+
+    >>> import minigrad as mg
+    >>> out, _ = mg.nn.GRU(2, 3)(mg.ones((4, 1, 2)))
+    >>> inside = mg.study.steps(out.sum()).run(until="gru").expand()
+    >>> next(inside).name, inside.run() is None
+    ('stack', True)
+    >>> [None if dx is None else dx.shape for dx in inside.dx]
+    [None, None, None, (2, 9), (3, 9), (9,), None]
+    """
+
+    def __init__(
+        self,
+        composed: Callable[..., tuple[Tensor, ...]],
+        inputs: tuple[Tensor | None, ...],
+        clip: float,
+        slots: tuple[Slot | None, ...],
+        dys: Gradient,
+    ) -> None:
+        self._points: list[Tensor | None] = []
+        for x, slot in zip(inputs, slots, strict=True):
+            point = None if x is None else x.detach()
+            if point is not None and slot is not None:
+                point = point.requires_grad_()
+            self._points.append(point)
+        self._recording = Recording(None, False)  # it knows the time step of each op
+        with enable_grad(), self._recording:
+            outputs = composed(*self._points, bound=clip)
+        pairs = [(y, dy) for y, dy in zip(outputs, dys, strict=True) if isinstance(dy, Tensor)]
+        ys = tuple(y for y, _ in pairs)
+        gradients = tuple(dy for _, dy in pairs)
+        # One scalar that all gradients come from: the pass needs one place to begin at.
+        start = record("outputs", np.zeros((), ys[0].dtype), ys, lambda _: gradients)
+        names = {
+            name: point
+            for name, point in zip(NAMES_OF_INPUTS, self._points, strict=True)
+            if point is not None
+        }
+        super().__init__(start, None, False, False, names)
+        self._stepper.advance()
+
+    @property
+    def dx(self) -> tuple[Tensor | None, ...]:
+        """At the end of the pass: the gradient of each input of the layer, or None, in the order x,
+        h0, c0, W, U, b, p."""
+        if not self._stepper.committed:
+            raise RuntimeError("steps: the expanded pass has not run to its end: call run()")
+        return tuple(None if point is None else point.grad for point in self._points)
 
 
 def steps(

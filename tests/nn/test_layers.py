@@ -246,11 +246,11 @@ def test_gates_by_name(name):
         assert np.array_equal(b.numpy(), cell.b.numpy()[part])
     with pytest.raises(
         ValueError,
-        match=rf"{type(cell).__name__}: name must be one of {', '.join(cell.gates)}, got 'x'",
+        match=rf"{type(cell).__name__}: name must be .*'{cell.gates[-1]}', got 'x'",
     ):
         cell.gate("x")
     for bad in (None, 0, ["i"]):
-        with pytest.raises(ValueError, match="name must be one of"):
+        with pytest.raises(TypeError, match="name must be '"):
             cell.gate(bad)
     assert CELLS[name](3, 4, bias=False).gate(cell.gates[0]).b is None
 

@@ -455,7 +455,7 @@ BAD = {
     "strategy": (
         lambda o: schedule.OneCycleLR(o, 1, 5, anneal_strategy="sin"),
         ValueError,
-        "OneCycleLR: anneal_strategy must be one of 'cos', 'linear', got 'sin'",
+        "OneCycleLR: anneal_strategy must be 'cos' or 'linear', got 'sin'",
     ),
     "momentum": (
         lambda o: schedule.OneCycleLR(o, 1, 5, max_momentum=1),
@@ -470,7 +470,7 @@ BAD = {
     "mode": (
         lambda o: schedule.ReduceLROnPlateau(o, "low"),
         ValueError,
-        "mode must be one of 'min', 'max', got 'low'",
+        "mode must be 'min' or 'max', got 'low'",
     ),
     "factor 1": (
         lambda o: schedule.ReduceLROnPlateau(o, factor=1),

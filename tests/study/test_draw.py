@@ -219,7 +219,7 @@ def test_a_million_nodes_in_a_small_stack():
         (
             lambda: mg.draw(mg.ones(2), form="png"),
             ValueError,
-            "draw: form must be one of text, dot, svg, got 'png'",
+            "draw: form must be 'text', 'dot' or 'svg', got 'png'",
         ),
     ],
 )
