@@ -230,7 +230,7 @@ class Batches(_Place):
         return super()._state(spot) | {"generator": generator, "epoch": spot.drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state_dict: the next iteration gives the rest of that epoch, and the
+        """Go on from `state`, a state_dict: the next iteration gives the rest of that epoch, and the
         generator goes back to where it was. What does not fit is a ValueError or TypeError, and
         then nothing has changed."""
         position = _checked_place(state, self.state_dict(), "Batches")
