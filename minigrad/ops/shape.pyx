@@ -481,7 +481,7 @@ cdef int astype_rule(Node node, Tensor dy) except -1:
 # ---------------------------------------------------------------- methods of Tensor
 
 def _reshape(x, *shape):
-    """The same numbers in `shape`, given as ints or as one tuple: see `mg.reshape`."""
+    """The numbers of x in `shape`, given as ints or as one tuple: see `mg.reshape`."""
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         return reshape(x, shape[0])
     return reshape(x, shape)
