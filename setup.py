@@ -23,22 +23,27 @@ DEBUG = os.environ.get("MINIGRAD_DEBUG") == "1"
 WARN = ["-Wall", "-Wextra"]
 ALWAYS = ["-ffp-contract=off", "-fvisibility=hidden"]
 DEBUGGABLE = ["-O0", "-g", "-fno-omit-frame-pointer"]
+# C has no exceptions: tables to unwind the stack by only make the files larger.
+SMALL = ["-g0", "-fno-asynchronous-unwind-tables"]
 C_FLAGS = [
     "-std=c11",
     "-fno-math-errno",
     "-fno-trapping-math",
-    *(DEBUGGABLE if DEBUG else ["-O3", "-g0"]),
+    *(DEBUGGABLE if DEBUG else ["-O3", *SMALL]),
 ]
 # Cython's own code is generated: its warnings are not ours, and -O2 compiles it in half the time.
 CYTHON_FLAGS = [
     "-Wno-unused-function",
     "-Wno-unused-parameter",
-    *(DEBUGGABLE if DEBUG else ["-O2", "-g0"]),
+    *(DEBUGGABLE if DEBUG else ["-O2", *SMALL]),
 ]
-# These modules do little beside each call into C or NumPy: -O1 halves the time once more.
+# These modules do little beside each call into C or NumPy: -Os halves the time once more, and makes
+# them small.
 SELDOM = {
     "minigrad.core.facts",
     "minigrad.core.methods",
+    "minigrad.core.recording",
+    "minigrad.core.stepping",
     "minigrad.nn.fitting",
     "minigrad.nn.fused",
     "minigrad.ops.assign",
@@ -159,7 +164,7 @@ def extensions():
         holds_kernels = name == "minigrad.core.kernels"
         flags = C_FLAGS if holds_kernels else CYTHON_FLAGS
         if name in SELDOM and not DEBUG:
-            flags = [*flags, "-O1"]
+            flags = [*flags, "-Os"]
         return Extension(
             name,
             [str(path), *(c_files if holds_kernels else [])],

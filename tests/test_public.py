@@ -6,13 +6,14 @@ import builtins
 import doctest
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.study import stepping
+from minigrad.study import recording, stepping
 
 PACKAGE = Path(mg.__file__).parent
 STUBS = sorted(
@@ -21,12 +22,13 @@ STUBS = sorted(
 
 
 # These offer what is written in them; mg and mg.nn offer what they import.
-ROOMS = (
+MODULES = (
     mg.data,
     mg.metrics,
     mg.optim,
     mg.optim.schedule,
     mg.study.dynamics,
+    recording,
     stepping,
     mg.training,
 )
@@ -34,7 +36,7 @@ ROOMS = (
 
 def public(module):
     """What a module offers: neither its private names nor what it imported from elsewhere."""
-    home = module.__name__ if module in ROOMS else "minigrad"
+    home = module.__name__ if module in MODULES else "minigrad"
     return {
         name: thing
         for name, thing in vars(module).items()
@@ -46,7 +48,7 @@ def public(module):
 
 NAMES = {
     f"{module.__name__}.{name}": thing
-    for module in (mg, mg.nn, *ROOMS)
+    for module in (mg, mg.nn, *MODULES)
     for name, thing in public(module).items()
 }
 PYTHON_MODULES = sorted(
@@ -94,6 +96,41 @@ def documented(thing):
         if not name.startswith("_")
         and (callable(member) or isinstance(member, (property, staticmethod, classmethod)))
     ]
+
+
+# Objects of these are made by functions that describe them, not by users.
+NOT_MADE_BY_USERS = {"Expansion", "Step", "Steps", "Recording"}
+
+
+def arguments_not_told(name, thing):
+    """The arguments that the docstring does not name."""
+    if not callable(thing) or name.rpartition(".")[2] in NOT_MADE_BY_USERS:
+        return []
+    try:
+        parameters = inspect.signature(thing).parameters
+    except (TypeError, ValueError):  # compiled, without a signature
+        return []
+    text = inspect.getdoc(thing) or ""
+    return [
+        f"{name}: {argument}"
+        for argument in parameters
+        if argument not in ("self", "cls")
+        and not argument.startswith("_")
+        and not re.search(rf"\b{argument}\b", text)
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstrings_name_each_argument(name):
+    thing = NAMES[name]
+    if name == "minigrad.nn.Module":  # its arguments are those of the class that derives from it
+        return
+    silent = arguments_not_told(name, thing)
+    for method in documented(thing) if isinstance(thing, type) else ():
+        member = vars(thing)[method]
+        if not isinstance(member, property):
+            silent += arguments_not_told(f"{name}.{method}", getattr(thing, method))
+    assert silent == []
 
 
 @pytest.mark.parametrize(

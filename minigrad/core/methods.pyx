@@ -33,7 +33,8 @@ cdef unsigned long hook_numbers = 0
 # ---------------------------------------------------------------- the graph
 
 def requires_grad_(Tensor self not None, requires_grad=True) -> Tensor:
-    """Say whether a gradient is wanted for this leaf; return the tensor itself."""
+    """Say by `requires_grad` whether a gradient is wanted for this leaf; return the tensor
+    itself."""
     if self.node is not None and not requires_grad:
         raise RuntimeError(
             "requires_grad_: only a leaf can stop requiring a gradient; use detach()")

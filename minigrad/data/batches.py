@@ -230,8 +230,8 @@ class Batches(_Place):
         return super()._state(spot) | {"generator": generator, "epoch": spot.drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state_dict: the next iteration gives the rest of that epoch, and the
-        generator goes back to where it was. What does not fit is a ValueError or TypeError, and
+        """Go on from `state`, a state_dict: the next iteration gives the rest of that epoch, and
+        the generator goes back to where it was. What does not fit is a ValueError or TypeError, and
         then nothing has changed."""
         position = _checked_place(state, self.state_dict(), "Batches")
         if (state["generator"] is not None) != self.shuffle:

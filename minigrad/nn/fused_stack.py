@@ -115,7 +115,8 @@ class FusedStack(Stack[LayerState]):
                 check_memory(self.op, parameters, f"num_layers = {self.num_layers}")
 
     def new_cell(self, features: int, rng: np.random.Generator | None) -> GatedCell[Any]:
-        """A cell with the layer's options, for inputs (B, features)."""
+        """A cell with the layer's options, for inputs (B, features); `rng` makes its initial
+        weights."""
         raise NotImplementedError(f"{self.op} has no new_cell")
 
     def _new_state(self, states: list[Tensor]) -> Any:

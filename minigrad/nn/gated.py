@@ -8,7 +8,7 @@ chain, b + x W + h U (see addmm): so a cell in a loop has the bits of the fused 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -53,7 +53,6 @@ class GatedCell(Cell[State]):
     gates: tuple[str, ...]  # their names in the order of the columns of W and U
     biases: tuple[str, ...]  # the same for b
     kind: str  # its name in fused.CELLS
-    input_size: int
 
     if TYPE_CHECKING:  # what Module does, with the types of forward
 
@@ -163,7 +162,7 @@ class GatedCell(Cell[State]):
                 f"{op}: weights must be a Weights (W, U, b, p), got {type(weights).__name__}"
             )
         W, U, b, p = weights
-        I, H = self.input_size, self.hidden_size
+        I, H = cast(int, self.input_size), self.hidden_size
         dtype, columns = getattr(W, "dtype", None), len(self.gates) * H
         check_tensor(op, "W", W, dtype, (I, columns), "(input_size, gates * hidden_size)")
         check_tensor(op, "U", U, dtype, (H, columns), "(hidden_size, gates * hidden_size)")

@@ -94,7 +94,8 @@ class LSTMCell(GatedCell[tuple[Tensor, Tensor]]):
             self.shift_c = Parameter(np.zeros(H), dtype)
 
     def checked_weights(self, op: str, weights: Any = None) -> Weights:
-        """The weights if they fit, the scales and the shift of the layer norm included."""
+        """The weights if they fit, the scales and the shift of the layer norm included; `op` begins
+        the messages."""
         checked = super().checked_weights(op, weights)
         H = self.hidden_size
         if self.layer_norm:

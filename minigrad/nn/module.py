@@ -254,7 +254,7 @@ class Module:
         return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module computes; each module has its own."""
+        """What the module computes of `args` and `kwargs`; each module has its own."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

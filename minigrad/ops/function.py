@@ -74,12 +74,15 @@ class Function:
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any, **options: Any) -> Any:
+        """The value: `ctx` keeps what backward needs of `arguments`; `options` are never given."""
         raise NotImplementedError(
             "Function: a subclass must define forward(ctx, ...) as a static method"
         )
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any, **options: Any) -> Any:
+        """The gradients of the arguments: `cotangents` are those of the results, `ctx` is that of
+        forward; `options` are never given."""
         raise NotImplementedError(
             "Function: a subclass must define backward(ctx, ...) as a static method"
         )

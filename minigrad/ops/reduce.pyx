@@ -408,6 +408,7 @@ def min(x, axis=None, bint keepdims=False):
     No elements are a ValueError.
 
     Args:
+        x: Of any shape.
         axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
             Default: None.
         keepdims: Whether the reduced axes stay, with length 1. Default: False.
@@ -450,6 +451,7 @@ def argmax(x, axis=None, bint keepdims=False):
     Of several the first; the first NaN if there is one. No elements are a ValueError.
 
     Args:
+        x: Of any shape.
         axis: An int, or None to count through all dimensions. Default: None.
         keepdims: Whether the reduced axis stays, with length 1. Default: False.
 

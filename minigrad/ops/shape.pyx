@@ -416,6 +416,7 @@ cpdef Tensor cumsum(x, axis):
     """The running sums along an axis.
 
     Args:
+        x: Of any shape but ().
         axis: An int.
 
     >>> import minigrad as mg
@@ -480,7 +481,7 @@ cdef int astype_rule(Node node, Tensor dy) except -1:
 # ---------------------------------------------------------------- methods of Tensor
 
 def _reshape(x, *shape):
-    """x.reshape(2, 3), or x.reshape((2, 3)): see minigrad.reshape."""
+    """The numbers of x in `shape`, given as ints or as one tuple: see `mg.reshape`."""
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         return reshape(x, shape[0])
     return reshape(x, shape)

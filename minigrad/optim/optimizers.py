@@ -215,8 +215,8 @@ class Optimizer:
         return {"param_groups": groups, "steps": steps, **arrays}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state_dict, with its options. Everything that does not fit is named in one
-        ValueError, and then nothing has changed."""
+        """Go on from `state`, a state_dict, with its options. Everything that does not fit is named
+        in one ValueError, and then nothing has changed."""
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: state must be a dict, got {type(state).__name__}")
         wrong: list[str] = []

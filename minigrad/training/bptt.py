@@ -132,8 +132,8 @@ class TruncatedBPTT:
         return {"state": _mapped(_copied, self.state), "past": _copied(self.past)}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a state_dict. Where this object has computed a state, the new one must have
-        its kinds, shapes and dtypes."""
+        """Go on from `saved`, a state_dict. Where this object has computed a state, the new one
+        must have its kinds, shapes and dtypes."""
         _check_keys("TruncatedBPTT", saved, ("state", "past"))
         state, past = _mapped(_copied, saved["state"]), saved["past"]
         if state is not None and self.form is not None and _form(state) != self.form:

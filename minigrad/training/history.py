@@ -91,7 +91,7 @@ class History:
         return {name: _form(array) for name, array in weights.items()} == self.form
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state_dict."""
+        """Go on from `state`, a state_dict."""
         names = ("loss", "norm", "validation", "epoch", "batch", "weights", "options")
         _check_keys("History", state, names)
         numbers = [state[name] for name in ("loss", "norm", "validation")]
