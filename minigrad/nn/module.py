@@ -165,6 +165,8 @@ def _referents(thing: Any) -> list[Any]:
         return [thing.__closure__, thing.__defaults__, thing.__kwdefaults__, vars(thing)]
     if isinstance(thing, np.ndarray):
         return list(thing.flat) if thing.dtype == object else []
+    if isinstance(thing, types.GeneratorType):  # whose variables Python 3.10 does not tell gc
+        return [] if thing.gi_frame is None else list(thing.gi_frame.f_locals.values())
     return gc.get_referents(thing)
 
 

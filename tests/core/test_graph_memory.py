@@ -221,7 +221,7 @@ def test_out_of_memory(make, run):
                 failure = error
             testcapi.remove_mem_hooks()
             if failure is not None:
-                assert type(failure) is MemoryError, n
+                assert isinstance(failure, MemoryError), n
                 assert [x.grad.numpy().tobytes() for x in leaves if x.grad is not None] == before
                 assert mg.is_grad_enabled()
                 failed += 1
@@ -232,6 +232,12 @@ def test_out_of_memory(make, run):
     finally:
         gc.enable()
     assert failed > 20
+
+
+def twice_rule(dy):
+    """Not written where memory fails: CPython 3.12 and 3.13 crash when they cannot make a
+    function."""
+    return 2 * dy, None
 
 
 def forward_ops():
@@ -274,7 +280,7 @@ def forward_ops():
         "product of views": lambda x: (x.T @ x)[::-1],
         "layer": lambda x: layers[None](x.reshape((2, 1, 3)))[0],
         "checkpointed": lambda x: layers["sqrt"](x.reshape((2, 1, 3)))[0],
-        "record": lambda x: mg.record("twice", 2 * x.numpy(), (x, w), lambda dy: (2 * dy, None)),
+        "record": lambda x: mg.record("twice", 2 * x.numpy(), (x, w), twice_rule),
         "data": lambda x: x + mg.Tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=np.float64),
     }
 
@@ -301,7 +307,7 @@ def test_forward_out_of_memory(name):
                 failure = error
             testcapi.remove_mem_hooks()
             if failure is not None:
-                assert type(failure) is MemoryError, n
+                assert isinstance(failure, MemoryError), n
                 assert mg.is_grad_enabled()
                 failed += 1
                 y = function(x)
