@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.study import recording, stepping
+from minigrad.study import profiling, recording, stepping
 
 PACKAGE = Path(mg.__file__).parent
 STUBS = sorted(
@@ -28,6 +28,7 @@ MODULES = (
     mg.optim,
     mg.optim.schedule,
     mg.study.dynamics,
+    profiling,
     recording,
     stepping,
     mg.training,
@@ -99,7 +100,7 @@ def documented(thing):
 
 
 # Objects of these are made by functions that describe them, not by users.
-NOT_MADE_BY_USERS = {"Expansion", "Step", "Steps", "Recording"}
+NOT_MADE_BY_USERS = {"Expansion", "Profile", "Recording", "Row", "Step", "Steps"}
 
 
 def arguments_not_told(name, thing):

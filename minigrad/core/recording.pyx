@@ -216,6 +216,8 @@ cdef class Recorder:
     cdef public object t
     cdef list waiting                   # nodes that save what their rules need after they are noted
     cdef long long clock
+    cdef readonly long long between     # nanoseconds of backward passes between two rules
+    cdef readonly long long own         # those that taking notes itself has cost
 
     def __cinit__(self, bint strips, bint full, bint times):
         self.entries, self.by_serial, self.waiting = [], {}, []
@@ -249,6 +251,12 @@ cdef class Recorder:
                 break
         return True
 
+    def tick(self):
+        """Nanoseconds since the last op, rule or tick."""
+        cdef long long now = nanoseconds(), passed = now - self.clock
+        self.clock = now
+        return passed
+
     def push(self, str name not None, module=None, paths=None):
         """Begin a scope; of a module, with the paths of those inside by their id()."""
         self.names.append(name)
@@ -275,9 +283,8 @@ cdef class Recorder:
         self.waiting.clear()
         return 0
 
-    cdef Entry note(self, Node node, Tensor y, object place, tuple inputs):
+    cdef Entry note(self, Node node, Tensor y, object place, tuple inputs, long long now):
         cdef Entry entry = Entry.__new__(Entry)
-        cdef long long now
         entry.serial, entry.name = node.serial, node.name
         entry.scope, entry.t, entry.place = self.scope, self.t, place
         entry.shape, entry.dtype = (<object>y._array).shape, y._array.dtype
@@ -285,13 +292,13 @@ cdef class Recorder:
         if self.strips:
             entry.values = summary(y._array, self.full)
         if self.times:
-            now = nanoseconds()
             entry.ns = now - self.clock
         self.entries.append(entry)
         self.by_serial[entry.serial] = entry
         self.waiting.append(node)
         if self.times:
             self.clock = nanoseconds()
+            self.own += self.clock - now
         return entry
 
 
@@ -349,10 +356,11 @@ def recorders_here() -> list:
 cdef int note_op(Node node, Tensor y, tuple inputs) except -1:
     """An op is on the tape; the caller saves what its rule needs afterwards."""
     cdef Recorder recorder
+    cdef long long now = nanoseconds()
     place = user_frame()
     for recorder in recorders():
         recorder.finish()
-        recorder.note(node, y, place, sources(node, inputs, recorder.strips, recorder.full))
+        recorder.note(node, y, place, sources(node, inputs, recorder.strips, recorder.full), now)
     return 0
 
 
@@ -361,11 +369,12 @@ cdef int note_output(Output output, Tensor y) except -1:
     cdef Recorder recorder
     cdef Entry entry, main
     cdef Source source
+    cdef long long now = nanoseconds()
     place = user_frame()
     for recorder in recorders():
         source = Source.__new__(Source)
         source.serial = output.main.serial
-        entry = recorder.note(output, y, place, (source,))
+        entry = recorder.note(output, y, place, (source,), now)
         entry.name = f"{output.name}[{output.index}]"
         main = recorder.by_serial.get(output.main.serial)
         if main is not None:
@@ -374,21 +383,26 @@ cdef int note_output(Output output, Tensor y) except -1:
     return 0
 
 
-cdef int note_rule(Node node, Tensor dy, long long ns) except -1:
-    """A node's rule has run in a backward pass, in so many nanoseconds; dy is None for an op with
-    several outputs."""
+cdef int note_rule(Node node, Tensor dy, long long start) except -1:
+    """A node's rule has run in a backward pass, since `start`; dy is None for an op with several
+    outputs. Where the rule is written in Python and its lines are timed, only what is left of it
+    is the rule's."""
     cdef Recorder recorder
     cdef Entry entry
+    cdef long long end = nanoseconds(), begin
     for recorder in recorders():
         recorder.finish()
         entry = recorder.by_serial.get(original(node).serial)
         if entry is None:
             continue
+        begin = start if recorder.clock < start else recorder.clock
         if recorder.times:
-            entry.backward_ns = (entry.backward_ns or 0) + ns
+            entry.backward_ns = (entry.backward_ns or 0) + end - begin
+            recorder.between += begin - recorder.clock
         if recorder.strips and dy is not None:
             entry.gradient = summary(dy._array, recorder.full)
         recorder.clock = nanoseconds()
+        recorder.own += recorder.clock - end
     return 0
 
 

@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minigrad.study import dynamics, reference
+    from minigrad.study.profiling import profile
     from minigrad.study.recording import record, scope
     from minigrad.study.stepping import steps
 
-__all__ = ["dynamics", "record", "reference", "scope", "steps"]
+__all__ = ["dynamics", "profile", "record", "reference", "scope", "steps"]
 
 # Where the functions are that are public here.
-FUNCTIONS = {"record": "recording", "scope": "recording", "steps": "stepping"}
+FUNCTIONS = {
+    "profile": "profiling",
+    "record": "recording",
+    "scope": "recording",
+    "steps": "stepping",
+}
 
 
 def __getattr__(name: str) -> Any:
