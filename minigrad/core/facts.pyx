@@ -172,10 +172,10 @@ def time_of(Node node not None):
     return None if entry is None else entry.t
 
 
-cdef Tensor own_output(Node node):
-    """The op's output, where the node saved it for its rule; else None."""
+def own_output_of(Node node not None) -> Tensor:
+    """The op's output as a read-only alias, where the node saved it for its rule; else None."""
     if node.own_outputs == 1 and node.outputs is None and not node.freed:
-        return node.saved0
+        return alias_of(node, node.saved0, node.version0)
     return None
 
 
@@ -185,7 +185,7 @@ def shape_of(Node node not None):
     entry = entry_of(node)
     if entry is not None:
         return entry.shape
-    cdef Tensor y = own_output(node)
+    cdef Tensor y = own_output_of(node)
     return None if y is None else y.shape
 
 

@@ -31,7 +31,7 @@ def edges(text):
     rows = [line.split(" ", 2) for line in text.splitlines()]
     found = []
     for row in rows:
-        if len(row) == 3 and not row[2].startswith("("):
+        if len(row) == 3 and row[2][0].isdigit():
             found += [(rows[int(k)][1], row[1]) for k in row[2].split()]
     return found
 
@@ -39,20 +39,21 @@ def edges(text):
 def test_text_of_the_slides_network():
     y, names = recurrent(2)
     assert mg.draw(y, names).splitlines() == [
-        "0 W1 (4, 4)",
-        "1 matmul 0",
-        "2 x1 (1, 2)",
-        "3 W2 (2, 4)",
-        "4 matmul 2 3",
-        "5 add 1 4",
-        "6 tanh 5",
-        "7 matmul 6 0",
-        "8 x2 (1, 2)",
-        "9 matmul 8 3",
-        "10 add 7 9",
-        "11 tanh 10",
-        "12 W3 (4, 1)",
-        "13 matmul 11 12",
+        "0 constant",
+        "1 W1 (4, 4)",
+        "2 matmul 0 1",
+        "3 x1 (1, 2)",
+        "4 W2 (2, 4)",
+        "5 matmul 3 4",
+        "6 add 2 5",
+        "7 tanh 6",
+        "8 matmul 7 1",
+        "9 x2 (1, 2)",
+        "10 matmul 9 4",
+        "11 add 8 10",
+        "12 tanh 11",
+        "13 W3 (4, 1)",
+        "14 matmul 12 13",
     ]
 
 
@@ -72,8 +73,8 @@ def test_dot_has_the_same_edges():
     found = [
         (labels[a], labels[b]) for a, b in re.findall(r"^    (\d+) -> (\d+)$", dot, re.MULTILINE)
     ]
-    assert [(a.split(" ")[0], b) for a, b in found] == edges(mg.draw(y, names)) and len(found) == 22
-    assert dot.startswith("digraph {") and dot.endswith("}") and dot.count("shape=box") == 6
+    assert [(a.split(" ")[0], b) for a, b in found] == edges(mg.draw(y, names)) and len(found) == 23
+    assert dot.startswith("digraph {") and dot.endswith("}") and dot.count("shape=box") == 7
 
 
 def test_dot_escapes_names():
@@ -81,14 +82,8 @@ def test_dot_escapes_names():
     assert r'label="a\"b\\ (1,)"' in mg.draw(x * 2, {'a"b\\': x}, form="dot")
 
 
-def test_svg_is_a_picture_of_the_same_graph():
-    y, names = recurrent()
-    root = ElementTree.fromstring(mg.draw(y, names | {"<&>": mg.ones(1)}, form="svg"))
-    kinds = [element.tag.split("}")[1] for element in root]
-    text = mg.draw(y, names)
-    assert kinds.count("path") == len(edges(text)) and kinds.count("rect") == kinds.count(
-        "text"
-    ) == len(text.splitlines())
+def boxes_of(root):
+    """(x, y, width, height) of each box; they lie inside the picture and do not overlap."""
     boxes = [
         tuple(float(e.attrib[k]) for k in ("x", "y", "width", "height"))
         for e in root
@@ -100,16 +95,117 @@ def test_svg_is_a_picture_of_the_same_graph():
         assert all(
             x + w <= a or a + c <= x or top + h <= b or b + d <= top for a, b, c, d in boxes[:k]
         ), "boxes overlap"
+    return boxes
+
+
+def ends_of(root):
+    """The first and the last point of each line."""
     for path in (e.attrib["d"] for e in root if e.tag.endswith("path")):
         start, end = (
             tuple(map(float, point.split(" ")[-2:]))
             for point in path[1:].replace("C", "|").split("|")
         )
+        yield start, end
+
+
+def test_svg_is_a_picture_of_the_same_graph():
+    y, names = recurrent(2)
+    root = ElementTree.fromstring(mg.draw(y, names | {"<&>": mg.ones(1)}, form="svg"))
+    kinds = [element.tag.split("}")[1] for element in root]
+    text = mg.draw(y, names)
+    assert kinds.count("path") == len(edges(text)) and kinds.count("rect") == kinds.count(
+        "text"
+    ) == len(text.splitlines())
+    boxes = boxes_of(root)
+    for start, end in ends_of(root):
         assert start[1] < end[1]  # from top to bottom, along the time of making
         assert any(
             abs(top + h - start[1]) <= 1 and x <= start[0] <= x + w for x, top, w, h in boxes
         )
         assert any(abs(top - end[1]) <= 1 and x <= end[0] <= x + w for x, top, w, h in boxes)
+
+
+def test_time_steps_are_columns_no_wider_than_a_page():
+    """By the uses of W1; and by the steps of unroll, if they were recorded."""
+    y, names = recurrent(12)
+    cell = mg.nn.LSTMCell(2, 3)
+    with mg.study.record() as rec:  # kept: it knows the steps
+        out, _ = mg.nn.unroll(cell, mg.ones((12, 1, 2)))
+        total = out.sum()
+    assert rec.entry(total).t is None
+    for tensor, known, heads in (
+        (y, names, ["shared", *(f"t = {t}" for t in range(12))]),
+        (total, dict(cell.named_parameters()), ["shared", *(f"t = {t}" for t in range(12))]),
+    ):
+        svg = mg.draw(tensor, known, form="svg")
+        root = ElementTree.fromstring(svg)
+        bold = [e.text for e in root if e.attrib.get("font-weight") == "bold"]
+        assert bold[: len(heads)] == heads
+        assert float(root.attrib["width"]) <= 920 and float(root.attrib["font-size"]) >= 11
+        boxes = boxes_of(root)
+        assert len(boxes) == len(mg.draw(tensor, known).splitlines())
+        assert len({x for x, *_ in boxes}) < 13  # they wrap
+        for point in (point for ends in ends_of(root) for point in ends):
+            assert any(
+                x - 1 <= point[0] <= x + w + 1 and top - 1 <= point[1] <= top + h + 1
+                for x, top, w, h in boxes
+            )
+
+
+def test_a_graph_without_steps_has_no_columns():
+    x = mg.ones(2, requires_grad=True)
+    y = x * x + x * 3.0  # x is used three times, but there is no loop
+    assert "t = 0" not in mg.draw(y, form="svg") and "shared" not in mg.draw(y, form="svg")
+
+
+def test_constants():
+    x, w = mg.ones((2, 3), requires_grad=True), mg.ones(3)
+    assert mg.draw(x * w + 1.0).splitlines() == [
+        "0 (2, 3)",
+        "1 constant",
+        "2 mul 0 1",
+        "3 constant",
+        "4 add 2 3",
+    ]
+    with mg.study.record() as rec:
+        y = x * w
+    assert "1 constant (3,)" in mg.draw(y) and len(rec.entries) == 1
+    assert "#ececec" in mg.draw(y, form="svg") and "shape=box" in mg.draw(y, form="dot")
+
+
+def test_values_and_gradients():
+    a = mg.Tensor([2.0], requires_grad=True)
+    b = mg.Tensor([0.5], requires_grad=True)
+    with mg.study.record(values="full") as rec:
+        y = (mg.tanh(a * b) + a * 3.0).sum()
+    names = {"a": a, "b": b}
+    assert mg.draw(y, names, values=True, gradients=True).splitlines() == [
+        "0 a (1,)  = 2  d 3.21",
+        "1 b (1,)  = 0.5  d 0.84",
+        "2 mul 0 1  = 1  d 0.42",
+        "3 tanh 2  = 0.762  d 1",
+        "4 constant ()  = 3",
+        "5 mul 0 4  = 6  d 1",
+        "6 add 3 5  = 6.76  d 1",
+        "7 sum 6  = 6.76  d 1",
+    ]
+    assert len(rec.entries) == 5 and a.grad is None and b.grad is None
+    svg = mg.draw(y, names, "svg", values=True, gradients=True)
+    assert ">= 0.762<" in svg and ">d 3.21<" in svg
+    large = mg.ones((3, 4), requires_grad=True)
+    assert mg.draw(mg.tanh(large).sum(), values=True).splitlines() == [
+        "0 (3, 4)  = norm 3.46",
+        "1 tanh 0  = norm 2.64",
+        "2 sum 1",
+    ]
+    y.backward()  # the graph was not freed
+    assert a.grad.item() == pytest.approx(3.21, abs=0.01)
+    with pytest.raises(RuntimeError, match="a second time"):
+        mg.draw(y, gradients=True)
+    with pytest.raises(RuntimeError, match="only for a scalar"):
+        mg.draw(large * 2.0, gradients=True)
+    with pytest.raises(TypeError, match="draw: values must be a bool, got int"):
+        mg.draw(large * 2.0, values=1)
 
 
 def test_svg_escapes_names():
@@ -120,12 +216,13 @@ def test_svg_escapes_names():
 def test_an_op_with_several_outputs_is_one_vertex():
     _, (h, c) = mg.nn.LSTM(3, 4, bias=False)(mg.ones((5, 2, 3)))
     assert mg.draw(h * c).splitlines() == [
-        "0 (3, 16)",
-        "1 (4, 16)",
-        "2 lstm 0 1",
-        "3 stack 2",
-        "4 stack 2",
-        "5 mul 3 4",
+        "0 constant",
+        "1 (3, 16)",
+        "2 (4, 16)",
+        "3 lstm 0 1 2",
+        "4 stack 3",
+        "5 stack 3",
+        "6 mul 4 5",
     ]
 
 
@@ -133,10 +230,11 @@ def test_a_fused_layer_with_the_names_of_its_parameters():
     layer = mg.nn.LSTM(3, 4)
     out, _ = layer(mg.ones((5, 2, 3)))
     assert mg.draw(out, dict(layer.named_parameters())).splitlines() == [
-        "0 cells.0.W (3, 16)",
-        "1 cells.0.U (4, 16)",
-        "2 cells.0.b (16,)",
-        "3 lstm 0 1 2",
+        "0 constant",
+        "1 cells.0.W (3, 16)",
+        "2 cells.0.U (4, 16)",
+        "3 cells.0.b (16,)",
+        "4 lstm 0 1 2 3",
     ]
 
 
