@@ -15,6 +15,7 @@ cdef cnp.ndarray view_of(cnp.ndarray x, int nd, cnp.npy_intp *shape, cnp.npy_int
                          char *data)
 cdef bint repeats_elements(cnp.ndarray x) noexcept
 cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1
+cdef bint ends_with(cnp.ndarray x, tuple shape) except -1
 cdef cnp.ndarray rows_first(cnp.ndarray x, tuple shape)
 cdef int rows_into(cnp.ndarray y, cnp.ndarray low, cnp.ndarray x) except -1
 cdef int round_sums(cnp.ndarray y, cnp.ndarray low) except -1

@@ -314,20 +314,28 @@ cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1:
     return 0
 
 
+cdef bint ends_with(cnp.ndarray x, tuple shape) except -1:
+    """Are the last dimensions of x those of `shape`?"""
+    cdef int lead = cnp.PyArray_NDIM(x) - <int>len(shape), d
+    for d in range(<int>len(shape)):
+        if lead < 0 or cnp.PyArray_DIM(x, lead + d) != <Py_ssize_t>shape[d]:
+            return False
+    return True
+
+
 cdef cnp.ndarray rows_first(cnp.ndarray x, tuple shape):
     """x, contiguous, with the dimensions in front along which an array of `shape` was broadcast to
     x's shape."""
-    cdef tuple from_shape = (<object>x).shape
-    cdef int lead = len(from_shape) - len(shape)
-    if from_shape[lead:] == shape:
-        return np.ascontiguousarray(x)
+    cdef int lead = cnp.PyArray_NDIM(x) - <int>len(shape), d
+    if ends_with(x, shape):
+        return x if PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS) else copied(x)
     kept, summed = [], []
-    for d in range(len(from_shape)):
-        if d >= lead and (shape[d - lead] != 1 or from_shape[d] == 1):
+    for d in range(cnp.PyArray_NDIM(x)):
+        if d >= lead and (shape[d - lead] != 1 or cnp.PyArray_DIM(x, d) == 1):
             kept.append(d)
         else:
             summed.append(d)
-    return np.ascontiguousarray(x.transpose(tuple(summed + kept)))
+    return np.ascontiguousarray((<object>x).transpose(tuple(summed + kept)))
 
 
 cdef int rows_into(cnp.ndarray y, cnp.ndarray low, cnp.ndarray x) except -1:

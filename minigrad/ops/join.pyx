@@ -72,6 +72,15 @@ cdef bint too_large(cnp.ndarray x, double times) noexcept:
     return times >= 2.0**58
 
 
+cdef tuple joined_shape(tuple parts, int along):
+    """The shape of the concatenation, with Python's ints, which do not overflow."""
+    shape = list((<Tensor>parts[0]).shape)
+    shape[along] = 0
+    for part in parts:
+        shape[along] += (<Tensor>part).shape[along]
+    return tuple(shape)
+
+
 cdef int copy_part(cnp.ndarray y, cnp.ndarray x, int axis, bint new_axis,
                    cnp.npy_intp start) except -1:
     """y[..., start : start + n, ...] = x along `axis`, which is x's own, of length n, or a new one,
@@ -126,11 +135,13 @@ def concatenate(tensors, axis=0) -> Tensor:
     cdef Tensor first = <Tensor>parts[0], part, y
     cdef int nd = cnp.PyArray_NDIM(first._array), along, d
     cdef cnp.npy_intp shape[MAX_DIMS]
+    cdef size_t end = 0
+    cdef double times = 0
     cdef bint fits
     if nd == 0:
         raise ValueError("concatenate: 0-d tensors cannot be concatenated: use stack")
     along = one_axis(axis, nd, "concatenate")
-    end, ends = 0, [0]
+    ends = [0]
     for part in parts:
         fits = cnp.PyArray_NDIM(part._array) == nd
         if fits:
@@ -142,9 +153,10 @@ def concatenate(tensors, axis=0) -> Tensor:
                 f"concatenate: all tensors must have the shape of the first, {first.shape}, "
                 f"but along axis {along}; tensor {len(ends) - 1} has {part.shape}")
         end += cnp.PyArray_DIM(part._array, along)
+        times += cnp.PyArray_DIM(part._array, along)
         ends.append(end)
-    if too_large(first._array, end / max(cnp.PyArray_DIM(first._array, along), 1)):
-        checked_shape(first.shape[:along] + (end,) + first.shape[along + 1:], "concatenate")
+    if too_large(first._array, times / max(cnp.PyArray_DIM(first._array, along), 1)):
+        checked_shape(joined_shape(parts, along), "concatenate")
     for d in range(nd):
         shape[d] = end if d == along else cnp.PyArray_DIM(first._array, d)
     y = wrap(new_array(nd, shape, cnp.PyArray_TYPE(first._array), False))
