@@ -5,6 +5,7 @@ from minigrad.core.kernels cimport K32, K64, mg_kernels
 cdef extern from "numpy/arrayobject.h":
     int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
 
+cpdef bint is_masked(object data) except -1
 cdef object as_int(object x)
 cdef tuple ints_of(object numbers)
 cdef double as_double(object x, str op) except? -1

@@ -7,7 +7,7 @@ are in shape.pyx.
 """
 cimport numpy as cnp
 from libc.string cimport memcpy
-from minigrad.core.array cimport PyArray_CHKFLAGS, as_int, ints_of, same_shape
+from minigrad.core.array cimport PyArray_CHKFLAGS, as_int, ints_of, is_masked, same_shape
 from minigrad.core.kernels cimport MAX_DIMS, csrc, new_array
 from minigrad.core.modes cimport recording
 from minigrad.core.operands cimport as_input, as_operand
@@ -26,7 +26,6 @@ from minigrad.core.tensor import install
 cnp.import_array()
 
 cdef object MOST_PARTS = 2**31              # of an empty axis, which any number divides
-cdef object masked_array = np.ma.MaskedArray
 
 
 # ---------------------------------------------------------------- joining
@@ -39,7 +38,7 @@ cdef tuple several(object tensors, str op):
     if not usual and (isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__")):
         raise TypeError(
             f"{op}: tensors must be a sequence of Tensors, got {type(tensors).__name__}")
-    if not usual and isinstance(tensors, masked_array):
+    if not usual and is_masked(tensors):
         raise TypeError(f"{op}: tensors must not be a masked array, the mask would be lost: "
                         f"use tensors.filled(value)")
     cdef tuple found = tuple(tensors)
