@@ -154,6 +154,7 @@ figures:
 	cp build/music.png docs/figures/music.png
 	$(PYTHON) examples/adding.py --plot docs/figures/adding.png
 	$(PYTHON) examples/flipflop.py --plot docs/figures/flipflop.png
+	$(PYTHON) docs/pictures.py
 
 # The pages and the reference of the public names, for a browser. A dead link is an error, and so
 # is a public name that is missing. Needs what `pip install '.[docs]'` installs.
