@@ -28,6 +28,7 @@ help:
 	@echo "  make large           a layer with more than 2^31 gate values; 14 GB of memory"
 	@echo "Other:"
 	@echo "  make figures         the pictures of docs/, by the examples; 3 minutes"
+	@echo "  make explorer        the explorer in Chromium, and its pictures; needs npm; a minute"
 	@echo "  make docs            the pages of docs/ and the reference, as web pages in build/docs"
 
 .PHONY: build test test_all test_long
@@ -154,6 +155,13 @@ figures:
 	cp build/music.png docs/figures/music.png
 	$(PYTHON) examples/adding.py --plot docs/figures/adding.png
 	$(PYTHON) examples/flipflop.py --plot docs/figures/flipflop.png
+	$(PYTHON) docs/pictures.py
+
+# The explorer's pages in Chromium: requests, errors, accessibility, keys, gradients, speed; and its
+# pictures in docs/. Needs Node.js with npm, and Chromium.
+.PHONY: explorer
+explorer:
+	$(PYTHON) tests/explorer/check.py --pictures docs/figures
 
 # The pages and the reference of the public names, for a browser. A dead link is an error, and so
 # is a public name that is missing. Needs what `pip install '.[docs]'` installs.

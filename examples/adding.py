@@ -188,7 +188,7 @@ def draw(figure, curves: dict, args: argparse.Namespace) -> None:
         axis.axhline(SOLVED, color="gray", linewidth=0.8, linestyle="--", label="solved")
         axis.set(title=f"T = {T}", xlabel="training step")
     axes[0].set_ylabel("mean square error")
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=9)
 
 
 def main(arguments: list[str] | None = None) -> None:

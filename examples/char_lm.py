@@ -221,7 +221,9 @@ def train(
 
 
 def draw(figure, losses: list[float]) -> None:
-    axes = figure.add_subplot(xlabel="step", ylabel="training loss, nats per character")
+    axes = figure.add_subplot(
+        xlabel="step", ylabel="training loss, nats per character", title="training"
+    )
     axes.plot(losses)
 
 

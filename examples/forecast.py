@@ -436,9 +436,9 @@ def draw(
     left.fill_between(known, low[n - 1], high[n - 1], color="C0", alpha=0.2, label=band)
     left.fill_between(unknown, low[-1], high[-1], color="C0", alpha=0.2)
     left.axvline(N - 0.5, color="gray", lw=0.8, ls=":", label="end of the series")
-    left.set_xlabel("step")
-    left.legend(loc="upper left", fontsize=8)
-    right.set(xlabel="steps ahead", ylabel="RMSE on the held-out end")
+    left.set(xlabel="step", ylabel=literal(name), title="the last forecasts")
+    left.legend(loc="upper left", fontsize=9)
+    right.set(xlabel="steps ahead", ylabel=f"RMSE of {literal(name)}", title="on the held-out end")
 
 
 def main(arguments: list[str] | None = None) -> None:

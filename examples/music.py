@@ -510,7 +510,7 @@ def write_midi(frames: list[np.ndarray], path: str) -> bool:
 
 
 def draw(figure, frames: list[np.ndarray]) -> None:
-    axes = figure.add_subplot(xlabel="quarter", ylabel="MIDI pitch")
+    axes = figure.add_subplot(xlabel="quarter", ylabel="MIDI pitch", title="what it plays")
     axes.imshow(
         np.transpose(frames),
         origin="lower",

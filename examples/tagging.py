@@ -290,6 +290,8 @@ def draw(figure, tags: list[str], scores: dict[str, Scores]) -> None:
     for k, (network, of_network) in enumerate(scores.items()):
         axes.bar(np.arange(len(tags)) + 0.2 * k, of_network.f1, 0.2, label=network)
     axes.set(
+        title="how well each tag is found",
+        xlabel="tag",
         ylabel="F1 on the test sentences",
         xticks=np.arange(len(tags)) + 0.3,
         xticklabels=map(literal, tags),

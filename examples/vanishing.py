@@ -226,7 +226,7 @@ def draw(
         state = "c" if kind == "LSTM" else "h"
         axis.set(title=f"{kind}: |dL/d{state}ₜ|, last = 1", xlabel="step t", ylim=(1e-12, 1e12))
     axes[0].plot([], [], "k:", label="bound σⁿ")
-    axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=8, ncols=2, loc="lower right")
+    axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=9, ncols=2, loc="lower right")
 
     axes[3].semilogy(without, label="without clipping", linewidth=0.8)
     axes[3].semilogy(clipped, label="with clipping", linewidth=0.8)

@@ -3,6 +3,9 @@ what the ```text block after it says. Links between the pages, and to files, lea
 
 import io
 import re
+import shlex
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -37,6 +40,44 @@ def test_page(page):
 
 def test_every_page_has_code_that_runs():
     assert PAGES and all(BLOCK.search(page.read_text(encoding="utf-8")) for page in PAGES)
+
+
+# ---------------------------------------------------------------- commands
+
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TYPED = "n\np dy\np dx\np saved\nb tanh\nc\nw\nc\nb\nq\n"  # at the prompt of minigrad.study
+
+
+def commands_of(page):
+    blocks = SHELL.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
+    return [line for block in blocks for line in block.splitlines() if line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", commands_of("start.md"))
+def test_commands_of_the_first_hour(command, tmp_path):
+    program, *arguments = shlex.split(command)
+    assert program == "python"
+    arguments = [
+        str(ROOT / argument) if argument.startswith("examples/") else argument
+        for argument in arguments
+    ]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=tmp_path,
+        input=TYPED,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if "minigrad.study" in command:
+        assert "backward pass at" in done.stdout and "breaks: tanh" in done.stdout
+        assert "y = tanh x   dx = dy (1 - y^2)" in done.stdout and "waiting:" in done.stdout
+
+
+def test_the_first_hour_has_commands():
+    assert len(commands_of("start.md")) >= 5
 
 
 # ---------------------------------------------------------------- links

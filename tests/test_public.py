@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.study import profiling, recording, stepping
+from minigrad.study import explorer, profiling, recording, stepping
 
 PACKAGE = Path(mg.__file__).parent
 STUBS = sorted(
@@ -28,6 +28,7 @@ MODULES = (
     mg.optim,
     mg.optim.schedule,
     mg.study.dynamics,
+    explorer,
     profiling,
     recording,
     stepping,
@@ -41,7 +42,7 @@ def public(module):
     return {
         name: thing
         for name, thing in vars(module).items()
-        if not name.startswith("_")
+        if name in module.__all__
         and not inspect.ismodule(thing)
         and getattr(thing, "__module__", "").startswith(home)
     }

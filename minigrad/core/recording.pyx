@@ -138,6 +138,11 @@ cdef Summary summary(cnp.ndarray x, bint full):
     return found
 
 
+def summarised(cnp.ndarray x not None) -> Summary:
+    """An array of float32 or float64 in short."""
+    return summary(x, False)
+
+
 # ---------------------------------------------------------------- entries
 
 cdef class Source:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minigrad.study import dynamics, reference
+    from minigrad.study.explorer import explore
     from minigrad.study.profiling import profile
     from minigrad.study.recording import record, scope
     from minigrad.study.stepping import steps
 
-__all__ = ["dynamics", "profile", "record", "reference", "scope", "steps"]
+__all__ = ["dynamics", "explore", "profile", "record", "reference", "scope", "steps"]
 
 # Where the functions are that are public here.
 FUNCTIONS = {
+    "explore": "explorer",
     "profile": "profiling",
     "record": "recording",
     "scope": "recording",

@@ -220,7 +220,8 @@ def _gradients(tensor: Tensor) -> dict[int, np.ndarray]:
                 if isinstance(slot, Tensor) and dx is not None:
                     before = 0.0 if arrived is None else arrived.numpy()
                     found[id(slot)] = before + dx.numpy()
-            if len(run.pending) == 1 and not any(isinstance(s, Node) for s in step.inputs):
+            leads_on = any(isinstance(slot, Node) for slot in step.inputs)
+            if not leads_on and len(run.pending) == 1:
                 break  # going on would add the gradients to `grad`
     return found
 

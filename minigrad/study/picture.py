@@ -263,19 +263,23 @@ def _svg(graph: Graph, corners: list[Point], lines: list[str], width: float, hei
 
 
 def steps_by_use(inputs: list[list[int]], kinds: list[str]) -> list[int | None]:
-    """The time step of each vertex by how often the most used leaf has been used on the way to it:
-    the recurrent weight of a loop. All None if no leaf is used three times in a row."""
+    """The time step of each vertex, from the leaves that are used most often, the weights of a
+    loop: what uses one of them for the k-th time belongs to step k, and so does all that is made of
+    it, up to the next use. All None if no leaf is used three times, one after the other."""
     uses = Counter(source for sources in inputs for source in set(sources))
-    leaves = [(count, -k) for k, count in uses.items() if kinds[k] == "leaf"]
+    most = max((count for k, count in uses.items() if kinds[k] == "leaf"), default=0)
     steps: list[int | None] = [None] * len(inputs)
-    if not leaves or max(leaves)[0] < 3:
+    if most < 3:
         return steps
-    pivot = -max(leaves)[1]
+    weights = {k: -1 for k, count in uses.items() if kinds[k] == "leaf" and count == most}
+    in_turn = False  # does one use lead to the next?
     for k, sources in enumerate(inputs):
-        before = [steps[s] for s in sources if steps[s] is not None]
-        latest = max((step for step in before if step is not None), default=None)
-        if pivot in sources:
-            latest = 0 if latest is None else latest + 1
+        before = [step for step in (steps[s] for s in sources) if step is not None]
+        latest = max(before, default=None)
+        for source in set(sources):
+            if source in weights:
+                weights[source] += 1
+                in_turn = in_turn or latest == weights[source] - 1
+                latest = weights[source] if latest is None else max(latest, weights[source])
         steps[k] = latest
-    found = {step for step in steps if step is not None}
-    return steps if len(found) >= 3 else [None] * len(inputs)
+    return steps if in_turn else [None] * len(inputs)

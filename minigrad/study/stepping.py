@@ -8,7 +8,7 @@ The sweep itself is in core/stepping.pyx and core/sweep.pyx; the prompt of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -143,7 +143,7 @@ class Step:
         """What has arrived at each input before this rule runs, or None."""
         return self._now().so_far
 
-    def expand(self) -> Expansion:
+    def expand(self, values: Literal["strips", "full"] | None = None) -> Expansion:
         """Step through time inside a fused layer: the same sequence, run anew by its cell, op by
         op, from the layer's inputs, and a backward pass through that which starts from `dy`.
 
@@ -151,11 +151,16 @@ class Step:
         holds what came out; the bits are those of `dx`. To go on with what was edited inside,
         assign that to `dx`.
 
+        Args:
+            values: what `Expansion.recording` keeps of the values, as `mg.study.record` says.
+                Default: None.
+
         Returns:
             An `Expansion`. Its steps know `t`; its leaves are called x, h0, c0, W, U, b and p.
 
         Raises:
             RuntimeError: The op is no fused layer, or the pass has left it.
+            TypeError, ValueError: `values` is none of these.
 
         >>> import minigrad as mg
         >>> layer = mg.nn.LSTM(2, 3)
@@ -175,7 +180,7 @@ class Step:
             raise RuntimeError(f"steps: only a fused layer can be expanded, {self.name} is none")
         composed, inputs, clip = found
         assert self.saved is not None  # reads them: are they as they were?
-        return Expansion(composed, inputs, clip, self.inputs, stepper.dy)
+        return Expansion(composed, inputs, clip, self.inputs, stepper.dy, values)
 
     def _is_now(self) -> bool:
         return self._owner._stepper.node is self.node and self._owner._count == self.number
@@ -324,6 +329,11 @@ NAMES_OF_INPUTS = ("x", "h0", "c0", "W", "U", "b", "p")
 class Expansion(Steps):
     """A backward pass through the time steps of a fused layer, as `Step.expand` makes it.
 
+    Attributes:
+        points: the layer's inputs x, h0, c0, W, U, b and p, which the steps were computed from;
+            None for those that it has not.
+        recording: what was noted of the steps' ops.
+
     >>> import minigrad as mg
     >>> out, _ = mg.nn.GRU(2, 3)(mg.ones((4, 1, 2)))
     >>> inside = mg.study.steps(out.sum()).run(until="gru").expand()
@@ -340,16 +350,17 @@ class Expansion(Steps):
         clip: float,
         slots: tuple[Slot | None, ...],
         dys: Gradient,
+        values: Literal["strips", "full"] | None,
     ) -> None:
-        self._points: list[Tensor | None] = []
+        self.points: list[Tensor | None] = []
         for x, slot in zip(inputs, slots, strict=True):
             point = None if x is None else x.detach()
             if point is not None and slot is not None:
                 point = point.requires_grad_()
-            self._points.append(point)
-        self._recording = Recording(None, False)  # it knows the time step of each op
-        with enable_grad(), self._recording:
-            outputs = composed(*self._points, bound=clip)
+            self.points.append(point)
+        self.recording = Recording(values, False)  # it knows the time step of each op
+        with enable_grad(), self.recording:
+            outputs = composed(*self.points, bound=clip)
         pairs = [(y, dy) for y, dy in zip(outputs, dys, strict=True) if isinstance(dy, Tensor)]
         ys = tuple(y for y, _ in pairs)
         gradients = tuple(dy for _, dy in pairs)
@@ -357,7 +368,7 @@ class Expansion(Steps):
         start = record("outputs", np.zeros((), ys[0].dtype), ys, lambda _: gradients)
         names = {
             name: point
-            for name, point in zip(NAMES_OF_INPUTS, self._points, strict=True)
+            for name, point in zip(NAMES_OF_INPUTS, self.points, strict=True)
             if point is not None
         }
         super().__init__(start, None, False, False, names)
@@ -369,7 +380,7 @@ class Expansion(Steps):
         h0, c0, W, U, b, p."""
         if not self._stepper.committed:
             raise RuntimeError("steps: the expanded pass has not run to its end: call run()")
-        return tuple(None if point is None else point.grad for point in self._points)
+        return tuple(None if point is None else point.grad for point in self.points)
 
 
 def steps(
