@@ -371,7 +371,7 @@ cdef class Sequence:
         for i, weight in ((5, self.b), (6, self.p)):
             low = None
             if weight is not None and node.wants(i):
-                low = node.low_part(i, (<object>weight).shape)
+                low = node.low_part(i, weight)
             buffers.append(low)
         return buffers
 
