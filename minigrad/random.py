@@ -7,6 +7,8 @@ whole numbers, seed and count, which go into a checkpoint as they are. What is d
 these alone: not on threads or dtypes, nor on how much the draws before have read.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +59,7 @@ class Generator:
     def __init__(self, seed: int = 0) -> None:
         self.manual_seed(seed)
 
-    def manual_seed(self, seed: int) -> "Generator":
+    def manual_seed(self, seed: int) -> Generator:
         """Start again from a seed, a whole number below 2 ** 128; return the generator."""
         self._seed, self._draws = integer("manual_seed", "seed", seed, 0, 2**128 - 1), 0
         return self
@@ -115,7 +117,7 @@ def manual_seed(seed: int) -> Generator:
 def dropout_mask(
     shape: int | tuple[int, ...],
     p: float,
-    dtype: "DTypeLike" = np.float32,
+    dtype: DTypeLike = np.float32,
     generator: Generator | None = None,
 ) -> np.ndarray:
     """An array of `shape` that is 0 with probability p and else 1 / (1 - p), so that its mean is 1.
@@ -171,7 +173,7 @@ def checked_generator(generator: Any, op: str) -> Generator:
 
 
 def dropout(
-    x: "Operand", p: float = 0.5, training: bool = True, generator: Generator | None = None
+    x: Operand, p: float = 0.5, training: bool = True, generator: Generator | None = None
 ) -> Tensor:
     """In training, x with each element set to 0 with probability p and the others divided by 1 - p;
     else x itself.
@@ -195,7 +197,7 @@ def dropout(
     return dropped("dropout", x, p, training, generator)
 
 
-def dropped(op: str, x: "Operand", p: float, training: bool, generator: Generator | None) -> Tensor:
+def dropped(op: str, x: Operand, p: float, training: bool, generator: Generator | None) -> Tensor:
     """`dropout`, which messages call `op`."""
     p, generator = probability(op, "p", p), checked_generator(generator, op)
     x = as_tensor(x, op)

@@ -97,3 +97,23 @@ def test_import_leaves_subnormals_alone():
         "assert (minigrad.Tensor(x) * 1.0).item() == float(x)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_import_loads_only_what_it_needs():
+    """Every program pays for it; these are loaded by what uses them."""
+    code = (
+        "import numpy, sys; before = set(sys.modules); import minigrad; "
+        "print(*(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "minigrad.nn" in loaded
+    of_others = {name.partition(".")[0] for name in loaded} & {
+        *("IPython", "PIL", "ipykernel", "matplotlib", "nbformat", "onnx", "safetensors", "tqdm")
+    }
+    late = {
+        *("difflib", "html", "numpy.ma", "numpy.random", "pathlib", "secrets", "textwrap"),
+        *("minigrad.study.dynamics", "minigrad.study.picture", "minigrad.study.profiling"),
+        *("minigrad.study.recording", "minigrad.study.reference", "minigrad.study.stepping"),
+    }
+    assert of_others | late & loaded == set()

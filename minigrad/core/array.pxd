@@ -5,6 +5,7 @@ from minigrad.core.kernels cimport K32, K64, mg_kernels
 cdef extern from "numpy/arrayobject.h":
     int PyArray_CHKFLAGS(cnp.ndarray, int flags) noexcept
 
+cpdef bint is_masked(object data) except -1
 cdef object as_int(object x)
 cdef tuple ints_of(object numbers)
 cdef double as_double(object x, str op) except? -1
@@ -15,6 +16,7 @@ cdef cnp.ndarray view_of(cnp.ndarray x, int nd, cnp.npy_intp *shape, cnp.npy_int
                          char *data)
 cdef bint repeats_elements(cnp.ndarray x) noexcept
 cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1
+cdef bint ends_with(cnp.ndarray x, tuple shape) except -1
 cdef cnp.ndarray rows_first(cnp.ndarray x, tuple shape)
 cdef int rows_into(cnp.ndarray y, cnp.ndarray low, cnp.ndarray x) except -1
 cdef int round_sums(cnp.ndarray y, cnp.ndarray low) except -1

@@ -11,6 +11,7 @@ from minigrad.core.kernels cimport MAX_DIMS, array_like, csrc, mg_kernels
 
 import operator
 import reprlib
+import sys
 
 import numpy as np
 
@@ -30,12 +31,18 @@ cdef extern from "numpy/arrayobject.h":
 
 cdef object float32 = np.dtype(np.float32)
 cdef object float64 = np.dtype(np.float64)
-cdef object masked_array = np.ma.MaskedArray
 cdef object differentiable = ()         # the class whose instances would lose their gradient
 cdef tuple array_protocols = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
 
 
 # ---------------------------------------------------------------- dtype, shape, numbers
+
+cpdef bint is_masked(object data) except -1:
+    """Is it one of NumPy's masked arrays? There is none before somebody has imported numpy.ma: this
+    library does not, since that takes a tenth of the time of NumPy's own import."""
+    module = sys.modules.get("numpy.ma")
+    return module is not None and isinstance(data, getattr(module, "MaskedArray", ()))
+
 
 def checked_dtype(dtype, str op) -> np.dtype:
     """`dtype` as one of the two that tensors have, else a TypeError that names them."""
@@ -143,7 +150,7 @@ cdef int look_through(object data, str op, str name, int depth) except -1:
                             f"gradient: join them with mg.stack, or mg.concatenate")
         return 0
     if isinstance(data, np.ndarray):
-        if isinstance(data, masked_array):
+        if is_masked(data):
             raise TypeError(f"{op}: {name} must not be a masked array, the mask would be lost: "
                             f"use {name}.filled(value)")
         if (<cnp.ndarray>data).descr.kind != c"O":
@@ -314,20 +321,28 @@ cdef int add_into(cnp.ndarray y, cnp.ndarray x) except -1:
     return 0
 
 
+cdef bint ends_with(cnp.ndarray x, tuple shape) except -1:
+    """Are the last dimensions of x those of `shape`?"""
+    cdef int lead = cnp.PyArray_NDIM(x) - <int>len(shape), d
+    for d in range(<int>len(shape)):
+        if lead < 0 or cnp.PyArray_DIM(x, lead + d) != <Py_ssize_t>shape[d]:
+            return False
+    return True
+
+
 cdef cnp.ndarray rows_first(cnp.ndarray x, tuple shape):
     """x, contiguous, with the dimensions in front along which an array of `shape` was broadcast to
     x's shape."""
-    cdef tuple from_shape = (<object>x).shape
-    cdef int lead = len(from_shape) - len(shape)
-    if from_shape[lead:] == shape:
-        return np.ascontiguousarray(x)
+    cdef int lead = cnp.PyArray_NDIM(x) - <int>len(shape), d
+    if ends_with(x, shape):
+        return x if PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS) else copied(x)
     kept, summed = [], []
-    for d in range(len(from_shape)):
-        if d >= lead and (shape[d - lead] != 1 or from_shape[d] == 1):
+    for d in range(cnp.PyArray_NDIM(x)):
+        if d >= lead and (shape[d - lead] != 1 or cnp.PyArray_DIM(x, d) == 1):
             kept.append(d)
         else:
             summed.append(d)
-    return np.ascontiguousarray(x.transpose(tuple(summed + kept)))
+    return np.ascontiguousarray((<object>x).transpose(tuple(summed + kept)))
 
 
 cdef int rows_into(cnp.ndarray y, cnp.ndarray low, cnp.ndarray x) except -1:

@@ -7,7 +7,6 @@ from minigrad.core.tape cimport already_freed, changed_since, python_rule
 from minigrad.core.tensor cimport DETACHED, Node, Output, Tensor, version_of, wrap
 
 from minigrad.core.recording import entry_of
-from minigrad.core.rules import rule_in_python, rule_named
 from minigrad.core.tensor import install
 
 cnp.import_array()
@@ -46,6 +45,7 @@ def saved_of(Node node not None) -> tuple:
 def rule_of(Node node not None):
     """What the rule computes, as a Rule with the fields text, file and line; None if its source is
     not there."""
+    from minigrad.core.rules import rule_in_python, rule_named  # reads the source: only on demand
     if type(node) is Output:
         return rule_named("output_rule")
     if node.rule == python_rule and node.extra is not None:

@@ -4,17 +4,19 @@ The source of each op has a comment above its rule, such as ``# z = a b   da = d
 is read from the .pyx files that are installed beside the compiled modules, when somebody asks.
 """
 
+from __future__ import annotations
+
 import functools
 import inspect
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["RULE_FUNCTIONS", "Rule", "rule_in_python", "rule_named"]
-
-PACKAGE = Path(__file__).resolve().parents[1]
 
 # Names of ops that stand beside no rule in the source -> the function that is their rule.
 RULE_FUNCTIONS: dict[str, str] = dict.fromkeys(("+=", "-=", "*=", "/=", "**=", "@="), "change_rule")
@@ -66,9 +68,12 @@ def rule_in_python(backward: Any, name: str) -> Rule | None:
 @functools.cache
 def _rules() -> dict[str, Rule]:
     """The rules of the package's ops: by the name of the op, and by that of the rule."""
+    from pathlib import Path  # not at the top: it takes a tenth of the time of the whole import
+
+    package = Path(__file__).resolve().parents[1]
     found: dict[str, Rule] = {}
-    for path in [*sorted(PACKAGE.rglob("*.pyx")), *sorted(PACKAGE.rglob("*.py"))]:
-        if not path.is_relative_to(PACKAGE / "study"):
+    for path in [*sorted(package.rglob("*.pyx")), *sorted(package.rglob("*.py"))]:
+        if not path.is_relative_to(package / "study"):
             for name, rule in _rules_of(path):
                 found.setdefault(name, rule)
     return found

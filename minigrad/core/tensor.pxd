@@ -49,7 +49,7 @@ cdef class Node(Slot):
     cdef int give(self, Py_ssize_t i, Tensor dx, bint fresh) except -1
     cdef int give_unbroadcast(self, Py_ssize_t i, Tensor dy, tuple shape, bint fresh) except -1
     cdef Tensor buffer(self, Py_ssize_t i, tuple shape, int typenum)
-    cdef cnp.ndarray low_part(self, Py_ssize_t i, tuple shape)
+    cdef cnp.ndarray low_part(self, Py_ssize_t i, cnp.ndarray sums)
 
 cdef class Output(Node):        # one output of an op with several
     cdef Node main

@@ -41,6 +41,7 @@ from minigrad.core.array cimport (
     as_array,
     as_double,
     copied,
+    ends_with,
     refuse_inside,
     repeats_elements,
     rows_first,
@@ -179,25 +180,24 @@ cdef class Node(Slot):
         """Give dy, summed over the dimensions along which input i, of the given shape, was
         broadcast."""
         cdef cnp.ndarray array = dy._array
-        cdef tuple from_shape = (<object>array).shape
-        if from_shape == shape:
+        if cnp.PyArray_NDIM(array) == len(shape) and ends_with(array, shape):
             return self.give(i, dy, fresh)
         if self.run.create_graph:
             return self.run.add_rows_later(<Slot>self.slots[i], dy, shape)
-        array = rows_first(array, shape)
-        cdef Tensor sums = self.buffer(i, shape, cnp.PyArray_TYPE(array))
-        return rows_into(sums._array, self.low_part(i, shape), array)
+        cdef cnp.ndarray sums = self.buffer(i, shape, cnp.PyArray_TYPE(array))._array
+        return rows_into(sums, self.low_part(i, sums), rows_first(array, shape))
 
-    cdef cnp.ndarray low_part(self, Py_ssize_t i, tuple shape):
-        """The other half of `buffer` for rules that add up rows, made of zeros at the first call:
-        see add_rows in csrc/kernels.h."""
+    cdef cnp.ndarray low_part(self, Py_ssize_t i, cnp.ndarray sums):
+        """The other half of `sums`, the array of `buffer`, for rules that add up rows; made of
+        zeros at the first call: see add_rows in csrc/kernels.h."""
         cdef Sweep run = self.run
         key = key_of(run.place(<Slot>self.slots[i]))
         if run.sums is None:
             run.sums = {}
         low = run.sums.get(key)
         if low is None:
-            low = run.sums[key] = array_of_shape(shape, cnp.NPY_DOUBLE, True)
+            low = run.sums[key] = new_array(cnp.PyArray_NDIM(sums), cnp.PyArray_DIMS(sums),
+                                            cnp.NPY_DOUBLE, True)
         return low
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.checks import plain_array
+from minigrad.core.array import is_masked
 from minigrad.core.tensor import Tensor
 
 __all__: list[str] = []  # for the modules of minigrad.data alone
@@ -34,9 +35,9 @@ def _check_no_mask(value: Any, op: str, name: str) -> None:
         )
     if isinstance(value, (list, tuple)):
         for i, inner in enumerate(value):
-            if isinstance(inner, (list, tuple, np.ma.MaskedArray, Tensor)):
+            if isinstance(inner, (list, tuple, Tensor)) or is_masked(inner):
                 _check_no_mask(inner, op, f"{name}[{i}]")
-    elif isinstance(value, np.ma.MaskedArray):
+    elif is_masked(value):
         plain_array(op, name, value)  # raises
     elif isinstance(value, Tensor) and value.requires_grad:
         raise TypeError(
@@ -76,7 +77,7 @@ def _list(values: Any, op: str, name: str) -> Any:
     single = isinstance(values, Tensor) and values.ndim == 0
     if unordered or single or not isinstance(values, Iterable):
         raise TypeError(f"{op}: {name} must be a list or an array, got {type(values).__name__}")
-    if isinstance(values, np.ma.MaskedArray):
+    if is_masked(values):
         plain_array(op, name, values)  # raises
     if isinstance(values, (list, tuple, np.ndarray)):
         return values

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.core.array import check_data
+from minigrad.core.array import check_data, is_masked
 
 __all__ = [
     "Steps",
@@ -53,7 +53,7 @@ class Steps:
 
 def checked_mask(op: str, mask: Any, dtype: np.dtype[Any], B: int, H: int) -> Array:
     """A copy of the mask (B, H) that nobody else can change."""
-    if isinstance(mask, np.ma.MaskedArray):
+    if is_masked(mask):
         raise TypeError(
             f"{op}: mask must not be a masked array, the mask would be lost: use mask.filled(value)"
         )

@@ -371,7 +371,7 @@ cdef class Sequence:
         for i, weight in ((5, self.b), (6, self.p)):
             low = None
             if weight is not None and node.wants(i):
-                low = node.low_part(i, (<object>weight).shape)
+                low = node.low_part(i, weight)
             buffers.append(low)
         return buffers
 
@@ -618,7 +618,7 @@ def expansion(Node node not None):
     if node.rule != sequence_rule or node.freed:
         return None
     cdef Sequence s = (<tuple>node.extra)[0]
-    return s.composed, (<tuple>node.extra)[1], s.clip
+    return None if s.composed is None else (s.composed, (<tuple>node.extra)[1], s.clip)
 
 
 cdef int sequence_rule(Node node, Tensor _) except -1:

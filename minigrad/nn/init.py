@@ -1,5 +1,7 @@
 """Initial values of weights, as arrays: for the library's own layers and for yours."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minigrad.checks import flag
+from minigrad.core.array import is_masked
 from minigrad.core.modes import no_grad
 from minigrad.core.recording import open_recorders, recorders_here
 from minigrad.core.tensor import Tensor
@@ -80,7 +81,6 @@ _PLAIN = frozenset(
         str,
         bytes,
         *(type(np.dtype(kind)) for kind in (np.float32, np.float64)),
-        np.random.Generator,
         Generator,
         Telemetry,
         Tensor,
@@ -541,7 +541,7 @@ def _array_for(parameter: Parameter, value: Any) -> tuple[str, np.ndarray | None
         value, (Tensor, np.ndarray, np.generic, list, tuple, float, int)
     ) and not hasattr(value, "__array__"):
         return f"must be an array, got {type(value).__name__}", None
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         return "must not be a masked array", None
     try:
         array = np.array(value)

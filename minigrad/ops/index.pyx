@@ -14,7 +14,7 @@ backward.
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
-from minigrad.core.array cimport PyArray_CHKFLAGS, add_into, kernels_of, view_of
+from minigrad.core.array cimport PyArray_CHKFLAGS, add_into, is_masked, kernels_of, view_of
 from minigrad.core.kernels cimport LONG, MAX_DIMS, mg_kernels, new_array
 from minigrad.core.operands cimport as_input
 from minigrad.core.tape cimport mark_view, record1
@@ -51,7 +51,6 @@ cdef extern from "numpy/arrayobject.h":
     int PyArray_CopyInto(cnp.ndarray target, cnp.ndarray source) except -1
 
 cdef object np_integer = np.integer
-cdef object masked_array = np.ma.MaskedArray
 
 
 # ---------------------------------------------------------------- basic indices
@@ -266,7 +265,7 @@ cdef object owned_part(object part, str op):
     if isinstance(part, Tensor):
         raise TypeError(
             f"{op}: a Tensor of floats cannot index: use an integer or boolean NumPy array")
-    if isinstance(part, masked_array):
+    if is_masked(part):
         raise TypeError(f"{op}: a masked array cannot index, the mask would be lost: "
                         f"use part.filled(value)")
     if not isinstance(part, (list, tuple, range, np.ndarray)) and not hasattr(part, "__array__"):

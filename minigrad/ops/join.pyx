@@ -7,7 +7,7 @@ are in shape.pyx.
 """
 cimport numpy as cnp
 from libc.string cimport memcpy
-from minigrad.core.array cimport PyArray_CHKFLAGS, as_int, ints_of, same_shape
+from minigrad.core.array cimport PyArray_CHKFLAGS, as_int, ints_of, is_masked, same_shape
 from minigrad.core.kernels cimport MAX_DIMS, csrc, new_array
 from minigrad.core.modes cimport recording
 from minigrad.core.operands cimport as_input, as_operand
@@ -26,7 +26,6 @@ from minigrad.core.tensor import install
 cnp.import_array()
 
 cdef object MOST_PARTS = 2**31              # of an empty axis, which any number divides
-cdef object masked_array = np.ma.MaskedArray
 
 
 # ---------------------------------------------------------------- joining
@@ -39,7 +38,7 @@ cdef tuple several(object tensors, str op):
     if not usual and (isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__")):
         raise TypeError(
             f"{op}: tensors must be a sequence of Tensors, got {type(tensors).__name__}")
-    if not usual and isinstance(tensors, masked_array):
+    if not usual and is_masked(tensors):
         raise TypeError(f"{op}: tensors must not be a masked array, the mask would be lost: "
                         f"use tensors.filled(value)")
     cdef tuple found = tuple(tensors)
@@ -70,6 +69,15 @@ cdef bint too_large(cnp.ndarray x, double times) noexcept:
     for d in range(cnp.PyArray_NDIM(x)):
         times *= max(cnp.PyArray_DIM(x, d), 1)
     return times >= 2.0**58
+
+
+cdef tuple joined_shape(tuple parts, int along):
+    """The shape of the concatenation, with Python's ints, which do not overflow."""
+    shape = list((<Tensor>parts[0]).shape)
+    shape[along] = 0
+    for part in parts:
+        shape[along] += (<Tensor>part).shape[along]
+    return tuple(shape)
 
 
 cdef int copy_part(cnp.ndarray y, cnp.ndarray x, int axis, bint new_axis,
@@ -126,11 +134,13 @@ def concatenate(tensors, axis=0) -> Tensor:
     cdef Tensor first = <Tensor>parts[0], part, y
     cdef int nd = cnp.PyArray_NDIM(first._array), along, d
     cdef cnp.npy_intp shape[MAX_DIMS]
+    cdef size_t end = 0
+    cdef double times = 0
     cdef bint fits
     if nd == 0:
         raise ValueError("concatenate: 0-d tensors cannot be concatenated: use stack")
     along = one_axis(axis, nd, "concatenate")
-    end, ends = 0, [0]
+    ends = [0]
     for part in parts:
         fits = cnp.PyArray_NDIM(part._array) == nd
         if fits:
@@ -142,9 +152,10 @@ def concatenate(tensors, axis=0) -> Tensor:
                 f"concatenate: all tensors must have the shape of the first, {first.shape}, "
                 f"but along axis {along}; tensor {len(ends) - 1} has {part.shape}")
         end += cnp.PyArray_DIM(part._array, along)
+        times += cnp.PyArray_DIM(part._array, along)
         ends.append(end)
-    if too_large(first._array, end / max(cnp.PyArray_DIM(first._array, along), 1)):
-        checked_shape(first.shape[:along] + (end,) + first.shape[along + 1:], "concatenate")
+    if too_large(first._array, times / max(cnp.PyArray_DIM(first._array, along), 1)):
+        checked_shape(joined_shape(parts, along), "concatenate")
     for d in range(nd):
         shape[d] = end if d == along else cnp.PyArray_DIM(first._array, d)
     y = wrap(new_array(nd, shape, cnp.PyArray_TYPE(first._array), False))

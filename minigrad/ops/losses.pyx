@@ -9,7 +9,7 @@ each element; the mean over classes divides by the sum of the weights of the tar
 """
 cimport numpy as cnp
 from libc.stdint cimport int64_t
-from minigrad.core.array cimport kernels_of
+from minigrad.core.array cimport is_masked, kernels_of
 from minigrad.core.kernels cimport mg_kernels
 from minigrad.core.operands cimport as_input, as_operand
 from minigrad.core.tape cimport record1, record2, save, saved
@@ -73,7 +73,7 @@ cdef cnp.ndarray class_indices(object target, Tensor x, object ignore_index, Py_
     if isinstance(target, Tensor):
         raise TypeError(f"{op}: target must be an array of ints, the classes, "
                         f"got a Tensor of {target.dtype}")
-    if not cnp.PyArray_CheckExact(target) and isinstance(target, np.ma.MaskedArray):
+    if not cnp.PyArray_CheckExact(target) and is_masked(target):
         raise TypeError(f"{op}: target must not be a masked array, the mask would be lost: "
                         f"use target.filled({index})")
     cdef cnp.ndarray array = made_array(target, op, "target")

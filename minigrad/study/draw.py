@@ -6,8 +6,10 @@ the tape holds: after `backward` nothing but the last op is, unless the graph wa
 that `backward` has freed says so.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +19,9 @@ from minigrad.core.recording import Source, entry_of
 from minigrad.core.tensor import Node, Tensor
 from minigrad.nn.fused import expansion
 from minigrad.study.names import names_of_leaves
-from minigrad.study.picture import Graph, picture, steps_by_use
+
+if TYPE_CHECKING:
+    from minigrad.study.picture import Graph
 
 __all__ = ["draw"]
 
@@ -34,6 +38,8 @@ class Drawing(str):
     def _repr_svg_(self) -> str | None:
         """None for a graph of more than 1000 vertices, which nobody could read as a picture: a
         notebook then shows the string."""
+        from minigrad.study.picture import picture
+
         small = len(self._graph.labels) <= LARGEST_IN_NOTEBOOKS
         return picture(self._graph) if small else None
 
@@ -84,6 +90,8 @@ def draw(
     6 constant
     7 mul 5 6
     """
+    from minigrad.study.picture import Graph, picture, steps_by_use  # when something is drawn
+
     if not isinstance(tensor, Tensor):
         raise TypeError(f"draw: tensor must be a Tensor, got {type(tensor).__name__}")
     form = choice("draw", "form", form, FORMS)

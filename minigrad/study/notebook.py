@@ -11,7 +11,6 @@ import base64
 import struct
 import zlib
 from collections.abc import Iterator
-from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,6 +108,8 @@ def _kind(module: Module) -> str:
 
 def _text(value: object, length: int = 80) -> str:
     """A name as HTML, whatever is in it, shortened to `length` characters."""
+    from html import escape  # here, for a notebook: it is a large table
+
     text = str(value)
     if len(text) > length:
         text = f"{text[: length - 1]}…"

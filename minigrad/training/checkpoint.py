@@ -5,19 +5,24 @@ it. The header's metadata holds a CRC-32 of every array and of the header itself
 is found. Nothing in a file is ever executed, and a name in it is never used as a path.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import json
 import os
-import secrets
 import stat
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from minigrad.core.array import is_masked
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["CheckpointError", "check_place", "contents", "load", "save"]
 
@@ -141,7 +146,7 @@ def _has_mask(value: Any, depth: int = 0) -> bool:
         raise ValueError(f"save: lists are nested more than {DEEPEST} deep, beyond NumPy's arrays")
     if isinstance(value, (list, tuple)):
         return any(_has_mask(inner, depth + 1) for inner in value)
-    return isinstance(value, np.ma.MaskedArray)
+    return is_masked(value)
 
 
 def _checked_path(path: Any, op: str) -> Path:
@@ -149,6 +154,8 @@ def _checked_path(path: Any, op: str) -> Path:
         raise TypeError(
             f"{op}: path must be a str, bytes or os.PathLike, got {type(path).__name__}"
         )
+    from pathlib import Path  # not at the top: it takes a tenth of the time of the whole import
+
     return Path(os.fsdecode(path))
 
 
@@ -246,7 +253,7 @@ def _temporary(path: Path, mode: int | None) -> tuple[int, Path]:
     """A new file beside `path`, open for writing, and its name. A new file gets its rights from the
     process's umask, by the system; one that will replace another is closed to all others at first,
     since that one may be."""
-    temporary = path.parent / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
+    temporary = path.parent / f"{PREFIX}{os.urandom(8).hex()}{SUFFIX}"
     flags = (
         os.O_WRONLY
         | os.O_CREAT
