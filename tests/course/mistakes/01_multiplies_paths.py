@@ -1,0 +1,15 @@
+# hint: The two paths are added
+import math
+
+
+def value_and_gradients(a, b, c):
+    p = a * b
+    q = p + c
+    t = math.tanh(q)
+    y = t * a
+    dt = a
+    dq = dt * (1 - t * t)
+    dc = dq
+    db = dq * a
+    da = dq * b * t
+    return y, da, db, dc
