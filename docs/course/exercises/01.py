@@ -1,11 +1,8 @@
-"""Exercise 1: the chain rule by hand. Check it with: python docs/course/check.py 1 my.py"""
-
-import math  # noqa: F401 - for math.tanh
+"""Exercise 1: the nodes of a graph, inputs first."""
 
 
-def value_and_gradients(a, b, c):
-    """y = tanh(a b + c) a, of three numbers. Return y, dy/da, dy/db, dy/dc.
-
-    Name the vertices of the graph p = a b, q = p + c, t = tanh q, y = t a, and go back from y.
-    """
+def order(node):
+    """All nodes that `node` was made of, and itself at the end: a list in which the inputs of each
+    node stand before it. Each node has `inputs`, a tuple of Nodes. Use a loop and a list of your
+    own, not recursion: graphs may be longer than Python recurses."""
     raise NotImplementedError
