@@ -172,8 +172,8 @@ cdef class Entry:
         scope: Names of the modules that were running, and of `mg.study.scope`, joined by "/".
         t: The step that `nn.unroll` was at; None outside of it.
         inputs: A Source for each input.
-        shape, dtype: Those of the output; of an op with several outputs, `shape` is a tuple of
-            shapes.
+        shape: Of the output; of an op with several outputs, a tuple of their shapes.
+        dtype: Of the output.
         saved_bytes: The memory of the tensors that its rule will read.
         ns: Nanoseconds since the op before it was noted, if times are kept; else None.
         backward_ns: Nanoseconds that its rule took in backward passes since, or None.

@@ -18,8 +18,6 @@ from minigrad.ops.index cimport getitem, sliced
 
 import reprlib
 
-import numpy as np
-
 from minigrad.core.array import checked_shape
 from minigrad.core.tensor import install
 

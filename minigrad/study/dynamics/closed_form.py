@@ -97,7 +97,8 @@ def _parts(weights: Any, count: int) -> list[Array]:
 
 def through(d: Array, U: Array) -> Array:
     """The Jacobians of an elementwise function of h U with the derivatives d: d_i U[j, i]."""
-    return np.asarray(d)[..., :, None] * np.asarray(U).T
+    d = np.asarray(d)
+    return np.asarray(d[..., :, None] * np.asarray(U).T)
 
 
 def diagonal(v: Array) -> Array:
