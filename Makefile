@@ -156,6 +156,7 @@ figures:
 	$(PYTHON) examples/adding.py --plot docs/figures/adding.png
 	$(PYTHON) examples/flipflop.py --plot docs/figures/flipflop.png
 	$(PYTHON) docs/pictures.py
+	$(PYTHON) docs/course/drawings.py
 
 # The explorer's pages in Chromium: requests, errors, accessibility, keys, gradients, speed; and its
 # pictures in docs/. Needs Node.js with npm, and Chromium.

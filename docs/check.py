@@ -15,11 +15,13 @@ import minigrad
 MODULES = {
     "minigrad": minigrad,
     "minigrad.nn": minigrad.nn,
+    "minigrad.nn.init": minigrad.nn.init,
     "minigrad.optim": minigrad.optim,
     "minigrad.optim.schedule": minigrad.optim.schedule,
     "minigrad.data": minigrad.data,
     "minigrad.metrics": minigrad.metrics,
     "minigrad.training": minigrad.training,
+    "minigrad.study": minigrad.study,
 }
 
 
@@ -69,6 +71,15 @@ def public_names(module: ModuleType) -> list[str]:
     ]
 
 
+def anchors(module_name: str, module: ModuleType, name: str) -> set[str]:
+    """The ids that a description of a public name may have."""
+    thing = getattr(module, name)
+    if isinstance(thing, ModuleType):
+        return {f"module-{thing.__name__}"}
+    defined_in = getattr(thing, "__module__", module_name)
+    return {f"{module_name}.{name}", f"{defined_in}.{name}"}
+
+
 def missing_names(pages: dict[Path, Page]) -> list[str]:
     """The public names that no page of the reference describes."""
     described = set()
@@ -77,9 +88,8 @@ def missing_names(pages: dict[Path, Page]) -> list[str]:
     missing = []
     for module_name, module in MODULES.items():
         for name in public_names(module):
-            full = f"{module_name}.{name}"
-            if full not in described and full not in MODULES:
-                missing.append(full)
+            if not described & anchors(module_name, module, name):
+                missing.append(f"{module_name}.{name}")
     return missing
 
 

@@ -16,7 +16,14 @@ copyright = "2026, The minigrad authors"
 release = minigrad.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
-include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "docs/*.rst"]
+include_patterns = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/*.md",
+    "docs/*.rst",
+    "docs/course/*.md",
+]
 html_theme = "furo"
 html_title = f"minigrad {release}"
 myst_heading_anchors = 3

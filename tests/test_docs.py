@@ -19,6 +19,21 @@ BLOCK = re.compile(
 )
 
 
+def run_blocks(page):
+    """Run the blocks of a page, and compare what they print; return how many there are."""
+    namespace = {"__name__": page.stem}
+    text = page.read_text(encoding="utf-8")
+    blocks = list(BLOCK.finditer(text))
+    for match in blocks:
+        line = text[: match.start()].count("\n") + 2
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            exec(compile("\n" * (line - 1) + match.group(1), str(page), "exec"), namespace)
+        if match.group(2) is not None:
+            assert printed.getvalue() == match.group(2), f"{page.name}:{line} prints something else"
+    return len(blocks)
+
+
 @pytest.mark.parametrize(
     "page",
     [
@@ -27,15 +42,7 @@ BLOCK = re.compile(
     ],
 )
 def test_page(page):
-    namespace = {"__name__": page.stem}
-    text = page.read_text(encoding="utf-8")
-    for match in BLOCK.finditer(text):
-        line = text[: match.start()].count("\n") + 2
-        printed = io.StringIO()
-        with redirect_stdout(printed):
-            exec(compile("\n" * (line - 1) + match.group(1), str(page), "exec"), namespace)
-        if match.group(2) is not None:
-            assert printed.getvalue() == match.group(2), f"{page.name}:{line} prints something else"
+    run_blocks(page)
 
 
 def test_every_page_has_code_that_runs():
@@ -82,7 +89,8 @@ def test_the_first_hour_has_commands():
 
 # ---------------------------------------------------------------- links
 
-LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+COURSE = sorted((ROOT / "docs" / "course").glob("*.md"))
+LINKED = [*PAGES, *COURSE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 

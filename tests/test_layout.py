@@ -38,7 +38,7 @@ FUNCTION_LINES = {".py": 60, ".pyx": 60, ".c": 80, ".h": 80, ".inc": 80}  # with
 COLUMNS = 100
 
 
-def sources(*suffixes, folders=("minigrad", "csrc", "tests", "examples", "benchmarks")):
+def sources(*suffixes, folders=("minigrad", "csrc", "tests", "examples", "benchmarks", "docs")):
     """The files of the project with these suffixes, without what Cython generated."""
     found = [
         path

@@ -172,8 +172,8 @@ cdef class Entry:
         scope: Names of the modules that were running, and of `mg.study.scope`, joined by "/".
         t: The step that `nn.unroll` was at; None outside of it.
         inputs: A Source for each input.
-        shape, dtype: Those of the output; of an op with several outputs, `shape` is a tuple of
-            shapes.
+        shape: Of the output; of an op with several outputs, a tuple of their shapes.
+        dtype: Of the output.
         saved_bytes: The memory of the tensors that its rule will read.
         ns: Nanoseconds since the op before it was noted, if times are kept; else None.
         backward_ns: Nanoseconds that its rule took in backward passes since, or None.
@@ -215,6 +215,7 @@ cdef class Recorder:
     cdef readonly list entries
     cdef dict by_serial
     cdef bint strips, full, times
+    cdef bint alone                     # the recordings around it note nothing while it is open
     cdef list names                     # the scopes that are open
     cdef list modules                   # the modules among them, with the paths of those inside
     cdef str scope
@@ -224,11 +225,11 @@ cdef class Recorder:
     cdef readonly long long between     # nanoseconds of backward passes between two rules
     cdef readonly long long own         # those that taking notes itself has cost
 
-    def __cinit__(self, bint strips, bint full, bint times):
+    def __cinit__(self, bint strips, bint full, bint times, bint alone=False):
         self.entries, self.by_serial, self.waiting = [], {}, []
         self.names, self.modules = [], []
         self.scope = ""
-        self.strips, self.full, self.times = strips, full, times
+        self.strips, self.full, self.times, self.alone = strips, full, times, alone
         known.add(self)
 
     def find(self, serial):
@@ -343,12 +344,14 @@ cdef tuple sources(Node node, tuple inputs, bint values, bint full):
 
 
 cdef list recorders():
-    """Those that are open in this thread, the innermost first."""
+    """Those that are open in this thread, the innermost first, up to one that is alone."""
     cdef Mode mode = last_mode()
     found = []
     while mode is not None:
         if mode.flag == studying_flag() and type(mode.owner) is Recorder:
             found.append(mode.owner)
+            if (<Recorder>mode.owner).alone:
+                break
         mode = mode.outer
     return found
 

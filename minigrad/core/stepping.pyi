@@ -4,8 +4,17 @@ def serial_of(node: Node) -> int: ...
 
 class Stepper:
     def __init__(
-        self, root: Tensor, gradient: Operand | None, retain_graph: bool, create_graph: bool
+        self,
+        roots: list[Tensor],
+        gradients: list[Operand | None],
+        retain_graph: bool,
+        create_graph: bool,
+        inputs: list[Tensor] | None = None,
     ) -> None: ...
+    @property
+    def create_graph(self) -> bool: ...
+    @property
+    def found(self) -> list[Tensor | None]: ...
     @property
     def committed(self) -> bool: ...
     @property

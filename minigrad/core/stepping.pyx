@@ -5,13 +5,15 @@ of sweep.pyx, one node at a time; minigrad/study/stepping.py is what users see o
 cimport cython
 cimport numpy as cnp
 from minigrad.core.array cimport copied, round_sums
-from minigrad.core.modes cimport recording_flag
+from minigrad.core.modes cimport STUDYING, checking, recording_flag
+from minigrad.core.recording cimport nanoseconds, note_rule
 from minigrad.core.sweep cimport (
     arrive,
     check_seed,
     close,
     close_all,
     commit,
+    find_needed,
     finish_leaves,
     keep_retained,
     leaf_of,
@@ -45,33 +47,49 @@ def serial_of(Node node not None) -> int:
 
 @cython.no_gc_clear
 cdef class Stepper:
-    """Stepper(root, gradient, retain_graph, create_graph): a sweep that stops before each node.
+    """Stepper(roots, gradients, retain_graph, create_graph, inputs=None): a sweep from the Tensors
+    `roots` that stops before each node.
 
-    `advance` goes on to the next node, and after the last one commits the gradients. Until then
-    `close` gives the sweep up, as does the end of this object, and no ``grad`` changes. The mode of
-    recording is the sweep's only while something of it runs.
+    `advance` goes on to the next node, and after the last one commits the gradients; with `inputs`,
+    a list of Tensors, it notes theirs in `found` instead, as `grad` does. Until then `close` gives
+    the sweep up, as does the end of this object, and no ``grad`` changes. The mode of recording is
+    the sweep's only while something of it runs.
     """
     cdef Sweep run              # None when it is over
     cdef Node at                # the node whose rule runs next; its hooks have run
     cdef tuple instead          # what the user gives the inputs in place of the rule, or None
+    cdef list inputs            # whose gradients are wanted; None for those of all leaves
+    cdef readonly list found    # in the end: their gradients, None where none arrived
+    cdef readonly bint create_graph
     cdef bint busy
     cdef readonly bint over     # committed, or given up
     cdef readonly bint committed
 
-    def __init__(self, Tensor root not None, gradient, bint retain_graph, bint create_graph):
+    def __init__(self, list roots not None, list gradients not None, bint retain_graph,
+                 bint create_graph, list inputs=None):
         if self.run is not None or self.over:
             raise RuntimeError("steps: __init__ has been called before")
-        cdef Tensor seed = check_seed(root, gradient, "steps")
-        cdef Slot slot = slot_of(root)
         cdef Sweep run = Sweep.__new__(Sweep)
-        if not slot.is_leaf and (<Node>slot).freed:
-            raise already_freed(<Node>slot)
+        cdef Slot slot
+        seeds = []
+        for root, gradient in zip(roots, gradients):
+            seeds.append(check_seed(<Tensor>root, gradient, "steps"))
+            slot = slot_of(<Tensor>root)
+            if not slot.is_leaf and (<Node>slot).freed:
+                raise already_freed(<Node>slot)
         run.retain = retain_graph or create_graph
-        run.create_graph = create_graph
-        slot = run.place(slot)
-        slot.inflight = seed
-        slot.fresh = False
+        run.create_graph = self.create_graph = create_graph
+        if inputs is not None:
+            run.wanted = {}
+            for x in inputs:
+                run.wanted[key_of(slot_of(<Tensor>x))] = None
+            run.needed = find_needed(roots, run.wanted)
+        self.inputs = inputs
         self.run = run
+        for root, seed in zip(roots, seeds):
+            slot = run.place(slot_of(<Tensor>root))
+            slot.inflight = <Tensor>seed        # no two of them are outputs of one node
+            slot.fresh = False
 
     def __dealloc__(self):
         if self.run is not None and self.run.leaves is not None:
@@ -119,8 +137,16 @@ cdef class Stepper:
             return 0
         finish_leaves(run)
         commit(run)
+        if self.inputs is not None:
+            self.note_found(run)
         close_all(run)
         self.committed = self.over = True
+        return 0
+
+    cdef int note_found(self, Sweep run) except -1:
+        self.found = []
+        for x in self.inputs:
+            self.found.append(run.wanted[key_of(slot_of(<Tensor>x))])
         return 0
 
     cdef int give_instead(self, Node node, Tensor dy) except -1:
@@ -133,6 +159,8 @@ cdef class Stepper:
         for i in range(len(self.instead)):
             if self.instead[i] is not None and node.wants(i):
                 node.give(i, <Tensor>self.instead[i], False)
+        if checking() & STUDYING:
+            note_rule(node, dy, nanoseconds())
         return 0
 
     def close(self) -> None:
@@ -253,6 +281,7 @@ cdef class Stepper:
             if node.outputs is None:
                 node.inflight = self.edited("dy", value, node.inflight)
                 node.fresh = True
+                self.instead = None
                 return
             if not isinstance(value, tuple) or len(value) != len(node.outputs):
                 raise ValueError(
@@ -262,6 +291,7 @@ cdef class Stepper:
             for i in range(len(node.outputs)):
                 edited.append(self.edited(f"dy[{i}]", value[i], node.outputs[i]))
             node.outputs[:] = edited
+            self.instead = None
         finally:
             self.leave()
 
@@ -297,13 +327,15 @@ cdef class Stepper:
 
     @property
     def dx(self) -> tuple:
-        """What the rule gives each input, or None: it is run aside, from a second node that shares
-        what was saved, into slots that nobody else has."""
+        """What each input gets, or None: what was assigned, or what the rule gives. That is run
+        aside, from a second node that shares what was saved, into slots that nobody else has."""
         cdef Node node = self.standing(), twin
         cdef Sweep aside
         cdef Tensor dy
         self.enter()
         try:
+            if self.instead is not None:
+                return tuple(self.all_shown(list(self.instead)))
             if type(node) is Output:
                 return (self.shown(node.inflight),)
             twin = stand_in(original(node))
@@ -334,6 +366,9 @@ cdef class Stepper:
             raise ValueError(
                 f"steps: dx must be a tuple with one entry for each of the {len(given)} inputs of "
                 f"{node.name}")
+        if type(node) is Output:
+            self.dy = value[0]          # it only hands on
+            return
         self.enter()
         try:
             edited = []

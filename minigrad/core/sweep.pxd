@@ -12,3 +12,4 @@ cdef void close(Sweep run, Node node, bint ran) noexcept
 cdef int finish_leaves(Sweep run) except -1
 cdef int commit(Sweep run) except -1
 cdef void close_all(Sweep run) noexcept
+cdef set find_needed(list roots, dict wanted)

@@ -617,7 +617,7 @@ def expansion(Node node not None):
     if node.rule != sequence_rule or node.freed:
         return None
     cdef Sequence s = (<tuple>node.extra)[0]
-    return s.composed, (<tuple>node.extra)[1], s.clip
+    return None if s.composed is None else (s.composed, (<tuple>node.extra)[1], s.clip)
 
 
 cdef int sequence_rule(Node node, Tensor _) except -1:

@@ -105,7 +105,7 @@ class FusedStack(Stack[LayerState]):
         """The cells of all layers, each layer's forward and backward one."""
         H, directions = self.hidden_size, len(self.directions)
         features = self.input_size
-        self.cell_type.check_memory(self.op, features, H, directions)
+        self.cell_type._check_memory(self.op, features, H, directions)
         for layer in range(self.num_layers):
             for _ in self.directions:
                 self.cells.append(self.new_cell(features, rng))

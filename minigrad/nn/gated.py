@@ -71,7 +71,7 @@ class GatedCell(Cell[State]):
         super().__init__(hidden_size)
         H = self.hidden_size
         rng, dtype = numbers(op, rng), checked_dtype(dtype, op)
-        self.check_memory(op, I, H)
+        self._check_memory(op, I, H)
         W = [glorot(I, H, rng, np.float64) for _ in self.gates]
         U = [orthogonal(H, rng, np.float64) for _ in self.gates]
         self.W = Parameter(np.concatenate(W, axis=1), dtype)
@@ -83,7 +83,7 @@ class GatedCell(Cell[State]):
         self.p: Parameter | None = None
 
     @classmethod
-    def check_memory(cls, op: str, I: int, H: int, cells: int = 1) -> None:
+    def _check_memory(cls, op: str, I: int, H: int, cells: int = 1) -> None:
         """A MemoryError if this machine cannot hold the weights of so many cells."""
         what = f"(input_size, hidden_size) = ({I}, {H})"
         check_memory(op, cells * (I + H) * H * len(cls.gates), what)

@@ -91,6 +91,8 @@ class Linear(Module):
             TypeError: x has another dtype.
             ValueError: x has another number of features.
         """
+        if self.weight.ndim != 2:
+            raise ValueError(f"Linear: weight must have shape (d, k), got {self.weight.shape}")
         x = tensor_of("Linear", "x", x, self.weight.dtype)
         if x.ndim == 0 or x.shape[-1] != self.weight.shape[0]:
             raise ValueError(

@@ -168,8 +168,8 @@ def _inputs(slot: Any) -> list[Any]:
 
 
 def _slot(slot: Any) -> Any:
-    """A slot itself; for one output of an op with several, the op."""
-    while type(slot).__name__ == "Output":
+    """A slot itself; for one output of an op with several, the op, unless the graph is freed."""
+    while type(slot).__name__ == "Output" and slot.inputs:
         slot = slot.inputs[0]
     return slot
 

@@ -122,7 +122,7 @@ def _origin(tensor: Tensor) -> str:
     if node is None:
         return "a leaf that requires grad" if tensor.requires_grad else "no graph"
     name = node.name
-    while type(node).__name__ == "Output":  # one output of an op with several
+    while type(node).__name__ == "Output" and node.inputs:  # one output of an op with several
         op = node.inputs[0]
         assert isinstance(op, Node)
         node = op

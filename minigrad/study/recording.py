@@ -39,12 +39,14 @@ class Recording:
     0
     """
 
-    def __init__(self, values: Literal["strips", "full"] | None, times: bool) -> None:
+    def __init__(
+        self, values: Literal["strips", "full"] | None, times: bool, alone: bool = False
+    ) -> None:
         if values is not None:
             checks.choice("record", "values", values, ("strips", "full"))
         self.values = values
         self.times = checks.flag("record", "times", times)
-        self._recorder = Recorder(values is not None, values == "full", self.times)
+        self._recorder = Recorder(values is not None, values == "full", self.times, alone)
         self._open = 0
 
     @property

@@ -4,7 +4,8 @@ An op computes a value and puts a Node on the tape. The sweep visits the Nodes, 
 and runs their rules. A rule is a function of dy (or dz), the gradient of the loss with respect to
 the op's output, which some texts call a cotangent; it returns the gradient for each input.
 
-The compiled engine computes the same, to the bit, and some thousand times faster.
+The compiled engine computes the same, to the bit, and some thousand times faster. It also lets go
+of a graph while it sweeps through it; here a graph stays until it is dropped.
 """
 
 from __future__ import annotations
@@ -14,27 +15,30 @@ from contextlib import contextmanager
 from fractions import Fraction
 from heapq import heappop, heappush
 from itertools import count
-from math import inf, isfinite, nextafter, prod
-from typing import Any, NamedTuple
+from math import inf, isfinite, nextafter
+from typing import Any
 
 import numpy as np
 
+# fmt: off
+__all__ = [
+    "Node", "Tensor", "addmm", "cross_entropy", "functions", "gru_step", "lstm_step", "no_grad",
+    "product", "record", "rnn_step", "sweep", "tanh", "total", "unroll",
+]
+
 Array = Any  # of NumPy, float32 or float64
+Tensors = Sequence["Tensor"]
+Rule = Callable[..., list[Any]]
 recording = True
 serials = count()
 
-
 def logistic(x: Array) -> Array:
-    small = np.exp(-np.abs(x))
-    return np.where(x < 0, small, 1) / (1 + small)
-
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))  # so that neither overflows
 
 # Put the compiled engine's functions of arrays in here, and every result has its bits.
 functions: dict[str, Any] = {"tanh": np.tanh, "sigmoid": logistic, "exp": np.exp, "log": np.log}
 
-
 # ---------------------------------------------------------------- the tape
-
 
 class Tensor:
     """An array that remembers how it was made: grad_fn is the Node of its op, None for a leaf."""
@@ -46,9 +50,7 @@ class Tensor:
         self.grad: Tensor | None = None
         self.changes = [0]  # how many in place; tensors that share memory share this list
 
-    def backward(
-        self, dy: Tensor | None = None, retain_graph: bool = False, create_graph: bool = False
-    ) -> None:
+    def backward(self, dy: Tensor | None = None, create_graph: bool = False) -> None:
         """Add the gradient of this tensor to the `grad` of every leaf that it was made from."""
         if not self.requires_grad:
             raise RuntimeError("backward: the tensor was made from none with requires_grad=True")
@@ -56,7 +58,7 @@ class Tensor:
             dy = Tensor(np.ones_like(self.array))
         if dy is None or dy.array.shape != self.array.shape:
             raise RuntimeError(f"backward: give dy, of the tensor's shape {self.array.shape}")
-        commit(sweep(self, dy, retain_graph or create_graph, create_graph))
+        commit(sweep(self, dy, create_graph))
 
     def __setitem__(self, index: Any, value: Tensor) -> None:
         if recording and (self.requires_grad or value.requires_grad):
@@ -66,25 +68,16 @@ class Tensor:
 
     def __getitem__(self, index: Any) -> Tensor:
         return cut(self, index)
-
     def __add__(self, other: Any) -> Tensor:
         return add(self, tensor_like(self, other))
-
     def __sub__(self, other: Any) -> Tensor:
         return sub(self, tensor_like(self, other))
-
     def __rsub__(self, other: Any) -> Tensor:
         return sub(tensor_like(self, other), self)
-
     def __mul__(self, other: Any) -> Tensor:
         return mul(self, tensor_like(self, other))
-
     def __truediv__(self, other: Any) -> Tensor:
         return div(self, tensor_like(self, other))
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return matmul(self, tensor_like(self, other))
-
 
 class Node:
     """A recorded op. It does not hold the Tensor that it made, which holds it: there is no cycle.
@@ -97,13 +90,11 @@ class Node:
         self.name = name
         self.array = y
         self.inputs = [slot_of(x) for x in inputs]
-        self.rule: Rule | None = rule
+        self.rule = rule
         self.saved = [(x, x.changes[0]) for x in saved]
 
     def run(self, dy: Tensor) -> list[Any]:
         """The gradients for the inputs."""
-        if self.rule is None:
-            raise RuntimeError(f"{self.name} was freed; the first backward needs retain_graph=True")
         needed = []
         for x, changes in self.saved:
             if x.changes[0] != changes:
@@ -113,127 +104,90 @@ class Node:
             needed.append(x)
         return self.rule(dy, *needed)
 
-
-Rule = Callable[..., list[Any]]
-Tensors = Sequence[Tensor]
-Shape = tuple[int, ...]
-
-
 def slot_of(x: Tensor) -> Node | Tensor | None:
     """Where the gradient of x is gathered."""
     return (x.grad_fn or x) if x.requires_grad else None
 
-
 def tensor_like(like: Tensor, x: Any) -> Tensor:
     """A number beside a Tensor takes its dtype."""
     return x if isinstance(x, Tensor) else Tensor(np.asarray(x, like.array.dtype))
-
 
 def record(name: str, y: Array, inputs: Tensors, rule: Rule, saved: Tensors = ()) -> Tensor:
     """An op's value y as a Tensor; the op goes on the tape if an input wants a gradient.
 
     The rule is called with dy and the saved Tensors.
     """
-    output = Tensor(y)
+    tracked = recording and any(x.requires_grad for x in inputs)
+    output = Tensor(y, tracked, Node(name, y, inputs, rule, saved) if tracked else None)
     for x in (*inputs, *saved):
         if np.may_share_memory(x.array, output.array):
             output.changes = x.changes
-    if recording and any(x.requires_grad for x in inputs):
-        output.requires_grad = True
-        output.grad_fn = Node(name, output.array, inputs, rule, saved)
     return output
-
 
 @contextmanager
 def no_grad(off: bool = True) -> Iterator[None]:
     """Record no ops for a while."""
     global recording
-    before = recording
-    recording = not off
+    before, recording = recording, not off
     try:
         yield
     finally:
         recording = before
 
-
 # ---------------------------------------------------------------- the sweep
 
-
-def sweep(root: Tensor, dy: Tensor, retain: bool, create_graph: bool) -> dict[Any, Tensor]:
+def sweep(root: Tensor, dy: Tensor, create_graph: bool) -> dict[Any, Tensor]:
     """Walk back from the root; return the gradients of the leaves.
 
     A Node is newer than all it was made from: when it is the newest that is pending, its gradient
     is complete. With create_graph the rules, which are made of ops, are recorded in their turn.
     """
-    arrived: dict[Any, Gradient] = {}
+    arrived: dict[Any, list[Any]] = {}  # for a Node or leaf its gradients, in their order
     pending: list[tuple[int, Node]] = []  # a heap, the newest Node on top
 
-    def give(slot: Any, dx: Tensor | Product) -> None:
-        if slot not in arrived:
-            arrived[slot] = Gradient(slot.array)
-            if isinstance(slot, Node):
-                heappush(pending, (-slot.serial, slot))
-        arrived[slot].add(dx)
+    def give(slot: Any, dx: Any) -> None:
+        if slot not in arrived and isinstance(slot, Node):
+            heappush(pending, (-slot.serial, slot))
+        arrived.setdefault(slot, []).append(dx)
 
     with no_grad(not create_graph):
         give(slot_of(root), dy)
         while pending:
             node = heappop(pending)[1]
-            gradients = node.run(arrived.pop(node).whole())
+            gradients = node.run(add_up(node.array, arrived.pop(node)))
             for slot, dx in zip(node.inputs, gradients, strict=True):
                 if slot is not None and dx is not None:
                     give(slot, dx)
-            if not retain:
-                node.rule, node.inputs, node.saved = None, [], []
-        return {leaf: gradient.whole() for leaf, gradient in arrived.items()}
-
+        return {leaf: add_up(leaf.array, dxs) for leaf, dxs in arrived.items()}
 
 def commit(gradients: dict[Any, Tensor]) -> None:
     """Only when the whole sweep has succeeded: after an error no `grad` has changed."""
     for leaf, dx in gradients.items():
         leaf.grad = dx if leaf.grad is None else leaf.grad + dx
 
+def add_up(like: Array, dxs: list[Any]) -> Tensor:
+    """The sum of an array's gradients dxs, the first one first.
 
-class Product(NamedTuple):
-    """The gradient a b, not multiplied yet: its sums go on from what has arrived."""
-
-    a: Tensor
-    b: Tensor
-
-
-class Gradient:
-    """What has arrived at a Node or leaf: `total`, and beside it `low` for its sums over rows."""
-
-    def __init__(self, like: Array) -> None:
-        self.total: Any = None  # at first nothing, then a Tensor
-        self.zeros = np.zeros_like(like)
-        self.low = np.zeros(like.shape)
-        self.kept: list[Tensor] = []  # with create_graph: rows and what came later, for one op
-
-    def add(self, dx: Tensor | Product) -> None:
-        start = self.zeros if self.total is None else self.total.array
-        if isinstance(dx, Product) and recording:
-            dx = matmul(dx.a, dx.b)
-        if isinstance(dx, Product):
-            self.total = Tensor(product(start, dx.a.array, dx.b.array))
-        elif recording and (self.kept or dx.array.shape != start.shape):
-            self.kept.append(dx)
-        elif dx.array.shape == start.shape:
-            self.total = dx if self.total is None else self.total + dx
+    A pair (a, b) is the product a b, not multiplied yet: its sums go on from what came before. What
+    broadcasting has made larger than the array is summed to its shape.
+    """
+    if recording:  # create_graph: then a product is an op of its own
+        dxs = [matmul(*dx) if isinstance(dx, tuple) else dx for dx in dxs]
+    high, low = np.zeros_like(like), np.zeros(like.shape)
+    for i, dx in enumerate(dxs):
+        if isinstance(dx, tuple):
+            high = product(high, dx[0].array, dx[1].array)
+        elif dx.array.shape == like.shape:
+            high = high + dx.array if i else dx.array
         else:
-            high, self.low = add_rows(start, self.low, dx.array)
-            self.total = Tensor(high)
-
-    def whole(self) -> Any:
-        if self.kept:
-            return sum_of_rows([self.total or Tensor(self.zeros), *self.kept])
-        if self.low.any():
-            return Tensor(rounded(self.total.array, self.low))
-        return self.total
-
+            for row in rows_of(dx.array, like.shape):
+                high, low = two_sum(high, low, row)
+    y = rounded(high, low) if low.any() else high
+    if not recording:
+        return Tensor(y)
+    return record("sum", y, dxs, lambda dy: [spread(dy, dx.array.shape) for dx in dxs])
 
 # ---------------------------------------------------------------- products and sums
-
 
 def fma(a: Any, b: Any, c: Any) -> Any:
     """a b + c, rounded once."""
@@ -246,15 +200,12 @@ def fma(a: Any, b: Any, c: Any) -> Any:
         y = nextafter(y, inf if exact > y else -inf)
     return type(c)(y)
 
-
 def product(start: Array, a: Array, b: Array) -> Array:
     """start + a b: each element is one chain of fused multiply-adds, k ascending."""
     y = np.array(start)
-    for i, j in np.ndindex(y.shape):
-        for k in range(a.shape[1]):
-            y[i, j] = fma(a[i, k], b[k, j], y[i, j])
+    for i, j, k in np.ndindex(*y.shape, a.shape[1]):
+        y[i, j] = fma(a[i, k], b[k, j], y[i, j])
     return y
-
 
 def two_sum(high: Array, low: Array, x: Array) -> tuple[Array, Array]:
     """(high, low) + x in twice the precision of x: a float32 is added to low, which is float64; a
@@ -265,32 +216,20 @@ def two_sum(high: Array, low: Array, x: Array) -> tuple[Array, Array]:
     added = y - high
     return y, low + ((high - (y - added)) + (x - added))
 
-
 def rounded(high: Array, low: Array) -> Array:
     """high + low, rounded once; high, where a float64 sum has overflowed and low is NaN."""
     finite = np.isfinite(low) | (high.dtype == np.float32)
     return np.where(finite, high + low, high).astype(high.dtype)
 
-
-def rows_of(x: Array, shape: Shape) -> Array:
+def rows_of(x: Array, shape: tuple[int, ...]) -> Array:
     """x as rows of `shape`, which are what broadcasting an array of that shape to x's repeats."""
-    lead = x.ndim - len(shape)
-    summed = [d for d in range(x.ndim) if d < lead or shape[d - lead] != x.shape[d]]
-    kept = [d for d in range(x.ndim) if d not in summed]
-    return x.transpose(summed + kept).reshape(prod(x.shape[d] for d in summed), *shape)
+    padded = (1,) * (x.ndim - len(shape)) + shape
+    repeated = [d for d in range(x.ndim) if x.shape[d] != padded[d]]
+    return np.moveaxis(x, repeated, range(len(repeated))).reshape(-1, *shape)
 
-
-def add_rows(high: Array, low: Array, x: Array) -> tuple[Array, Array]:
-    """(high, low) + the rows of x: one chain, the first row first."""
-    for row in rows_of(x, high.shape):
-        high, low = two_sum(high, low, row)
-    return high, low
-
-
-def sum_lanes(x: Array, shape: Shape) -> Array:
+def sum_lanes(x: Array, shape: tuple[int, ...]) -> Array:
     """The sum of x's rows: row j goes to lane j % 16; then lane l + 8 to lane l, l + 4, 2, 1."""
-    high = np.zeros((16, *shape), x.dtype)
-    low = np.zeros((16, *shape))
+    high, low = np.zeros((16, *shape), x.dtype), np.zeros((16, *shape))
     for j, row in enumerate(rows_of(x, shape)):
         high[j % 16], low[j % 16] = two_sum(high[j % 16], low[j % 16], row)
     for n in (8, 4, 2, 1):
@@ -298,9 +237,7 @@ def sum_lanes(x: Array, shape: Shape) -> Array:
         low = errors + low[n:]
     return rounded(high[0], low[0])
 
-
 # ---------------------------------------------------------------- ops: the value, below it the rule
-# fmt: off
 
 # z = a + b             da = dz, db = dz; what has the shape of z is summed to that of a, of b
 def add(a: Tensor, b: Tensor) -> Tensor:
@@ -317,9 +254,8 @@ def mul(a: Tensor, b: Tensor) -> Tensor:
     z = a.array * b.array
     return record("mul", z, (a, b), mul_rule, (a, b))
 def mul_rule(dz: Tensor, a: Tensor, b: Tensor) -> list[Any]:
-    if a is b and not recording:        # the compiled engine gives x * x its gradient as a whole
-        return [dz * a + dz * a, None]
-    return [dz * b, dz * a]
+    # The compiled engine gives x * x its gradient as a whole.
+    return [dz * a + dz * a, None] if a is b and not recording else [dz * b, dz * a]
 
 # z = a / b             db = -(dz / b) (a / b), da = dz / b
 def div(a: Tensor, b: Tensor) -> Tensor:
@@ -331,7 +267,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     z = product(np.zeros((len(a.array), b.array.shape[1]), a.array.dtype), a.array, b.array)
     return record("matmul", z, (a, b), product_rule, (a, b))
 def product_rule(dz: Tensor, a: Tensor, b: Tensor) -> list[Any]:
-    return [Product(dz, transpose(b)), Product(transpose(a), dz)]
+    return [(dz, transpose(b)), (transpose(a), dz)]
 
 # z = c + a b           da = dz b^T, db = a^T dz, dc = dz       (slide: the linear layer, x W + b)
 def addmm(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -359,7 +295,7 @@ def cut(x: Tensor, index: Any, name: str = "index") -> Tensor:
     return record(name, y, (x,), lambda dy: [put(dy, index, x.array.shape)])
 
 # y = zeros, but y[index] = x           dx = dy[index]
-def put(x: Tensor, index: Any, shape: Shape) -> Tensor:
+def put(x: Tensor, index: Any, shape: tuple[int, ...]) -> Tensor:
     y = np.zeros(shape, x.array.dtype)
     y[index] = x.array
     return record("put", y, (x,), lambda dy: [dy[index]])
@@ -370,7 +306,7 @@ def split(x: Tensor, *columns: int) -> list[Tensor]:
     return [cut(x, np.s_[:, end - n : end], "split") for n, end in zip(columns, ends, strict=True)]
 
 # y = x in another shape                dx = dy in x's shape
-def reshape(x: Tensor, shape: Shape) -> Tensor:
+def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     y = x.array.reshape(shape)
     return record("reshape", y, (x,), lambda dy: [reshape(dy, x.array.shape)])
 
@@ -380,22 +316,14 @@ def stack(xs: Tensors) -> Tensor:
     return record("stack", y, xs, lambda dy: [dy[i] for i in range(len(xs))])
 
 # y = the sum of x, of a shape that can be broadcast to x's             dx = dy, broadcast to x's
-def total(x: Tensor, shape: Shape = ()) -> Tensor:
+def total(x: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
     y = sum_lanes(x.array, shape)
     return record("sum", y, (x,), lambda dy: [spread(dy, x.array.shape)])
 
 # y = x, broadcast to a shape           dx = dy, which is summed when it arrives
-def spread(x: Tensor, shape: Shape) -> Tensor:
+def spread(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     y = np.broadcast_to(x.array, shape)
     return record("spread", y, (x,), lambda dy: [dy])
-
-# y = x_0 + x_1 + ..., rows summed      dx_i = dy, broadcast to the shape of x_i
-def sum_of_rows(xs: Tensors) -> Tensor:
-    high, low = xs[0].array, np.zeros(xs[0].array.shape)
-    for x in xs[1:]:
-        same = x.array.shape == high.shape
-        high, low = (high + x.array, low) if same else add_rows(high, low, x.array)
-    return record("sum", rounded(high, low), xs, lambda dy: [spread(dy, x.array.shape) for x in xs])
 
 # ---------------------------------------------------------------- the loss of a classifier
 
@@ -407,30 +335,24 @@ def cross_entropy(x: Tensor, targets: Any) -> Tensor:
     both = ties + rest
     lost = np.where(rest < ties, (ties - both) + rest, 0)       # when `both` was rounded
     l = functions["log"](both) + lost / both - (np.take_along_axis(x.array, t, -1) - top)
-    losses = record("cross_entropy", l, (x,), lambda dl, x: [cross_entropy_grad(dl, x, t)], (x,))
-    return total(losses) / t.size
+    return total(record("cross_entropy", l, (x,), lambda dl, x: [dl * error(x, t)], (x,))) / t.size
+
+# y = p - onehot        dx = p (dy - sum_c dy p), p = softmax(x)
+def error(x: Tensor, t: Array) -> Tensor:
+    onehot = tensor_like(x, np.arange(x.array.shape[-1]) == t)
+    top, ties, rest = exp_sums(x.array)
+    y = functions["exp"](x.array - top) / (ties + rest) - onehot.array
+    sure = (onehot.array == 1) & (ties == 1) & (x.array == top)
+    y = np.where(sure, -(rest / (ties + rest)), y)              # 1 / (1 + rest) - 1 loses digits
+    return record("error", y, (x,), lambda dy, x: softmax_rule(dy, error(x, t) + onehot), (x,))
+def softmax_rule(dy: Tensor, p: Tensor) -> list[Any]:
+    return [p * (dy - total(dy * p, (*p.array.shape[:-1], 1)))]
 
 def exp_sums(x: Array) -> tuple[Array, Array, Array]:
     """Of each row the largest x, how many are equal to it, and sum e^(x - largest) of the rest."""
     top = x.max(-1, keepdims=True)
     powers = functions["exp"](x - top) * (x < top)
     return top, (x == top).sum(-1, keepdims=True, dtype=x.dtype), sum_lanes(powers, top.shape)
-
-# z = dl (p - onehot)   d(dl) = sum_c g (p - onehot), dx = dl p (g - sum_c g p)
-def cross_entropy_grad(dl: Tensor, x: Tensor, t: Array) -> Tensor:
-    top, ties, rest = exp_sums(x.array)
-    p = functions["exp"](x.array - top) / (ties + rest)
-    only = (ties == 1) & (np.take_along_axis(x.array, t, -1) == top)    # 1 / (1 + rest) - 1
-    of_t = np.where(only, -(rest / (ties + rest)), np.take_along_axis(p, t, -1) - 1)
-    np.put_along_axis(p, t, of_t, -1)
-    return record("cross_entropy_grad", p * dl.array, (dl, x),
-                  lambda g, dl, x: second_order(g, dl, x, t), (dl, x))
-def second_order(g: Tensor, dl: Tensor, x: Tensor, t: Array) -> list[Any]:
-    onehot = np.arange(x.array.shape[-1]) == t
-    less = cross_entropy_grad(Tensor(np.ones_like(dl.array)), x, t)
-    p = less + Tensor(onehot.astype(x.array.dtype))
-    shape = dl.array.shape
-    return [total(g * less, shape), dl * p * (g - total(g * p, shape))]
 
 # ---------------------------------------------------------------- the lecture's networks
 
@@ -456,29 +378,11 @@ def gru_step(x: Tensor, h: Tensor, W: Tensor, U_rz: Tensor, U_n: Tensor, b: Tens
     n = tanh(addmm(a_n, r * h, U_n))
     return [(1 - z) * n + z * h]
 
-def gru_after_step(x: Tensor, h: Tensor, W: Tensor, U_rz: Tensor, U_n: Tensor, b: Tensor,
-                   b_u: Tensor) -> Tensors:
-    """cuDNN's form, with the reset gate after the product: n = tanh(x W + b + r (h U + b_u))."""
-    H = len(U_n.array)
-    a_rz, a_n = split(addmm(b, x, W), 2 * H, H)
-    u = addmm(b_u, h, U_n)
-    r, z = split(sigmoid(addmm(a_rz, h, U_rz)), H, H)
-    n = tanh(a_n + r * u)
-    return [(1 - z) * n + z * h]
-
 def unroll(step: Any, x: Tensor, states: Tensors, weights: Tensors) -> tuple[Tensor, Tensors]:
     """A step over x (T, B, I): the outputs h_1, ..., h_T as (T, B, H), and the last states."""
     outputs = []
     for t in range(len(x.array)):
         # A Node of its own adds up what later steps make of a state, before the output's gradient.
-        before = [reshape(s, s.array.shape) for s in states]
-        states = step(x[t], *before, *weights)
+        states = step(x[t], *[reshape(s, s.array.shape) for s in states], *weights)
         outputs.append(states[0])
     return stack(outputs), states
-
-__all__ = [
-    "Gradient", "Node", "Product", "Tensor", "add", "addmm", "commit", "cross_entropy", "div",
-    "fma", "functions", "gru_after_step", "gru_step", "lstm_step", "matmul", "mul", "no_grad",
-    "product", "record", "reshape", "rnn_step", "sigmoid", "split", "spread", "stack", "sub",
-    "sweep", "tanh", "total", "transpose", "unroll",
-]

@@ -15,7 +15,6 @@ import numpy as np
 from minigrad.core.facts import output_index
 from minigrad.core.modes import enable_grad
 from minigrad.core.stepping import Stepper
-from minigrad.core.tape import record
 from minigrad.core.tensor import Node, Tensor
 from minigrad.nn.fused import expansion
 from minigrad.study.names import names_of_leaves
@@ -27,8 +26,10 @@ if TYPE_CHECKING:
     from minigrad.core.rules import Rule
     from minigrad.core.tensor import Operand, Slot
 
-__all__ = ["Expansion", "Step", "Steps", "steps"]
+__all__ = ["INPUTS_OF_LAYER", "Expansion", "Step", "Steps", "steps"]
 
+# A fused layer, op by op: a function of its inputs, these inputs, and the bound of clip_state_grad.
+FusedLayer: TypeAlias = tuple[Callable[..., tuple[Tensor, ...]], tuple[Tensor | None, ...], float]
 FEW = 8  # values of a gradient that are printed with a step
 
 Gradient: TypeAlias = Tensor | tuple[Tensor | None, ...]
@@ -75,12 +76,12 @@ class Step:
     @property
     def where(self) -> str | None:
         """The user's line that made the node, if that was inside of `mg.study.record`."""
-        return self.node.where
+        return self._owner._where_of(self.node)
 
     @property
     def scope(self) -> str | None:
         """The modules that were running then, as `Node.scope` tells."""
-        return self.node.scope
+        return self._owner._scope_of(self.node)
 
     @property
     def t(self) -> int | None:
@@ -117,6 +118,7 @@ class Step:
     @dy.setter
     def dy(self, value: Gradient) -> None:
         self._now().dy = value
+        self._owner._edited = True
 
     @property
     def saved(self) -> tuple[Tensor | None, ...]:
@@ -130,13 +132,15 @@ class Step:
         """What the rule gives each input, or None: it is run aside, and nothing changes. If the
         rule was written in Python, that function is called once more.
 
-        Assign to it, and the inputs get what was assigned in place of what the rule gives.
+        Assign to it, and the inputs get what was assigned in place of what the rule gives; until
+        `dy` is assigned, of which the rule makes them again.
         """
         return self._now().dx
 
     @dx.setter
     def dx(self, value: tuple[Tensor | None, ...]) -> None:
         self._now().dx = value
+        self._owner._edited = True
 
     @property
     def so_far(self) -> tuple[Tensor | None, ...]:
@@ -147,9 +151,13 @@ class Step:
         """Step through time inside a fused layer: the same sequence, run anew by its cell, op by
         op, from the layer's inputs, and a backward pass through that which starts from `dy`.
 
-        It stands aside: this pass and every ``grad`` stay as they are. At its end `Expansion.dx`
-        holds what came out; the bits are those of `dx`. To go on with what was edited inside,
-        assign that to `dx`.
+        It stands aside: no ``grad`` changes. When it has run to its end, `Expansion.dx` holds what
+        came out: the bits of `dx`, but for the sign of zeros. If something was edited inside, that
+        becomes this step's `dx`, so that this pass goes on with it. Left before its end, or after
+        this pass has gone on, it changes nothing.
+
+        What is edited equals the same edit by a hook in the op-by-op form. Where a weight has
+        gathered a gradient from another call before, the two are added, which rounds once more.
 
         Args:
             values: what `Expansion.recording` keeps of the values, as `mg.study.record` says.
@@ -159,7 +167,8 @@ class Step:
             An `Expansion`. Its steps know `t`; its leaves are called x, h0, c0, W, U, b and p.
 
         Raises:
-            RuntimeError: The op is no fused layer, or the pass has left it.
+            RuntimeError: The op is no fused layer, the pass has left it, or what the layer saved
+                was changed in place.
             TypeError, ValueError: `values` is none of these.
 
         >>> import minigrad as mg
@@ -174,13 +183,15 @@ class Step:
         >>> all((a == b).all() for a, b in zip(inside.dx, step.dx) if a is not None)
         True
         """
-        stepper = self._now()
-        found = expansion(self.node)
-        if found is None:
+        _ = self.saved  # reads them: are they as they were?
+        fused = expansion(self.node)
+        if fused is None and output_index(self.node) is not None:
+            raise RuntimeError(
+                f"steps: {self.name} is an output of an op: go on to {self.node.name} itself"
+            )
+        if fused is None:
             raise RuntimeError(f"steps: only a fused layer can be expanded, {self.name} is none")
-        composed, inputs, clip = found
-        assert self.saved is not None  # reads them: are they as they were?
-        return Expansion(composed, inputs, clip, self.inputs, stepper.dy, values)
+        return Expansion(self, fused, values)
 
     def _is_now(self) -> bool:
         return self._owner._stepper.node is self.node and self._owner._count == self.number
@@ -227,15 +238,17 @@ class Steps(Iterator[Step]):
 
     def __init__(
         self,
-        loss: Tensor,
-        gradient: Operand | None,
+        roots: list[Tensor],
+        gradients: list[Operand | None],
         retain_graph: bool,
         create_graph: bool,
         names: Mapping[str, Tensor] | None,
+        inputs: list[Tensor] | None = None,
     ) -> None:
         self._names = names_of_leaves("steps", names)
-        self._stepper = Stepper(loss, gradient, retain_graph, create_graph)
+        self._stepper = Stepper(roots, gradients, retain_graph, create_graph, inputs)
         self._count = 0
+        self._edited = False
 
     @property
     def step(self) -> Step | None:
@@ -311,7 +324,15 @@ class Steps(Iterator[Step]):
         if isinstance(slot, Tensor):
             return f"{self._names.get(id(slot), 'leaf')} {slot.shape}"
         assert isinstance(slot, Node)
-        return slot.name
+        return self._names.get(id(slot), slot.name)
+
+    def _where_of(self, node: Node) -> str | None:
+        """What `Step.where` tells."""
+        return node.where
+
+    def _scope_of(self, node: Node) -> str | None:
+        """What `Step.scope` tells."""
+        return node.scope
 
     def _advance(self) -> bool:
         if self._stepper.over and not self._stepper.committed:
@@ -323,7 +344,7 @@ class Steps(Iterator[Step]):
         return self._stepper.advance()
 
 
-NAMES_OF_INPUTS = ("x", "h0", "c0", "W", "U", "b", "p")
+INPUTS_OF_LAYER = ("x", "h0", "c0", "W", "U", "b", "p")
 
 
 class Expansion(Steps):
@@ -344,35 +365,41 @@ class Expansion(Steps):
     """
 
     def __init__(
-        self,
-        composed: Callable[..., tuple[Tensor, ...]],
-        inputs: tuple[Tensor | None, ...],
-        clip: float,
-        slots: tuple[Slot | None, ...],
-        dys: Gradient,
-        values: Literal["strips", "full"] | None,
+        self, outer: Step, fused: FusedLayer, values: Literal["strips", "full"] | None
     ) -> None:
-        self.points: list[Tensor | None] = []
-        for x, slot in zip(inputs, slots, strict=True):
-            point = None if x is None else x.detach()
-            if point is not None and slot is not None:
-                point = point.requires_grad_()
-            self.points.append(point)
-        self.recording = Recording(values, False)  # it knows the time step of each op
+        composed, inputs, clip = fused
+        outside = outer._now()
+        dys = outside.dy
+        create_graph = outside.create_graph
+        self._outer = outer
+        self._wanted = [slot is not None for slot in outer.inputs]
+        self.recording = Recording(values, False, alone=True)  # it knows the time step of each op
         with enable_grad(), self.recording:
+            self.points = [
+                _point(x, wanted, create_graph)
+                for x, wanted in zip(inputs, self._wanted, strict=True)
+            ]
             outputs = composed(*self.points, bound=clip)
-        pairs = [(y, dy) for y, dy in zip(outputs, dys, strict=True) if isinstance(dy, Tensor)]
-        ys = tuple(y for y, _ in pairs)
-        gradients = tuple(dy for _, dy in pairs)
-        # One scalar that all gradients come from: the pass needs one place to begin at.
-        start = record("outputs", np.zeros((), ys[0].dtype), ys, lambda _: gradients)
+        roots: list[Tensor] = []
+        gradients: list[Operand | None] = []
+        for y, dy in zip(outputs, dys, strict=True):
+            if isinstance(dy, Tensor) and y.requires_grad:
+                roots.append(y)
+                gradients.append(dy)
         names = {
             name: point
-            for name, point in zip(NAMES_OF_INPUTS, self.points, strict=True)
+            for name, point in zip(INPUTS_OF_LAYER, self.points, strict=True)
             if point is not None
         }
-        super().__init__(start, None, False, False, names)
-        self._stepper.advance()
+        targets = [
+            point
+            for point, wanted in zip(self.points, self._wanted, strict=True)
+            if point is not None and wanted
+        ]
+        super().__init__(roots, gradients, False, create_graph, names, targets)
+        for name, point in names.items():
+            if point.grad_fn is not None:
+                self._names[id(point.grad_fn)] = name
 
     @property
     def dx(self) -> tuple[Tensor | None, ...]:
@@ -380,7 +407,30 @@ class Expansion(Steps):
         h0, c0, W, U, b, p."""
         if not self._stepper.committed:
             raise RuntimeError("steps: the expanded pass has not run to its end: call run()")
-        return tuple(None if point is None else point.grad for point in self.points)
+        found = iter(self._stepper.found)
+        return tuple(next(found) if wanted else None for wanted in self._wanted)
+
+    def _where_of(self, node: Node) -> str | None:
+        return self._outer.where
+
+    def _scope_of(self, node: Node) -> str | None:
+        return "/".join(part for part in (self._outer.scope, node.scope) if part)
+
+    def _advance(self) -> bool:
+        going = super()._advance()
+        if not going and self._edited and self._outer._is_now():
+            self._outer.dx = self.dx
+        return going
+
+
+def _point(x: Tensor | None, wanted: bool, create_graph: bool) -> Tensor | None:
+    """An input of the layer, for the steps inside to be computed from: apart from the graph that
+    it belongs to; or a node on it, if the gradients are to be differentiated again."""
+    if x is None:
+        return None
+    if not wanted:
+        return x.detach()
+    return x.reshape(x.shape) if create_graph else x.detach().requires_grad_()
 
 
 def steps(
@@ -438,7 +488,7 @@ def steps(
             "steps: loss has no graph: it must be computed from tensors with requires_grad=True, "
             "and outside of no_grad"
         )
-    return Steps(loss, gradient, retain_graph, create_graph, names)
+    return Steps([loss], [gradient], retain_graph, create_graph, names)
 
 
 def _brief(dy: Gradient) -> str:

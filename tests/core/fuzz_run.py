@@ -36,6 +36,7 @@ from fuzz_values import FLOATS, ready
 import minigrad as mg
 
 MAX_LIVE, MAX_ELEMENTS = 160, 20_000
+JUDGED = "judged by the fuzz"  # an attribute of exceptions that were raised again
 
 
 class Stop(BaseException):
@@ -48,7 +49,6 @@ class Run:
         self.calls, self.lock = itertools.count(1), threading.Lock()
         self.done, self.outcomes, self.faults, self.reached = 0, {}, {}, set()
         self.pool, self.spoilt = [], False
-        self.passed_on = None  # the last exception that was judged and raised again
         self.folder = tempfile.mkdtemp(prefix="minigrad-fuzz-")
         with open(os.path.join(self.folder, "junk"), "wb") as file:
             file.write(bytes(range(256)))
@@ -211,10 +211,10 @@ class Run:
             raise
         except BaseException as error:
             outcome = type(error).__name__
-            if error is not self.passed_on:  # else it comes out of a call inside of this one
+            if JUDGED not in error.__dict__:  # else it comes out of a call inside of this one
                 self.judge(name, error, attribute)
             if nested and drawer.chance(0.3):
-                self.passed_on = error
+                error.__dict__[JUDGED] = True
                 raise
             result = None
         else:
@@ -499,9 +499,9 @@ class Run:
                     *ALLOWED,
                 ):  # not of a call, which is judged: an argument could not be made
                     drawer.depth = 0
-                except Exception:
+                except Exception as error:
                     drawer.depth = 0
-                    if not self.spoilt:
+                    if not self.spoilt and JUDGED not in error.__dict__:
                         self.fault(
                             "harness", traceback.format_exc(limit=-3), "", traceback.format_exc()
                         )

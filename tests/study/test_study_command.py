@@ -74,6 +74,30 @@ def test_breaks(script):
 
 
 @pytest.mark.slow
+def test_expand(tmp_path):
+    """Into a fused layer, to a break inside, back; inside to the end; on."""
+    script = tmp_path / "layer.py"
+    script.write_text(
+        "import minigrad as mg\n"
+        "layer = mg.nn.LSTM(2, 3)\n"
+        "out, _ = layer(mg.ones((4, 1, 2)))\n"
+        "out.sum().backward()\n"
+        "print('grad of', layer.cells[0].U.grad.shape)\n"
+    )
+    commands = ["e", "b lstm", "c", "e", "b tanh", "c", "w", "p dx", "q", "expand", "c", "n"]
+    code, out, err = run([script], commands)
+    assert code == 0, err
+    assert "(study) steps: only a fused layer can be expanded, sum is none" in out
+    assert "(study) 1 stack of mul, mul, mul, mul" in out
+    assert "(inside) breaks: tanh" in out
+    assert re.search(r"\(inside\) 3 tanh of add\n +LSTM/LSTMCell, t = 3, .*:3: out, _ = layer", out)
+    assert "waiting: sigmoid, mul" in out and "(inside) (Tensor([[" in out
+    assert "(inside) the pass through the layer has run to its end\n3 lstm of" in out
+    assert out.endswith("grad of (3, 12)\n")
+    assert out.count("(inside)") == 6  # five commands and the end
+
+
+@pytest.mark.slow
 def test_scripts_without_a_backward_pass_and_bad_arguments(tmp_path):
     script = tmp_path / "short.py"
     script.write_text("import sys; print(sys.argv)")

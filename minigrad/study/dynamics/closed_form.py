@@ -97,11 +97,13 @@ def _parts(weights: Any, count: int) -> list[Array]:
 
 def through(d: Array, U: Array) -> Array:
     """The Jacobians of an elementwise function of h U with the derivatives d: d_i U[j, i]."""
-    return np.asarray(d[..., :, None] * U.T)
+    d = np.asarray(d)
+    return np.asarray(d[..., :, None] * np.asarray(U).T)
 
 
 def diagonal(v: Array) -> Array:
     """v_i where i = j, else 0."""
+    v = np.asarray(v)  # a np.matrix of three axes makes NumPy write past its memory
     return np.asarray(v[..., :, None] * np.eye(v.shape[-1]))
 
 

@@ -15,11 +15,9 @@ from minigrad.core.tensor import Node, Tensor
 from minigrad.nn.fused import expansion
 from minigrad.study.picture import steps_by_use
 from minigrad.study.recording import Recording
-from minigrad.study.stepping import Step, Steps, steps
+from minigrad.study.stepping import INPUTS_OF_LAYER, Step, Steps, steps
 
 __all__ = ["Model", "Vertex", "model_of_graph", "model_of_recording"]
-
-INPUTS_OF_LAYER = ("x", "h0", "c0", "W", "U", "b", "p")
 
 
 @dataclass
