@@ -22,13 +22,10 @@ from minigrad.core.tensor import Tensor
 from minigrad.ops.elementwise import (
     abs as abs,
     add,
-    clip,
     cos,
     div,
     exp,
     log,
-    maximum,
-    minimum,
     mul,
     neg,
     pow as pow,
@@ -41,6 +38,7 @@ from minigrad.ops.elementwise import (
     tanh,
     where,
 )
+from minigrad.ops.bounds import clip, maximum, minimum
 from minigrad.ops.special import expm1, log1p
 from minigrad.ops.activations import elu, gelu, leaky_relu, silu
 from minigrad.ops.rounding import ceil, floor, round as round, sign

@@ -33,8 +33,14 @@ cdef unsigned long hook_numbers = 0
 # ---------------------------------------------------------------- the graph
 
 def requires_grad_(Tensor self not None, requires_grad=True) -> Tensor:
-    """Say by `requires_grad` whether a gradient is wanted for this leaf; return the tensor
-    itself."""
+    """Say whether a gradient is wanted for this leaf; return the tensor itself.
+
+    Args:
+        requires_grad: Whether it is. Default: True.
+
+    Raises:
+        RuntimeError: The tensor is not a leaf, and False was given.
+    """
     if self.node is not None and not requires_grad:
         raise RuntimeError(
             "requires_grad_: only a leaf can stop requiring a gradient; use detach()")
@@ -56,13 +62,23 @@ def detach(Tensor self not None) -> Tensor:
 # ---------------------------------------------------------------- hooks
 
 def register_hook(Tensor self not None, hook) -> HookHandle:
-    """Call hook(gradient) when the sweep has this tensor's whole gradient; a Tensor that it
-    returns replaces the gradient.
+    """Call a function with this tensor's gradient, as soon as that is complete.
 
     The gradient is a copy for this hook. The hook may keep it, or change it in place: what goes
     on is then what it has become. Nothing is recorded while a hook runs, unless backward was
     called with create_graph=True. A hook may go backward itself, through the same tensors too.
     If it raises, no ``grad`` changes.
+
+    Args:
+        hook: A function of the gradient, a Tensor. What it returns, if not None, is a Tensor that
+            replaces the gradient.
+
+    Returns:
+        A handle, whose remove() takes the hook away.
+
+    Raises:
+        TypeError: The hook cannot be called.
+        RuntimeError: The tensor does not require a gradient.
     """
     global hook_numbers
     if not self._requires_grad:

@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 class Steps:
     """In which steps a row of a batch takes part, and where it starts anew: `lengths` and `reset`,
-    checked and copied once for all layers and directions.
+    checked and copied once for all layers and directions. What it holds cannot be changed.
 
     Args:
         op: how messages name what was called.
@@ -39,16 +39,24 @@ class Steps:
 
     __slots__ = ("B", "T", "lengths", "reset")
 
+    T: int
+    B: int
+    lengths: Array | None
+    reset: Array | None
+
     def __init__(self, op: str, T: int, B: int, lengths: Any, reset: Any) -> None:
-        self.T, self.B = T, B
-        self.lengths: Array | None = None
-        self.reset: Array | None = None
         if lengths is not None:
-            self.lengths = checked_lengths(op, lengths, T, B)
-            self.lengths.flags.writeable = False
+            lengths = checked_lengths(op, lengths, T, B)
+            lengths.flags.writeable = False
         if reset is not None:
-            self.reset = checked_reset(op, reset, T, B)
-            self.reset.flags.writeable = False
+            reset = checked_reset(op, reset, T, B)
+            reset.flags.writeable = False
+        for name, value in (("T", T), ("B", B), ("lengths", lengths), ("reset", reset)):
+            super().__setattr__(name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """The layers in C read beyond their arrays where this was not checked."""
+        raise AttributeError(f"Steps: {name} cannot be changed: make new Steps")
 
 
 def checked_mask(op: str, mask: Any, dtype: np.dtype[Any], B: int, H: int) -> Array:

@@ -25,10 +25,10 @@ from minigrad.core.tensor cimport Node, Tensor, contiguous, wrap
 from minigrad.nn.fitting cimport check_out, check_tensors, shape_of
 
 import math
-import reprlib
 
 import numpy as np
 
+from minigrad.checks import choice
 from minigrad.core.rules import RULE_FUNCTIONS
 from minigrad.core.sweep import grad
 from minigrad.nn.arguments import Steps, checked_clip, checked_mask, no_second_order
@@ -549,9 +549,8 @@ def sequence(
     cdef Py_ssize_t T, B, H
     cdef bint saving = False
     cdef int number
-    if cell not in CELLS:
-        raise ValueError(
-            f"{op}: cell must be one of {', '.join(CELLS)}, got {reprlib.repr(cell)}")
+    if type(cell) is not str or cell not in CELLS:
+        cell = choice(op, "cell", cell, tuple(CELLS))
     number = CELLS[cell]
     s.cell = cell
     s.op = op

@@ -115,8 +115,12 @@ class FusedStack(Stack[LayerState]):
                 check_memory(self.op, parameters, f"num_layers = {self.num_layers}")
 
     def new_cell(self, features: int, rng: np.random.Generator | None) -> GatedCell[Any]:
-        """A cell with the layer's options, for inputs (B, features); `rng` makes its initial
-        weights."""
+        """A cell with the layer's options.
+
+        Args:
+            features: the size of its input (B, features).
+            rng: a numpy.random.Generator for its initial weights, or None.
+        """
         raise NotImplementedError(f"{self.op} has no new_cell")
 
     def _new_state(self, states: list[Tensor]) -> Any:

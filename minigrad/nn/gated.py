@@ -154,7 +154,12 @@ class GatedCell(Cell[State]):
 
     def checked_weights(self, op: str, weights: Any = None) -> Weights:
         """The weights, or others in their place, if their shapes and dtypes fit: they can be
-        replaced at any time."""
+        replaced at any time.
+
+        Args:
+            op: how messages name what was called.
+            weights: a Weights (W, U, b, p), or None for the cell's own. Default: None.
+        """
         if weights is None:
             weights = self.weights()
         elif not isinstance(weights, tuple) or len(weights) != 4:

@@ -94,8 +94,12 @@ class LSTMCell(GatedCell[tuple[Tensor, Tensor]]):
             self.shift_c = Parameter(np.zeros(H), dtype)
 
     def checked_weights(self, op: str, weights: Any = None) -> Weights:
-        """The weights if they fit, the scales and the shift of the layer norm included; `op` begins
-        the messages."""
+        """The weights if they fit, the scales and the shift of the layer norm included.
+
+        Args:
+            op: how messages name what was called.
+            weights: a Weights (W, U, b, p), or None for the cell's own. Default: None.
+        """
         checked = super().checked_weights(op, weights)
         H = self.hidden_size
         if self.layer_norm:

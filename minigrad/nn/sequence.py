@@ -21,7 +21,8 @@ from minigrad.nn.arguments import Steps, checked_clip, no_second_order
 from minigrad.nn.cell import Cell, State, check_tensor
 from minigrad.nn.gated import GatedCell, Weights
 from minigrad.nn.running import Running
-from minigrad.ops.elementwise import clip, where
+from minigrad.ops.bounds import clip
+from minigrad.ops.elementwise import where
 from minigrad.ops.join import concatenate, stack
 
 if TYPE_CHECKING:

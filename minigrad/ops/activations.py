@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from minigrad import checks
 from minigrad.core.operands import as_tensor
 from minigrad.core.tensor import Tensor, install
-from minigrad.ops.elementwise import clip, sigmoid, where
+from minigrad.ops.bounds import clip
+from minigrad.ops.elementwise import sigmoid, where
 from minigrad.ops.special import expm1, normal_cdf
 
 if TYPE_CHECKING:
@@ -24,9 +25,14 @@ __all__ = ["elu", "gelu", "leaky_relu", "silu"]
 def gelu(x: Operand, approximate: str = "none") -> Tensor:
     """x times the probability that a standard normal number is below x (Hendrycks and Gimpel 2016).
 
-    x: a Tensor of any shape, or what makes one. approximate: "none" (the default) for
-    x (1 + erf(x / sqrt 2)) / 2; "tanh" for x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, which
-    is within 5e-4 of it. ValueError for another word.
+    Args:
+        x: Of any shape.
+        approximate: "none" (the default) for x (1 + erf(x / sqrt 2)) / 2; "tanh" for
+            x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, which is within 5e-4 of it.
+
+    Raises:
+        TypeError: The dtype of x is neither float32 nor float64, or approximate is not a str.
+        ValueError: approximate is another word.
 
     >>> import minigrad as mg
     >>> mg.gelu(mg.Tensor([-1.0, 0.0, 1.0]))
@@ -45,7 +51,11 @@ def gelu(x: Operand, approximate: str = "none") -> Tensor:
 def silu(x: Operand) -> Tensor:
     """x sigmoid(x), also called swish.
 
-    x: a Tensor of any shape, or what makes one.
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
 
     >>> import minigrad as mg
     >>> mg.silu(mg.Tensor([-1.0, 0.0, 1.0]))
@@ -58,8 +68,13 @@ def silu(x: Operand) -> Tensor:
 def elu(x: Operand, alpha: float = 1.0) -> Tensor:
     """x above 0, alpha (e ** x - 1) elsewhere (Clevert, Unterthiner and Hochreiter 2015).
 
-    x: a Tensor of any shape, or what makes one. alpha: a finite number; minus the value far to the
-    left. The gradient at 0 is alpha. TypeError and ValueError for another alpha.
+    Args:
+        x: Of any shape.
+        alpha: A finite number: minus the value far to the left, and the gradient at 0. Default: 1.
+
+    Raises:
+        TypeError: The dtype of x is neither float32 nor float64, or alpha is not a number.
+        ValueError: alpha is not finite.
 
     >>> import minigrad as mg
     >>> mg.elu(mg.Tensor([-1.0, 0.0, 1.0]))
@@ -74,8 +89,13 @@ def elu(x: Operand, alpha: float = 1.0) -> Tensor:
 def leaky_relu(x: Operand, negative_slope: float = 0.01) -> Tensor:
     """x above 0, negative_slope times x elsewhere (Maas, Hannun and Ng 2013).
 
-    x: a Tensor of any shape, or what makes one. negative_slope: a finite number, which is also the
-    gradient at 0. TypeError and ValueError for another one.
+    Args:
+        x: Of any shape.
+        negative_slope: A finite number, which is also the gradient at 0. Default: 0.01.
+
+    Raises:
+        TypeError: The dtype of x is neither float32 nor float64, or negative_slope is not a number.
+        ValueError: negative_slope is not finite.
 
     >>> import minigrad as mg
     >>> mg.leaky_relu(mg.Tensor([-1.0, 0.0, 1.0]), 0.1)

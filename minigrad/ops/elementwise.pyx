@@ -1,6 +1,7 @@
 # cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
-"""The elementwise ops: arithmetic with broadcasting, and functions of one variable.
+"""The elementwise ops: arithmetic with broadcasting, `where`, and functions of one variable.
+Maximum, minimum and clip are in bounds.pyx.
 
 Each op is one block: the formula and its derivative, the value, the rule. In the rules dy (dz) is
 the gradient of the op's output and `deliver` sums a gradient over the dimensions along which its
@@ -27,7 +28,6 @@ from minigrad.core.tensor cimport (
 
 import numpy as np
 
-from minigrad import checks
 from minigrad.core.array import made_array
 from minigrad.core.tensor import install
 
@@ -38,7 +38,6 @@ cdef extern from "kernels.h" nogil:
         mg_map_neg, mg_map_abs, mg_map_exp, mg_map_log, mg_map_sqrt, mg_map_sin, mg_map_cos
         mg_map_tanh, mg_map_sigmoid, mg_map_relu, mg_map_softplus
         mg_map2_add, mg_map2_sub, mg_map2_mul, mg_map2_div, mg_map2_pow
-        mg_map2_maximum, mg_map2_minimum
         mg_map2_tanh_grad, mg_map2_sigmoid_grad, mg_map2_relu_grad, mg_map2_softplus_grad
 
 
@@ -142,8 +141,13 @@ cdef int deliver(Node node, Py_ssize_t i, Tensor dx, bint fresh) except -1:
 # z = a + b        da = dz, db = dz
 
 cpdef Tensor add(a, b):
-    """a + b, element by element, with NumPy's broadcasting; both of one dtype, Python numbers take
-    the Tensor's.
+    """a + b, element by element, with NumPy's broadcasting. Python numbers take the other's dtype.
+
+    Args:
+        a, b: Tensors, arrays or numbers of one dtype, whose shapes broadcast.
+
+    Raises:
+        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
 
     >>> import minigrad as mg
     >>> mg.add(mg.Tensor([[1.0], [2.0]]), mg.Tensor([10.0, 20.0]))
@@ -170,6 +174,12 @@ cdef int add_rule(Node node, Tensor dz) except -1:
 cpdef Tensor sub(a, b):
     """a - b, element by element, with broadcasting.
 
+    Args:
+        a, b: Tensors, arrays or numbers of one dtype, whose shapes broadcast.
+
+    Raises:
+        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
+
     >>> import minigrad as mg
     >>> mg.sub(mg.Tensor([1.0, 2.0]), 0.5)
     Tensor([0.5, 1.5])
@@ -193,6 +203,12 @@ cdef int sub_rule(Node node, Tensor dz) except -1:
 
 cpdef Tensor mul(a, b):
     """a * b, element by element, with broadcasting.
+
+    Args:
+        a, b: Tensors, arrays or numbers of one dtype, whose shapes broadcast.
+
+    Raises:
+        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
 
     >>> import minigrad as mg
     >>> mg.mul(mg.Tensor([1.0, 2.0]), mg.Tensor([3.0, 4.0]))
@@ -229,6 +245,12 @@ cdef int mul_rule(Node node, Tensor dz) except -1:
 
 cpdef Tensor div(a, b):
     """a / b, element by element, with broadcasting.
+
+    Args:
+        a, b: Tensors, arrays or numbers of one dtype, whose shapes broadcast.
+
+    Raises:
+        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
 
     >>> import minigrad as mg
     >>> mg.div(1, mg.Tensor([2.0, 4.0]))
@@ -275,6 +297,12 @@ cpdef Tensor pow(a, b):
     """a ** b, element by element, with broadcasting; NaN where a is negative and b is not a whole
     number.
 
+    Args:
+        a, b: Tensors, arrays or numbers of one dtype, whose shapes broadcast.
+
+    Raises:
+        TypeError, ValueError: The dtypes differ, or the shapes do not broadcast.
+
     >>> import minigrad as mg
     >>> mg.pow(mg.Tensor([-2.0, 3.0]), 3)
     Tensor([-8., 27.])
@@ -309,6 +337,12 @@ cdef int pow_rule(Node node, Tensor dz) except -1:
 cpdef Tensor neg(x):
     """-x.
 
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
+
     >>> import minigrad as mg
     >>> mg.neg(mg.Tensor([1.0, -2.0]))
     Tensor([-1.,  2.])
@@ -320,62 +354,6 @@ cpdef Tensor neg(x):
 
 cdef int neg_rule(Node node, Tensor dy) except -1:
     return node.give(0, neg(dy), True)
-
-
-# z = max(a, b)    da = 0 where a < b, dz / 2 where a = b, else dz; db the same with b < a. Where
-# either is NaN both get dz.
-
-cdef Tensor extreme(object a, object b, int id, Rule rule, str name):
-    cdef Tensor x = first_operand(a, b, name), y = as_operand(b, x, name)
-    cdef bint broadcast
-    cdef Tensor z = map2(x, y, id, name, &broadcast)
-    cdef Node node
-    if tracked2(x, y):
-        node = record_pair(z, rule, name, x, y, broadcast)
-        save(node, 0, x)
-        save(node, 1, y)
-    return z
-
-cpdef Tensor maximum(a, b):
-    """The larger of a and b, element by element, with broadcasting; NaN where either is. Ties share
-    the gradient.
-
-    >>> import minigrad as mg
-    >>> mg.maximum(mg.Tensor([1.0, 5.0]), 3)
-    Tensor([3., 5.])
-    """
-    return extreme(a, b, mg_map2_maximum, maximum_rule, "maximum")
-
-cdef int maximum_rule(Node node, Tensor dz) except -1:
-    a, b = saved(node, 0)._array, saved(node, 1)._array
-    return extreme_rule(node, dz, a < b, b < a, a == b)
-
-cdef int extreme_rule(Node node, Tensor dz, a_loses, b_loses, ties) except -1:
-    if ties.any():
-        shares = np.asarray(np.where(ties, 0.5, 1.0), dz._array.dtype)
-        dz = mul(dz, wrap(shares))
-    if node.wants(0):
-        deliver(node, 0, where(a_loses, 0.0, dz), True)
-    if node.wants(1):
-        deliver(node, 1, where(b_loses, 0.0, dz), True)
-    return 0
-
-# z = min(a, b)    da = 0 where a > b, dz / 2 where a = b, else dz; db the same with b > a. Where
-# either is NaN both get dz.
-
-cpdef Tensor minimum(a, b):
-    """The smaller of a and b, element by element, with broadcasting; NaN where either is. Ties
-    share the gradient.
-
-    >>> import minigrad as mg
-    >>> mg.minimum(mg.Tensor([1.0, 5.0]), 3)
-    Tensor([1., 3.])
-    """
-    return extreme(a, b, mg_map2_minimum, minimum_rule, "minimum")
-
-cdef int minimum_rule(Node node, Tensor dz) except -1:
-    a, b = saved(node, 0)._array, saved(node, 1)._array
-    return extreme_rule(node, dz, b < a, a < b, a == b)
 
 
 # z = a where the condition holds, else b        da = dz where it holds, else 0; db the rest
@@ -419,52 +397,6 @@ cdef int where_rule(Node node, Tensor dz) except -1:
     return 0
 
 
-# y = min(max(x, low), high)           dx = dy where low <= x <= high, else 0
-
-cdef object clip_bound(object bound, object dtype, str name):
-    """A bound as the input's dtype has it: infinite where that cannot hold it."""
-    bound = checks.real("clip", name, bound, "a number or None")
-    with np.errstate(all="ignore"):
-        return dtype.type(bound)
-
-def clip(x, low=None, high=None) -> Tensor:
-    """x with what is below `low` or above `high` (numbers, or None for no bound) replaced by the
-    bound.
-
-    The gradient passes where low <= x <= high, the bounds belong to it. If low is above high the
-    result is high everywhere and no gradient passes; a bound that is NaN makes everything NaN. A
-    bound that float32 cannot hold is infinite for a float32 x.
-
-    Args:
-        x: Of any shape.
-        low: The lower bound, a number or None. Default: None.
-        high: The upper bound, a number or None. Default: None.
-
-    Raises:
-        TypeError: A bound is not a number.
-
-    >>> import minigrad as mg
-    >>> mg.clip(mg.Tensor([-2.0, 0.5, 3.0]), -1, 1)
-    Tensor([-1. ,  0.5,  1. ])
-    """
-    cdef Tensor t = as_input(x, "clip"), y
-    if low is None and high is None:
-        raise ValueError("clip: low and high must not both be None")
-    array = t._array
-    low = None if low is None else clip_bound(low, array.dtype, "low")
-    high = None if high is None else clip_bound(high, array.dtype, "high")
-    y = wrap(np.asarray(np.clip(array, low, high)))
-    if tracked(t):
-        within = array <= high if low is None else array >= low
-        if low is not None and high is not None:
-            within &= array <= high
-        record1(y, clip_rule, "clip", t).extra = np.asarray(within)
-    return y
-
-cdef int clip_rule(Node node, Tensor dy) except -1:
-    return node.give(0, where(node.extra, dy, 0.0), True)
-
-
 # ---------------------------------------------------------------- functions of one variable
 
 cdef Tensor of_input(object x, int id, Rule rule, str name):
@@ -487,6 +419,12 @@ cdef Tensor of_output(object x, int id, Rule rule, str name):
 cpdef Tensor abs(x):
     """|x|; the gradient at 0 is 0.
 
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
+
     >>> import minigrad as mg
     >>> mg.abs(mg.Tensor([-1.5, 2.0]))
     Tensor([1.5, 2. ])
@@ -504,6 +442,12 @@ cdef int abs_rule(Node node, Tensor dy) except -1:
 cpdef Tensor exp(x):
     """e ** x, within 1 ulp.
 
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
+
     >>> import minigrad as mg
     >>> mg.exp(mg.Tensor([0.0, 1.0], dtype="float64"))
     Tensor([1.        , 2.71828183], dtype=float64)
@@ -518,6 +462,12 @@ cdef int exp_rule(Node node, Tensor dy) except -1:
 
 cpdef Tensor log(x):
     """The natural logarithm of x: -inf at 0, NaN below.
+
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
 
     >>> import minigrad as mg
     >>> mg.log(mg.Tensor([1.0, 0.0]))
@@ -534,6 +484,12 @@ cdef int log_rule(Node node, Tensor dy) except -1:
 cpdef Tensor sqrt(x):
     """The square root of x, correctly rounded; NaN below 0.
 
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
+
     >>> import minigrad as mg
     >>> mg.sqrt(mg.Tensor([4.0, 2.25]))
     Tensor([2. , 1.5])
@@ -549,6 +505,12 @@ cdef int sqrt_rule(Node node, Tensor dy) except -1:
 cpdef Tensor sin(x):
     """The sine of x in radians.
 
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
+
     >>> import minigrad as mg
     >>> mg.sin(mg.Tensor([0.0, 1.0], dtype="float64"))
     Tensor([0.        , 0.84147098], dtype=float64)
@@ -563,6 +525,12 @@ cdef int sin_rule(Node node, Tensor dy) except -1:
 
 cpdef Tensor cos(x):
     """The cosine of x in radians.
+
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
 
     >>> import minigrad as mg
     >>> mg.cos(mg.Tensor([0.0, 1.0], dtype="float64"))
@@ -594,6 +562,12 @@ cdef Tensor gradient_op(Tensor dy, Tensor t, int id, Rule rule, str name):
 cpdef Tensor tanh(x):
     """The hyperbolic tangent of x.
 
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
+
     >>> import minigrad as mg
     >>> mg.tanh(mg.Tensor([0.0, 1.0, 20.0], dtype="float64"))
     Tensor([0.        , 0.76159416, 1.        ], dtype=float64)
@@ -621,6 +595,12 @@ cdef int tanh_grad_rule(Node node, Tensor g) except -1:
 
 cpdef Tensor sigmoid(x):
     """The logistic function of x: 1 / (1 + e ** -x).
+
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
 
     >>> import minigrad as mg
     >>> mg.sigmoid(mg.Tensor([0.0, 100.0]))
@@ -650,6 +630,12 @@ cdef int sigmoid_grad_rule(Node node, Tensor g) except -1:
 cpdef Tensor relu(x):
     """max(x, 0); the gradient at 0 is 0.
 
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
+
     >>> import minigrad as mg
     >>> mg.relu(mg.Tensor([-1.0, 2.0]))
     Tensor([0., 2.])
@@ -669,6 +655,12 @@ cdef int relu_rule(Node node, Tensor dy) except -1:
 
 cpdef Tensor softplus(x):
     """log(1 + e ** x), without overflow.
+
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
 
     >>> import minigrad as mg
     >>> mg.softplus(mg.Tensor([0.0, 1000.0], dtype="float64"))
@@ -694,7 +686,5 @@ operators.div = <Binary>div
 operators.pow = <Binary>pow
 operators.neg = <Unary>neg
 operators.abs = <Unary>abs
-for _function in (
-    abs, exp, log, sqrt, sin, cos, tanh, sigmoid, relu, softplus, clip, maximum, minimum,
-):
+for _function in (abs, exp, log, sqrt, sin, cos, tanh, sigmoid, relu, softplus):
     install(_function.__name__, _function)

@@ -260,8 +260,13 @@ cpdef list split(x, parts, axis=0):
     lengths.
 
     Args:
+        x: Of at least one dimension.
         parts: An int, the number of equal parts; or a list of lengths.
         axis: An int. Default: 0.
+
+    Raises:
+        TypeError: An argument is of another kind.
+        ValueError: x does not have the axis, or cannot be cut so.
 
     >>> import minigrad as mg
     >>> mg.split(mg.Tensor([1.0, 2.0, 3.0]), [1, 2])

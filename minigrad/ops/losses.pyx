@@ -30,7 +30,8 @@ import numpy as np
 
 from minigrad import checks
 from minigrad.core.array import made_array
-from minigrad.ops.elementwise import clip, softplus
+from minigrad.ops.bounds import clip
+from minigrad.ops.elementwise import softplus
 
 cnp.import_array()
 

@@ -191,6 +191,10 @@ cpdef Tensor sum(x, axis=None, bint keepdims=False):
             Default: None.
         keepdims: Whether the reduced axes stay, with length 1. Default: False.
 
+    Raises:
+        TypeError: The dtype of x is neither float32 nor float64, or axis is of another kind.
+        ValueError: x does not have the axis, or it is named twice.
+
     >>> import minigrad as mg
     >>> mg.sum(mg.Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
     Tensor([4., 6.])
@@ -230,6 +234,10 @@ cpdef Tensor mean(x, axis=None, bint keepdims=False):
             Default: None.
         keepdims: Whether the reduced axes stay, with length 1. Default: False.
 
+    Raises:
+        TypeError: The dtype of x is neither float32 nor float64, or axis is of another kind.
+        ValueError: x does not have the axis, or it is named twice.
+
     >>> import minigrad as mg
     >>> mg.mean(mg.Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
     Tensor([1.5, 3.5])
@@ -264,7 +272,9 @@ def var(x, axis=None, ddof=0, bint keepdims=False):
         keepdims: Whether the reduced axes stay, with length 1. Default: False.
 
     Raises:
-        TypeError, ValueError: An argument does not fit.
+        TypeError: The dtype of x is neither float32 nor float64, or axis is of another kind,
+            or ddof is not an int.
+        ValueError: x does not have the axis, or it is named twice.
 
     >>> import minigrad as mg
     >>> mg.var(mg.Tensor([1.0, 2.0, 3.0, 6.0]))
@@ -314,6 +324,10 @@ def prod(x, axis=None, bint keepdims=False):
         axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
             Default: None.
         keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
+    Raises:
+        TypeError: The dtype of x is neither float32 nor float64, or axis is of another kind.
+        ValueError: x does not have the axis, or it is named twice.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([2.0, 0.0, 4.0], requires_grad=True)
@@ -376,12 +390,15 @@ def max(x, axis=None, bint keepdims=False):
     """The largest element along `axis`; NaN if there is one. Elements that tie for it share the
     gradient equally.
 
-    No elements are a ValueError.
-
     Args:
+        x: Of any shape.
         axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
             Default: None.
         keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
+    Raises:
+        TypeError: The dtype of x is neither float32 nor float64, or axis is of another kind.
+        ValueError: x does not have the axis, or it is named twice, or there are no elements.
 
     >>> import minigrad as mg
     >>> x = mg.Tensor([1.0, 3.0, 3.0], requires_grad=True)
@@ -405,13 +422,15 @@ def min(x, axis=None, bint keepdims=False):
     """The smallest element along `axis`; NaN if there is one. Elements that tie for it share the
     gradient equally.
 
-    No elements are a ValueError.
-
     Args:
         x: Of any shape.
         axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
             Default: None.
         keepdims: Whether the reduced axes stay, with length 1. Default: False.
+
+    Raises:
+        TypeError: The dtype of x is neither float32 nor float64, or axis is of another kind.
+        ValueError: x does not have the axis, or it is named twice, or there are no elements.
 
     >>> import minigrad as mg
     >>> mg.min(mg.Tensor([[1.0, 3.0], [4.0, 2.0]]), axis=1)
@@ -448,12 +467,16 @@ def argmax(x, axis=None, bint keepdims=False):
     """Where the largest element along `axis` (an int, or None to count through all dimensions) is:
     a NumPy array of int64.
 
-    Of several the first; the first NaN if there is one. No elements are a ValueError.
+    Of several the first; the first NaN if there is one.
 
     Args:
         x: Of any shape.
         axis: An int, or None to count through all dimensions. Default: None.
         keepdims: Whether the reduced axis stays, with length 1. Default: False.
+
+    Raises:
+        TypeError: The dtype of x is neither float32 nor float64, or axis is of another kind.
+        ValueError: x does not have the axis, or there are no elements.
 
     >>> import minigrad as mg
     >>> mg.argmax(mg.Tensor([[1.0, 3.0], [4.0, 2.0]]), axis=1)
@@ -505,6 +528,10 @@ cpdef Tensor logsumexp(x, axis=None, bint keepdims=False):
             Default: None.
         keepdims: Whether the reduced axes stay, with length 1. Default: False.
 
+    Raises:
+        TypeError: The dtype of x is neither float32 nor float64, or axis is of another kind.
+        ValueError: x does not have the axis, or it is named twice.
+
     >>> import minigrad as mg
     >>> mg.logsumexp(mg.Tensor([1000.0, 1000.0]))
     Tensor(1000.6932)
@@ -541,6 +568,10 @@ cpdef Tensor softmax(x, axis=-1):
         x: Of any shape.
         axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
             Default: -1.
+
+    Raises:
+        TypeError: The dtype of x is neither float32 nor float64, or axis is of another kind.
+        ValueError: x does not have the axis, or it is named twice.
 
     >>> import minigrad as mg
     >>> mg.softmax(mg.Tensor([0.0, 0.0, -np.inf]))
@@ -610,6 +641,10 @@ cpdef Tensor log_softmax(x, axis=-1):
         x: Of any shape.
         axis: An int, a tuple of ints, or None for all axes. Negative ones count from the end.
             Default: -1.
+
+    Raises:
+        TypeError: The dtype of x is neither float32 nor float64, or axis is of another kind.
+        ValueError: x does not have the axis, or it is named twice.
 
     >>> import minigrad as mg
     >>> mg.log_softmax(mg.Tensor([1000.0, 0.0]))

@@ -39,7 +39,11 @@ def constant_in_pieces(name: str, x: Tensor, values: Any) -> Tensor:
 def sign(x: Operand) -> Tensor:
     """1 above 0, -1 below, 0 at 0; NaN stays NaN. The gradient is 0.
 
-    x: a Tensor of any shape, or what makes one.
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
 
     >>> import minigrad as mg
     >>> mg.sign(mg.Tensor([-2.5, 0.0, 3.0]))
@@ -52,7 +56,11 @@ def sign(x: Operand) -> Tensor:
 def floor(x: Operand) -> Tensor:
     """The largest whole number that is not above x. The gradient is 0.
 
-    x: a Tensor of any shape, or what makes one.
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
 
     >>> import minigrad as mg
     >>> mg.floor(mg.Tensor([-1.5, 1.5]))
@@ -65,7 +73,11 @@ def floor(x: Operand) -> Tensor:
 def ceil(x: Operand) -> Tensor:
     """The smallest whole number that is not below x. The gradient is 0.
 
-    x: a Tensor of any shape, or what makes one.
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
 
     >>> import minigrad as mg
     >>> mg.ceil(mg.Tensor([-1.5, 1.5]))
@@ -78,10 +90,16 @@ def ceil(x: Operand) -> Tensor:
 def round(x: Operand, decimals: int = 0) -> Tensor:
     """The nearest whole number, the even one of two that are equally near. The gradient is 0.
 
-    x: a Tensor of any shape, or what makes one. decimals: an int from -300 to 300, to round to a
-    multiple of 10 ** -decimals; then x times 10 ** decimals is what is rounded, in float64.
-    TypeError and ValueError for another one. Python's own round(x) makes a number of a Tensor with
-    one element.
+    Python's own round(x) makes a number of a Tensor with one element.
+
+    Args:
+        x: Of any shape.
+        decimals: An int from -300 to 300, to round to a multiple of 10 ** -decimals; then x times
+            10 ** decimals is what is rounded, in float64. Default: 0.
+
+    Raises:
+        TypeError: The dtype of x is neither float32 nor float64, or decimals is not an int.
+        ValueError: decimals is out of its range.
 
     >>> import minigrad as mg
     >>> mg.round(mg.Tensor([0.5, 1.5, 2.6]))

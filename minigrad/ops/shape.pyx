@@ -246,6 +246,7 @@ def transpose(x, axes=None) -> Tensor:
     default. A view.
 
     Args:
+        x: Of any shape.
         axes: A tuple with each axis of x once. Default: None, the reverse order.
 
     >>> import minigrad as mg
@@ -328,6 +329,7 @@ cpdef Tensor flip(x, axis=None):
     """x in reverse order along one axis, several, or all. A view.
 
     Args:
+        x: Of any shape.
         axis: An int, a tuple of ints, or None for all axes. Default: None.
 
     >>> import minigrad as mg
@@ -481,15 +483,24 @@ cdef int astype_rule(Node node, Tensor dy) except -1:
 # ---------------------------------------------------------------- methods of Tensor
 
 def _reshape(x, *shape):
-    """The numbers of x in `shape`, given as ints or as one tuple: see `mg.reshape`."""
+    """The numbers of x in another shape: see minigrad.reshape.
+
+    Args:
+        x: Of any shape.
+        shape: Ints, or one tuple of them.
+    """
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         return reshape(x, shape[0])
     return reshape(x, shape)
 
 
 def _transpose(x, *axes):
-    """x.transpose(1, 0), x.transpose((1, 0)), or x.transpose() for all axes in reverse order: see
-    minigrad.transpose."""
+    """x with its axes in another order: see minigrad.transpose.
+
+    Args:
+        x: Of any shape.
+        axes: Each axis of x once, as ints or as one tuple of them; nothing for the reverse order.
+    """
     if len(axes) == 1 and not hasattr(axes[0], "__index__"):
         return transpose(x, axes[0])
     return transpose(x, axes or None)

@@ -23,8 +23,11 @@ cdef extern from "kernels.h" nogil:
 cpdef Tensor expm1(x):
     """e ** x - 1, within 1.1 ulp, also where x is small and e ** x is nearly 1.
 
-    x: a Tensor of any shape, or what makes one. TypeError for another dtype than float32 and
-    float64.
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
 
     >>> import minigrad as mg
     >>> mg.expm1(mg.Tensor([1e-10, 1.0, -800.0], dtype="float64"))
@@ -41,8 +44,11 @@ cdef int expm1_rule(Node node, Tensor dy) except -1:
 cpdef Tensor log1p(x):
     """log(1 + x), within 1 ulp, also where x is small and 1 + x is nearly 1; -inf at -1, NaN below.
 
-    x: a Tensor of any shape, or what makes one. TypeError for another dtype than float32 and
-    float64.
+    Args:
+        x: Of any shape.
+
+    Raises:
+        TypeError: Its dtype is neither float32 nor float64.
 
     >>> import minigrad as mg
     >>> mg.log1p(mg.Tensor([1e-10, 1.0, -1.0], dtype="float64"))

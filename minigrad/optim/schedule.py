@@ -192,7 +192,12 @@ class Schedule(_State):
         update.commit([(self.__dict__, {"steps": 0}), *changes])
 
     def rate(self, base: float, t: int) -> float:
-        """The learning rate after t steps, of a group that began with `base`."""
+        """The learning rate of a group after some steps.
+
+        Args:
+            base: its rate before the first step.
+            t: the number of steps.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no rate")
 
     def step(self) -> None:

@@ -196,6 +196,7 @@ def test_sequence_refuses_bad_options():
     tensors = sequence_arguments()
     for bad in (
         {"cell": "transformer"},
+        {"cell": ["lstm"]},
         {"op": None},
         {"steps": [2, 1]},
         {"steps": Steps("LSTM", 4, 2, [4, 1], None)},
@@ -224,6 +225,12 @@ def test_sequence_refuses_bad_options():
     ):
         with pytest.raises((TypeError, ValueError), match="LSTM: (lengths|reset) must"):
             Steps("LSTM", 3, 2, lengths, reset)
+    steps = Steps("LSTM", 3, 2, [3, 1], None)
+    for name, value in (("T", 9), ("B", 9), ("lengths", np.array([9, 9])), ("more", 0)):
+        with pytest.raises(AttributeError, match="cannot be changed"):
+            setattr(steps, name, value)
+    with pytest.raises(ValueError, match="read-only"):
+        steps.lengths[0] = 9
     for H in (-1, 0, 2**62):
         with pytest.raises((ValueError, MemoryError, OverflowError)):
             recurrent.allocate_directions(tensors["x"], H)

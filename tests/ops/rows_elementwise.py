@@ -1,4 +1,4 @@
-"""Rows of the table of ops for minigrad/ops/elementwise.pyx."""
+"""Rows of the table of ops for minigrad/ops/elementwise.pyx and bounds.pyx."""
 
 import numpy as np
 from op_table import Op, shaped

@@ -118,7 +118,7 @@ def test_places_that_are_not_there(name):
         (ValueError, "layer must be at least 0, got -1", {"layer": -1}),
         (TypeError, "layer must be an int, got str", {"layer": "first"}),
         (ValueError, "direction must be 'forward', got 'backward'", {"direction": "backward"}),
-        (ValueError, "direction must be 'forward', got None", {"direction": None}),
+        (TypeError, "direction must be 'forward', got NoneType", {"direction": None}),
     ):
         refuses(error, f"{name}: {message}", name, MADE, second, **options)
     both = network("LSTM", bidirectional=True)

@@ -67,8 +67,9 @@ class Gates:
         """Draw each unit as a point: how often its gates are open over how often they are closed
         (the saturation plots of Karpathy, Johnson and Fei-Fei 2015); return the Axes.
 
-        ax: where to draw. Default: a new figure.
-        unit: a unit to mark, from 0 up to H - 1. Default: none.
+        Args:
+            ax: where to draw. Default: a new figure.
+            unit: a unit to mark, from 0 up to H - 1. Default: none.
         """
         if unit is not None:
             unit = integer("plot", "unit", unit, 0, self.mean.shape[1] - 1)

@@ -66,10 +66,11 @@ class Memory:
         return "\n".join(lines)
 
     def plot(self, ax: Any = None, row: int = 0) -> Any:
-        """Draw the norms of one row (default 0) as a picture, input steps across, output steps
-        down; return the Axes.
+        """Draw the norms as a picture, input steps across, output steps down; return the Axes.
 
-        ax: where to draw. Default: a new figure.
+        Args:
+            ax: where to draw. Default: a new figure.
+            row: whose. Default: 0.
         """
         row = integer("plot", "row", row, 0, self.norms.shape[2] - 1)
         ax = axes_of("plot", ax)

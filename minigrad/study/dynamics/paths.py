@@ -66,9 +66,10 @@ class Trajectories:
         """Draw the paths along the first two axes, or the first three if the Axes have three
         dimensions; return the Axes.
 
-        ax: where to draw. Default: a new figure, of two dimensions.
-        points: fixed points to draw too: stable ones filled, others open. Default: none.
-        rows: draw at most so many rows. Default: 32.
+        Args:
+            ax: where to draw. Default: a new figure, of two dimensions.
+            points: fixed points to draw too: stable ones filled, others open. Default: none.
+            rows: draw at most so many rows. Default: 32.
         """
         rows = integer("plot", "rows", rows, 0)
         if points is not None and not isinstance(points, FixedPoints):

@@ -84,7 +84,8 @@ class FixedPoints:
     def plot(self, ax: Any = None) -> Any:
         """Draw the eigenvalues in the complex plane, with the unit circle; return the Axes.
 
-        ax: where to draw. Default: a new figure.
+        Args:
+            ax: where to draw. Default: a new figure.
         """
         ax = axes_of("plot", ax)
         angle = np.linspace(0, 2 * np.pi, 200)

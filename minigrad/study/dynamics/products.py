@@ -100,10 +100,12 @@ class SingularValues:
         return "\n".join(lines)
 
     def plot(self, ax: Any = None, row: int = 0, count: int = 10) -> Any:
-        """Draw the largest `count` (default 10) singular values of one row (default 0) over the
-        steps, as powers of ten; return the Axes.
+        """Draw the largest singular values over the steps, as powers of ten; return the Axes.
 
-        ax: where to draw. Default: a new figure.
+        Args:
+            ax: where to draw. Default: a new figure.
+            row: whose. Default: 0.
+            count: how many. Default: 10.
         """
         row = integer("plot", "row", row, 0, self.log.shape[1] - 1)
         count = integer("plot", "count", count, 1)
@@ -291,9 +293,11 @@ class Lyapunov:
         )
 
     def plot(self, ax: Any = None, row: int = 0) -> Any:
-        """Draw the exponents of one row (default 0), the largest first; return the Axes.
+        """Draw the exponents, the largest first; return the Axes.
 
-        ax: where to draw. Default: a new figure.
+        Args:
+            ax: where to draw. Default: a new figure.
+            row: whose. Default: 0.
         """
         row = integer("plot", "row", row, 0, len(self.exponents) - 1)
         ax = axes_of("plot", ax)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.checks import integer
+from minigrad.checks import choice, integer
 from minigrad.core.modes import no_grad
 from minigrad.core.tensor import Tensor
 from minigrad.nn.arguments import checked_lengths, checked_reset
@@ -63,9 +63,7 @@ def checked_network(op: str, network: Any) -> FusedStack[Any]:
 def checked_place(op: str, network: FusedStack[Any], layer: Any, direction: Any) -> int:
     """The position among the cells of one layer and direction."""
     number = integer(op, "layer", layer, 0, network.num_layers - 1)
-    if direction not in network.directions:
-        names = " or ".join(repr(name) for name in network.directions)
-        raise ValueError(f"{op}: direction must be {names}, got {direction!r}")
+    direction = choice(op, "direction", direction, network.directions)
     return number * len(network.directions) + network.directions.index(direction)
 
 
