@@ -274,6 +274,16 @@ cdef class Recorder:
         self.modules.pop()
         self.scope = "/".join(self.names)
 
+    @property
+    def depth(self):
+        """How many scopes are open."""
+        return len(self.names)
+
+    def leave_to(self, Py_ssize_t depth):
+        """End scopes until so many are open, if there are more."""
+        del self.names[depth:], self.modules[depth:]
+        self.scope = "/".join(self.names)
+
     def path_of(self, module):
         """How the innermost running module that holds `module` calls it; or None."""
         for _, paths in reversed(self.modules):
