@@ -48,6 +48,7 @@ SELDOM = {
     "minigrad.nn.fused",
     "minigrad.ops.assign",
     "minigrad.ops.losses",
+    "minigrad.ops.special",
     "minigrad.optim.step",
 }
 
