@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from minigrad.core.modes import is_grad_enabled
-from minigrad.core.recording import Recorder, open_recorders, recorders_here
+from minigrad.core.recording import OpenScope, is_studied, name_of_module, open_recorders
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,7 +44,7 @@ class Running:
         self._parts: dict[int, tuple[Any, Any]] = {}
         self._slices: dict[Any, tuple[Tensor, Tensor]] = {}
         self._outer = _this_thread.running
-        self._recorders: list[tuple[Recorder, int | None, int]] = []
+        self._scope: OpenScope | None = None
 
     def parts(self, cell: Any) -> Any:
         """What cell._start gave for the weights that the cell has in this sequence."""
@@ -65,17 +65,13 @@ class Running:
 
     def note_time(self, t: int) -> None:
         """Tell the recordings which step the next ops belong to."""
-        for recorder, _, _ in self._recorders:
-            recorder.t = t
+        if self._scope is not None:
+            self._scope.note_time(t)
 
     def __enter__(self) -> Running:
         _this_thread.running = self
-        if open_recorders:
-            self._recorders = [
-                (recorder, recorder.t, recorder.depth) for recorder in recorders_here()
-            ]
-        for recorder, _, _ in self._recorders:
-            recorder.push(recorder.path_of(self.cell) or type(self.cell).__name__)
+        if open_recorders and is_studied():
+            self._scope = OpenScope(name_of_module(self.cell))
         return self
 
     def __exit__(
@@ -89,9 +85,8 @@ class Running:
     def close(self) -> None:
         """What ran before runs again. To close twice does no harm."""
         _this_thread.running = self._outer
-        for recorder, t, depth in self._recorders:
-            recorder.leave_to(depth)
-            recorder.t = t
+        if self._scope is not None:
+            self._scope.end()
 
 
 class _ThisThread(threading.local):

@@ -246,7 +246,7 @@ def clip_grad(h: Tensor, bound: float) -> Tensor:
             raise no_second_order("unroll")
         return clip(dy, -largest, largest)
 
-    return record("clip_grad", h._array, (h,), backward)
+    return record("clip_grad", h._array, (h,), backward, details={"bound": bound})
 
 
 def check_merge(op: str, merge: Any) -> None:
