@@ -203,5 +203,6 @@ def dropped(op: str, x: Operand, p: float, training: bool, generator: Generator 
     x = as_tensor(x, op)
     if not training or p == 0:
         return x
-    mask = Tensor(_mask(x.shape, p, x.dtype, generator), copy=False)
-    return record("dropout", mul(x.detach(), mask)._array, (x,), lambda dy: mul(dy, mask))
+    mask = Tensor(_mask(x.shape, p, x.dtype, generator))
+    value = mul(x.detach(), mask)._array
+    return record("dropout", value, (x,), mul, saved=(mask,), details={"p": p})

@@ -129,16 +129,18 @@ cdef object seen_only(object value):
 
 def details_of(Node node not None) -> dict:
     """The op's parameters by name, such as the axis of a sum, shapes that were broadcast, or the
-    sizes and options of a recurrent layer; arrays are read-only. Empty where there are none, and
-    for ops that were recorded from Python."""
+    sizes and options of a recurrent layer; arrays are read-only. Empty where there are none. Of an
+    op that was recorded from Python, what `mg.record` was given as details."""
     if node.freed:
         raise already_freed(node)
     extra = node.extra
-    if extra is None or node.rule == python_rule:
-        return {}
+    if node.rule == python_rule:
+        return {} if extra is None or extra[3] is None else dict(extra[3])
+    names = PARAMETERS.get(node.name, BROADCAST)
+    if extra is None:
+        return {"axis": None} if names == ("axis",) else {}
     if type(extra) is tuple and extra and hasattr(extra[0], "details"):
         return extra[0].details()
-    names = PARAMETERS.get(node.name, BROADCAST)
     values = extra if len(names) > 1 else (extra,)
     found = {}
     for name, value in zip(names, values):
@@ -195,6 +197,8 @@ def dtype_of(Node node not None):
     entry = entry_of(node)
     if entry is not None:
         return entry.dtype
+    if node.rule == python_rule and node.own_outputs == 0:
+        return None                     # what it saved may be of any dtype
     cdef Tensor x = node.saved0 if node.saved0 is not None else node.saved1
     return None if x is None else x._array.dtype
 

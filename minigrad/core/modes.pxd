@@ -2,7 +2,7 @@
 
 cdef class Mode:
     cdef Mode outer             # the change that this thread made before
-    cdef int *flag              # what was changed: one of the three modes, of this thread
+    cdef int *flag              # what was changed: one of the four modes, of this thread
     cdef int before
     cdef object owner           # the context that made the change
     cdef int enter(self, int *flag, int value, object owner) except -1
@@ -18,4 +18,5 @@ cdef int checking() noexcept
 
 cdef int *recording_flag() noexcept
 cdef int *studying_flag() noexcept
+cdef int *scope_flag() noexcept
 cdef Mode last_mode()                   # the last change of this thread

@@ -1,7 +1,7 @@
 # cython: language_level=3, wraparound=False, initializedcheck=False
 # cython: cdivision=True
-"""The modes of a thread: is it recording, does it look for the first non-finite value, and does
-`mg.study.record` note its ops?"""
+"""The modes of a thread: is it recording, does it look for the first non-finite value, does
+`mg.study.record` note its ops, and is a scope open that names them?"""
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
@@ -10,12 +10,14 @@ cdef extern from *:
     static _Thread_local int mg_recording = 1;
     static _Thread_local int mg_anomaly = 0;
     static _Thread_local int mg_studying = 0;
+    static _Thread_local int mg_scope = 0;
     /* The last change of one of them: a Mode, owned. */
     static _Thread_local PyObject *mg_modes = NULL;
     """
     int mg_recording
     int mg_anomaly
     int mg_studying
+    int mg_scope
     PyObject *mg_modes
 
 
@@ -35,6 +37,10 @@ cdef int *studying_flag() noexcept:
     return &mg_studying
 
 
+cdef int *scope_flag() noexcept:
+    return &mg_scope
+
+
 cdef Mode last_mode():
     return <Mode>mg_modes if mg_modes != NULL else None
 
@@ -52,7 +58,9 @@ cdef class Mode:
         self.flag = flag
         self.before = flag[0]
         self.owner = owner
-        self.outer = <Mode>mg_modes if mg_modes != NULL else None
+        if mg_modes != NULL:
+            self.outer = <Mode>mg_modes
+            Py_DECREF(self.outer)       # of the two references, one was the list's
         flag[0] = value
         Py_INCREF(self)
         mg_modes = <PyObject *>self

@@ -6,18 +6,22 @@ anomaly mode.
 While a Recorder is open, each op that goes on the tape gets an Entry in it. The entries belong to
 the Recorder; no Node knows of them. Closed, all of this costs nothing: the tape asks for both this
 and anomaly mode by one flag.
+
+Recorders and scopes are Modes of a thread. They may be nested, and end in any order, as those do
+that are open in generators.
 """
 cimport numpy as cnp
-from libc.math cimport isfinite, sqrt
-from minigrad.core.modes cimport Mode, last_mode, studying_flag
-from minigrad.core.tensor cimport Node, Output, Tensor, original
+from libc.math cimport fabs, fmax, isfinite, sqrt
+from minigrad.core.array cimport PyArray_CHKFLAGS
+from minigrad.core.modes cimport Mode, last_mode, scope_flag, studying_flag
+from minigrad.core.tensor cimport Node, Output, Tensor, Version, original
 
+import itertools
 import linecache
 import os
 import sys
+import threading
 import weakref
-
-import numpy as np
 
 cnp.import_array()
 
@@ -34,10 +38,14 @@ cdef extern from *:
 
 cdef str package = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 cdef Py_ssize_t STRIP = 48          # numbers of a strip
+# Between these, a sum of squares has lost nothing to overflow or to subnormal numbers.
+cdef double TINY = 1e-280, HUGE = 1e300
 
 # All that are open, in any thread: what is empty nearly always is asked for by Module and unroll.
 open_recorders = []
-known = weakref.WeakSet()           # all that are alive, for Node.where and the like
+# All that are alive, in the order in which they were made, for Node.where and the like.
+known = weakref.WeakValueDictionary()
+cdef object numbers = itertools.count()
 
 
 cdef long long nanoseconds() noexcept:
@@ -98,8 +106,8 @@ ctypedef fused real:
     double
 
 
-cdef int sum_up(real *x, Py_ssize_t n, Summary found) noexcept:
-    cdef double total = 0, squares = 0, least = 0, largest = 0, v
+cdef void sum_up(real *x, Py_ssize_t n, Summary found) noexcept:
+    cdef double total = 0, squares = 0, least = 0, largest = 0, v, size
     cdef Py_ssize_t i, finite = 0
     for i in range(n):
         v = x[i]
@@ -113,28 +121,56 @@ cdef int sum_up(real *x, Py_ssize_t n, Summary found) noexcept:
         squares += v * v
         finite += 1
     found.least, found.largest = least, largest
+    found.nonfinite = n - finite
     found.mean = total / finite if finite else 0
     found.norm = sqrt(squares)
-    found.nonfinite = n - finite
-    return 0
+    size = fmax(fabs(least), fabs(largest))
+    if size > 0 and not TINY < squares < HUGE:
+        sum_up_scaled(x, n, finite, size, found)
+
+
+cdef void sum_up_scaled(real *x, Py_ssize_t n, Py_ssize_t finite, double size,
+                        Summary found) noexcept:
+    """Mean and norm where squares overflow or vanish: those of x / size, times size."""
+    cdef double total = 0, squares = 0, v
+    cdef Py_ssize_t i
+    for i in range(n):
+        if isfinite(x[i]):
+            v = x[i] / size
+            total += v
+            squares += v * v
+    found.mean = size * (total / finite)
+    found.norm = size * sqrt(squares)
+
+
+cdef void pick(real *x, Py_ssize_t n, real *strip, Py_ssize_t width) noexcept:
+    """`width` of n numbers, evenly spaced."""
+    cdef Py_ssize_t i
+    for i in range(width):
+        strip[i] = x[i * n // width]
 
 
 cdef Summary summary(cnp.ndarray x, bint full):
     cdef Summary found = Summary.__new__(Summary)
-    cdef cnp.ndarray flat = np.ascontiguousarray(x).reshape(-1)
-    cdef Py_ssize_t n = flat.shape[0]
+    cdef cnp.ndarray flat = x
+    if not PyArray_CHKFLAGS(x, cnp.NPY_ARRAY_C_CONTIGUOUS):
+        flat = cnp.PyArray_GETCONTIGUOUS(x)
+    cdef cnp.npy_intp n = cnp.PyArray_SIZE(flat), width = min(n, STRIP)
+    cdef int typenum = cnp.PyArray_TYPE(flat)
+    cdef cnp.ndarray strip = cnp.PyArray_SimpleNew(1, &width, typenum)
+    cdef void *numbers = cnp.PyArray_DATA(flat)
+    cdef void *picked = cnp.PyArray_DATA(strip)
     found.shape = (<object>x).shape
-    if cnp.PyArray_TYPE(flat) == cnp.NPY_FLOAT:
-        sum_up(<float *>cnp.PyArray_DATA(flat), n, found)
+    if typenum == cnp.NPY_FLOAT:
+        sum_up(<float *>numbers, n, found)
+        pick(<float *>numbers, n, <float *>picked, width)
     else:
-        sum_up(<double *>cnp.PyArray_DATA(flat), n, found)
-    if n > STRIP:
-        found.strip = flat[np.arange(STRIP) * n // STRIP].astype(np.float32)
-    else:
-        found.strip = flat.astype(np.float32)
+        sum_up(<double *>numbers, n, found)
+        pick(<double *>numbers, n, <double *>picked, width)
+    found.strip = strip
     if full:
-        found.full = np.array(x)
-        found.full.flags.writeable = False
+        found.full = cnp.PyArray_NewCopy(x, cnp.NPY_CORDER)
+        cnp.PyArray_CLEARFLAGS(found.full, cnp.NPY_ARRAY_WRITEABLE)
     return found
 
 
@@ -167,14 +203,17 @@ cdef class Entry:
     """One op of a recording.
 
     Attributes:
-        serial: Its rank in the order of creation; `Source.serial` of others leads here.
+        serial: Its rank in the order of creation; `Source.serial` of others leads here, and
+            `Recording.entry` from there.
         name: The op's name; for one output of an op with several, with its number: lstm[0].
-        scope: Names of the modules that were running, and of `mg.study.scope`, joined by "/".
+        scope: Names of the modules that were running, and of `mg.study.scope`, joined by "/"; ""
+            outside of all.
         t: The step that `nn.unroll` was at; None outside of it.
         inputs: A Source for each input.
         shape: Of the output; of an op with several outputs, a tuple of their shapes.
         dtype: Of the output.
-        saved_bytes: The memory of the tensors that its rule will read.
+        saved_bytes: The memory of the arrays that its rule will read: what is in `Node.saved`, and
+            others, such as the gates of a fused layer. What several ops save is counted in each.
         ns: Nanoseconds since the op before it was noted, if times are kept; else None.
         backward_ns: Nanoseconds that its rule took in backward passes since, or None.
         values: A Summary of the output, if values are kept; else None.
@@ -209,37 +248,143 @@ cdef class Entry:
         return f"<Entry {self.serial} {self.name} {self.shape}>"
 
 
+cdef class Scope(Mode):
+    """A name that what is recorded meanwhile is given, and a time step, for as long as it is open
+    in its thread."""
+    cdef str name
+    cdef object module          # the module that runs, or None
+    cdef dict paths             # of the modules inside of it, by id(): made when one is looked up
+    cdef str path               # all names that are open, the outermost first: made when asked for
+    cdef object t               # the time step, or None: that of the scope around it
+
+    cdef int end(self) except -1:
+        """Close it. Nothing, in another thread."""
+        cdef Mode mode = last_mode()
+        while mode is not None and mode is not self:
+            mode = mode.outer
+        if mode is not None:
+            forget_paths(self)
+            self.leave()
+        return 0
+
+    cdef object path_inside(self, module):
+        """How the module that runs here calls another one that it holds; else None."""
+        if self.module is None:
+            return None
+        if self.paths is None:
+            self.paths = self.module._paths_inside()
+        return self.paths.get(id(module))
+
+
+cdef Scope new_scope(str name, object owner, object module):
+    cdef Scope scope = Scope.__new__(Scope)
+    scope.name, scope.module = name, module
+    scope.enter(scope_flag(), 1, owner)
+    return scope
+
+
+def open_scope(str name not None, owner) -> None:
+    """Begin a scope of this thread, until `close_scope` of the same owner."""
+    new_scope(name, owner, None)
+
+
+def close_scope(owner) -> None:
+    """Close the last scope that `owner` has opened in this thread, if there is one."""
+    cdef Mode mode = last_mode()
+    while mode is not None and not (type(mode) is Scope and mode.owner is owner):
+        mode = mode.outer
+    if mode is not None:
+        (<Scope>mode).end()
+
+
+cdef class OpenScope:
+    """A scope of this thread that is open until `end`; or, where Ctrl-C comes in between, for as
+    long as this object is there."""
+    cdef Scope scope
+
+    def __init__(self, str name not None, module=None):
+        self.scope = new_scope(name, None, module)
+
+    def __dealloc__(self):
+        if self.scope is not None:
+            self.scope.end()
+
+    def note_time(self, t):
+        """What is recorded from here on belongs to this step."""
+        self.made().t = t
+
+    def end(self):
+        self.made().end()
+
+    cdef Scope made(self):
+        if self.scope is None:
+            raise RuntimeError("OpenScope was made without __init__")
+        return self.scope
+
+
+cdef void forget_paths(Mode gone) noexcept:
+    """The paths of the scopes inside of what is about to end are no longer what they were."""
+    cdef Mode mode = last_mode()
+    while mode is not gone:
+        if type(mode) is Scope:
+            (<Scope>mode).path = None
+        mode = mode.outer
+
+
+def name_of_module(module) -> str:
+    """How the innermost running module that holds it calls it; or the name of its class."""
+    cdef Mode mode = last_mode()
+    while mode is not None and not is_alone(mode):
+        if type(mode) is Scope:
+            path = (<Scope>mode).path_inside(module)
+            if path is not None:
+                return path
+        mode = mode.outer
+    return type(module).__name__
+
+
+def is_studied() -> bool:
+    """Is a recording open in this thread?"""
+    return studying_flag()[0]
+
+
 cdef class Recorder:
     """The entries of one recording, which is open in the thread that opened it."""
     cdef object __weakref__
-    cdef readonly list entries
+    cdef list noted
     cdef dict by_serial
     cdef bint strips, full, times
     cdef bint alone                     # the recordings around it note nothing while it is open
-    cdef list names                     # the scopes that are open
-    cdef list modules                   # the modules among them, with the paths of those inside
-    cdef str scope
-    cdef public object t
+    cdef dict leaves                    # id() -> its version and its values in short
     cdef list waiting                   # nodes that save what their rules need after they are noted
+    cdef object thread                  # the one that opened it last
     cdef long long clock
     cdef readonly long long between     # nanoseconds of backward passes between two rules
     cdef readonly long long own         # those that taking notes itself has cost
 
     def __cinit__(self, bint strips, bint full, bint times, bint alone=False):
-        self.entries, self.by_serial, self.waiting = [], {}, []
-        self.names, self.modules = [], []
-        self.scope = ""
+        self.noted, self.by_serial, self.waiting, self.leaves = [], {}, [], {}
         self.strips, self.full, self.times, self.alone = strips, full, times, alone
-        known.add(self)
+        known[next(numbers)] = self
+
+    @property
+    def entries(self):
+        """All of them, in the order in which the ops ran."""
+        if self.waiting and self.thread == threading.get_ident():
+            self.finish()
+        return self.noted
 
     def find(self, serial):
         """The entry with this serial, or None."""
+        if self.waiting and self.thread == threading.get_ident():
+            self.finish()
         return self.by_serial.get(serial)
 
     def open(self):
         """Note this thread's ops from here on."""
         Mode.enter(Mode.__new__(Mode), studying_flag(), 1, self)
         open_recorders.append(self)
+        self.thread = threading.get_ident()
         self.clock = nanoseconds()
 
     def close(self):
@@ -250,11 +395,9 @@ cdef class Recorder:
         if mode is None:
             return False
         self.finish()
+        forget_paths(mode)
         mode.leave()
-        for i, recorder in enumerate(open_recorders):
-            if recorder is self:
-                del open_recorders[i]
-                break
+        open_recorders.remove(self)
         return True
 
     def tick(self):
@@ -262,24 +405,6 @@ cdef class Recorder:
         cdef long long now = nanoseconds(), passed = now - self.clock
         self.clock = now
         return passed
-
-    def push(self, str name not None, module=None, paths=None):
-        """Begin a scope; of a module, with the paths of those inside by their id()."""
-        self.names.append(name)
-        self.modules.append((module, paths))
-        self.scope = "/".join(self.names)
-
-    def pop(self):
-        self.names.pop()
-        self.modules.pop()
-        self.scope = "/".join(self.names)
-
-    def path_of(self, module):
-        """How the innermost running module that holds `module` calls it; or None."""
-        for _, paths in reversed(self.modules):
-            if paths is not None and id(module) in paths:
-                return paths[id(module)]
-        return None
 
     cdef int finish(self) except -1:
         """The ops before have saved by now what their rules need."""
@@ -289,17 +414,31 @@ cdef class Recorder:
         self.waiting.clear()
         return 0
 
-    cdef Entry note(self, Node node, Tensor y, object place, tuple inputs, long long now):
+    cdef Summary values_of(self, Tensor x, Tensor leaf):
+        """A leaf or a constant in short. A leaf that is read again, such as the weights of a cell,
+        is not gone through again unless it has changed; the entries keep it alive, and so its
+        id()."""
+        cdef Version version = x.version
+        if leaf is None or version is not None and version.foreign:
+            return summary(x._array, self.full)
+        count = 0 if version is None else version.count
+        known_count, values = self.leaves.get(id(leaf), (None, None))
+        if count != known_count:
+            values = summary(x._array, self.full)
+            self.leaves[id(leaf)] = (count, values)
+        return values
+
+    cdef Entry note(self, Node node, Tensor y, Here here, tuple inputs, long long now):
         cdef Entry entry = Entry.__new__(Entry)
         entry.serial, entry.name = node.serial, node.name
-        entry.scope, entry.t, entry.place = self.scope, self.t, place
+        entry.scope, entry.t, entry.place = here.scope, here.t, here.line
         entry.shape, entry.dtype = (<object>y._array).shape, y._array.dtype
         entry.inputs = inputs
         if self.strips:
             entry.values = summary(y._array, self.full)
         if self.times:
             entry.ns = now - self.clock
-        self.entries.append(entry)
+        self.noted.append(entry)
         self.by_serial[entry.serial] = entry
         self.waiting.append(node)
         if self.times:
@@ -318,10 +457,25 @@ cdef Py_ssize_t saved_bytes(Node node) except -1:
     if node.saved_further is not None:
         for x, _ in node.saved_further:
             total += cnp.PyArray_NBYTES(x._array)
+    if node.outputs is not None and hasattr(type(node.extra[0]), "own_bytes"):
+        return total + node.extra[0].own_bytes()        # a fused layer
+    return total if node.extra is None else total + bytes_in(node.extra)
+
+
+cdef Py_ssize_t bytes_in(object extra) except -1:
+    """The memory of the arrays in Node.extra."""
+    cdef Py_ssize_t total = 0
+    if isinstance(extra, cnp.ndarray):
+        return cnp.PyArray_NBYTES(extra)
+    if isinstance(extra, Tensor):
+        return cnp.PyArray_NBYTES((<Tensor>extra)._array)
+    if type(extra) is tuple:
+        for part in <tuple>extra:
+            total += bytes_in(part)
     return total
 
 
-cdef tuple sources(Node node, tuple inputs, bint values, bint full):
+cdef tuple sources(Recorder recorder, Node node, tuple inputs):
     """What the inputs are: of `inputs` the tensors, of node.slots where they come from."""
     cdef Source source
     cdef Tensor x
@@ -337,38 +491,74 @@ cdef tuple sources(Node node, tuple inputs, bint values, bint full):
             source.serial = (<Node>slot).serial
         elif slot is not None:
             source.leaf = <Tensor>slot
-        if values and source.serial is None and x is not None:
-            source.values = summary(x._array, full)
+        if recorder.strips and source.serial is None and x is not None:
+            source.values = recorder.values_of(x, source.leaf)
         found.append(source)
     return tuple(found)
 
 
-cdef list recorders():
-    """Those that are open in this thread, the innermost first, up to one that is alone."""
+# ---------------------------------------------------------------- where a thread is
+
+cdef inline bint is_recorder(Mode mode) noexcept:
+    return type(mode.owner) is Recorder
+
+
+cdef inline bint is_alone(Mode mode) noexcept:
+    return is_recorder(mode) and (<Recorder>mode.owner).alone
+
+
+cdef class Here:
+    """What is open in this thread, up to a recorder that is alone: recorders, the innermost first;
+    the path of the scopes; the time step; the user's line."""
+    cdef list recorders
+    cdef str scope
+    cdef object t
+    cdef object line
+
+
+cdef Here here():
+    cdef Here found = Here.__new__(Here)
     cdef Mode mode = last_mode()
-    found = []
+    cdef Scope inner = None
+    found.recorders = []
     while mode is not None:
-        if mode.flag == studying_flag() and type(mode.owner) is Recorder:
-            found.append(mode.owner)
+        if type(mode) is Scope:
+            if inner is None:
+                inner = <Scope>mode
+            if found.t is None:
+                found.t = (<Scope>mode).t
+        elif is_recorder(mode):
+            found.recorders.append(mode.owner)
             if (<Recorder>mode.owner).alone:
                 break
         mode = mode.outer
+    found.scope = "" if inner is None else path_of(inner)
     return found
 
 
-def recorders_here() -> list:
-    """The recorders that are open in this thread, the innermost first."""
-    return recorders()
+cdef str path_of(Scope scope):
+    """The names of the scopes that are open, joined by "/"."""
+    if scope.path is not None:
+        return scope.path
+    cdef Mode mode = scope
+    names = []
+    while mode is not None and not is_alone(mode):
+        if type(mode) is Scope:
+            names.append((<Scope>mode).name)
+        mode = mode.outer
+    scope.path = "/".join(names[::-1])
+    return scope.path
 
 
 cdef int note_op(Node node, Tensor y, tuple inputs) except -1:
     """An op is on the tape; the caller saves what its rule needs afterwards."""
     cdef Recorder recorder
     cdef long long now = nanoseconds()
-    place = user_frame()
-    for recorder in recorders():
+    cdef Here place = here()
+    place.line = user_frame()
+    for recorder in place.recorders:
         recorder.finish()
-        recorder.note(node, y, place, sources(node, inputs, recorder.strips, recorder.full), now)
+        recorder.note(node, y, place, sources(recorder, node, inputs), now)
     return 0
 
 
@@ -378,8 +568,9 @@ cdef int note_output(Output output, Tensor y) except -1:
     cdef Entry entry, main
     cdef Source source
     cdef long long now = nanoseconds()
-    place = user_frame()
-    for recorder in recorders():
+    cdef Here place = here()
+    place.line = user_frame()
+    for recorder in place.recorders:
         source = Source.__new__(Source)
         source.serial = output.main.serial
         entry = recorder.note(output, y, place, (source,), now)
@@ -398,7 +589,7 @@ cdef int note_rule(Node node, Tensor dy, long long start) except -1:
     cdef Recorder recorder
     cdef Entry entry
     cdef long long end = nanoseconds(), begin
-    for recorder in recorders():
+    for recorder in here().recorders:
         recorder.finish()
         entry = recorder.by_serial.get(original(node).serial)
         if entry is None:
@@ -415,9 +606,10 @@ cdef int note_rule(Node node, Tensor dy, long long start) except -1:
 
 
 def entry_of(Node node not None):
-    """What a recording that is still there knows of a node; or None."""
-    for recorder in known:
-        entry = recorder.find(original(node).serial)
+    """What the newest recording that is still there knows of a node; or None."""
+    for ref in reversed(known.valuerefs()):
+        recorder = ref()
+        entry = None if recorder is None else recorder.find(original(node).serial)
         if entry is not None:
             return entry
     return None

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 
@@ -15,6 +15,7 @@ def record(
     backward: Backward,
     saved: tuple[Tensor, ...] = (),
     save_value: bool = False,
+    details: dict[str, Any] | None = None,
 ) -> Tensor: ...
 @overload
 def record(
@@ -24,4 +25,5 @@ def record(
     backward: Backward,
     saved: tuple[Tensor, ...] = (),
     save_value: bool = False,
+    details: dict[str, Any] | None = None,
 ) -> tuple[Tensor, ...]: ...

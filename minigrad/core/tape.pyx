@@ -340,7 +340,7 @@ cdef int python_rule(Node node, Tensor dy) except -1:
     cdef bint several = node.outputs is not None, create_graph = node.run.create_graph
     cdef Py_ssize_t i, count, own_outputs = node.own_outputs
     cdef Tensor y
-    backward, count, shapes = node.extra
+    backward, count, shapes, _ = node.extra
     arguments = []
     for i in range(own_outputs, count):
         arguments.append(saved(node, i))
@@ -397,7 +397,7 @@ cdef int check_tensors(tuple tensors, str what, bint none_too, str name) except 
 
 
 def record(str name not None, values, tuple inputs not None, backward, tuple saved=(),
-           bint save_value=False):
+           bint save_value=False, details=None):
     """Wrap the value of an op written in Python and put the op on the tape.
 
     Args:
@@ -410,6 +410,7 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
             a Tensor, or None. It must be made of ops, so that it can be differentiated again.
         saved: The Tensors that backward needs. They are checked for in-place changes. Default: ().
         save_value: Whether the op's own values come last among them. Default: False.
+        details: What `Node.details` tells: the op's parameters by name. Default: None, nothing.
 
     Returns:
         The output Tensor, or a tuple of them.
@@ -436,6 +437,8 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
     check_tensors(saved, "saved", False, name)
     if not callable(backward):
         raise TypeError(f"{name}: backward must be callable, got {type(backward).__name__}")
+    if details is not None and not isinstance(details, dict):
+        raise TypeError(f"{name}: details must be a dict, got {type(details).__name__}")
     if several and not values:
         raise ValueError(f"{name}: values must hold at least one array, got ()")
     outputs = []
@@ -450,12 +453,12 @@ def record(str name not None, values, tuple inputs not None, backward, tuple sav
     for x in inputs:
         recorded |= x is not None and tracked(x)
     if recorded:
-        record_python(name, made, several, inputs, backward, saved, save_value)
+        record_python(name, made, several, inputs, backward, saved, save_value, details)
     return made if several else made[0]
 
 
 cdef int record_python(str name, tuple made, bint several, tuple inputs, object backward,
-                       tuple saved, bint save_value) except -1:
+                       tuple saved, bint save_value, dict details) except -1:
     """Put the op of `record` on the tape: `made` are its outputs."""
     cdef Tensor x
     cdef Node node = recordn(<Tensor>made[0], python_rule, name, inputs)
@@ -470,7 +473,7 @@ cdef int record_python(str name, tuple made, bint several, tuple inputs, object 
     shapes = []
     for x in inputs:
         shapes.append(None if x is None else (x.shape, x._array.dtype))
-    node.extra = (backward, count, shapes)
+    node.extra = (backward, count, shapes, details)
     if several:
         record_outputs(node, made)
     return 0

@@ -181,6 +181,14 @@ cdef class Sequence:
             "clip_state_grad": self.clip or None,
         }
 
+    def own_bytes(self):
+        """The memory that backward reads and only this object knows: for `Entry.saved_bytes`."""
+        kept = [self.gates, self.cells, self.mask, self.lengths, self.reset]
+        if self.starts is not None:
+            for _, *states in self.starts[1:]:      # the first are h0 and c0
+                kept += states
+        return sum(array.nbytes for array in kept if array is not None)
+
     cdef dict trace(self):
         """What was kept, by name: read-only arrays (T, B, H)."""
         kept = {}

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 from minigrad.checks import flag
 from minigrad.core.array import is_masked
 from minigrad.core.modes import no_grad
-from minigrad.core.recording import open_recorders, recorders_here
+from minigrad.core.recording import OpenScope, is_studied, name_of_module, open_recorders
 from minigrad.core.tensor import Tensor
 from minigrad.nn.running import index_key, running
 from minigrad.nn.telemetry import Telemetry
@@ -262,22 +262,29 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self._checked:
             self._check_reach()
-        if open_recorders:
-            return self._recorded(args, kwargs)
+        if open_recorders and is_studied():
+            scope = OpenScope(name_of_module(self), self)
+            try:
+                return self.forward(*args, **kwargs)
+            finally:
+                scope.end()
         return self.forward(*args, **kwargs)
 
-    def _recorded(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The call, with the module's name noted in the recordings of this thread: its path in the
-        module that calls it, or its class."""
-        recorders = recorders_here()
-        for recorder in recorders:
-            paths = {id(m): path for path, m in self._walk() if isinstance(m, Module) and path}
-            recorder.push(recorder.path_of(self) or type(self).__name__, self, paths)
-        try:
-            return self.forward(*args, **kwargs)
-        finally:
-            for recorder in recorders:
-                recorder.pop()
+    def _paths_inside(self) -> dict[int, str]:
+        """The path of each module inside by its id(), for the scopes of a recording."""
+        paths = {id(self): ""}
+        stack: list[tuple[str, Module]] = [("", self)]
+        while stack:
+            prefix, module = stack.pop()
+            for attribute, value in vars(module).items():
+                if type(value) in _PLAIN or isinstance(value, Tensor):
+                    continue
+                for name, thing in _within(value, prefix + attribute):
+                    if isinstance(thing, Module) and id(thing) not in paths:
+                        paths[id(thing)] = name
+                        stack.append((name + ".", thing))
+        del paths[id(self)]
+        return paths
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(vars(self).get(name), Parameter) and not (

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from minigrad.core.modes import is_grad_enabled
-from minigrad.core.recording import Recorder, open_recorders, recorders_here
+from minigrad.core.recording import OpenScope, is_studied, name_of_module, open_recorders
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,7 +27,8 @@ Index = tuple[Any, ...]
 class Running:
     """A sequence that runs, as a context.
 
-    In a recording it gives the ops the name of the cell as a scope, and the time step.
+    In a recording it gives the ops the name of the cell as a scope, and the time step. Ctrl-C may
+    come just where a `with` begins or ends: so who opens it calls `close` in a `finally` as well.
 
     Args:
         cell: the cell that it runs through.
@@ -40,15 +41,19 @@ class Running:
         self.weights = weights
         self.mask = mask
         self.mask_was_used = False
-        self._parts: dict[int, Any] = {}
+        self._parts: dict[int, tuple[Any, Any]] = {}
         self._slices: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._outer = _this_thread.running
+        self._scope: OpenScope | None = None
 
     def parts(self, cell: Any) -> Any:
         """What cell._start gave for the weights that the cell has in this sequence."""
         if id(cell) not in self._parts:
             weights = self.weights if cell is self.cell else None
-            self._parts[id(cell)] = cell._start(cell._weights() if weights is None else weights)
-        return self._parts[id(cell)]
+            parts = cell._start(cell._weights() if weights is None else weights)
+            # The cell is kept too: its id must not become another's.
+            self._parts[id(cell)] = (cell, parts)
+        return self._parts[id(cell)][1]
 
     def slice_of(self, parameter: Tensor, index: Index, make: Callable[[], Tensor]) -> Tensor:
         """The slice that `make` makes, or the one that was made in this sequence."""
@@ -60,17 +65,13 @@ class Running:
 
     def note_time(self, t: int) -> None:
         """Tell the recordings which step the next ops belong to."""
-        for recorder, _ in self._recorders:
-            recorder.t = t
+        if self._scope is not None:
+            self._scope.note_time(t)
 
     def __enter__(self) -> Running:
-        self._outer = _this_thread.running
         _this_thread.running = self
-        self._recorders: list[tuple[Recorder, int | None]] = []
-        if open_recorders:
-            self._recorders = [(recorder, recorder.t) for recorder in recorders_here()]
-        for recorder, _ in self._recorders:
-            recorder.push(recorder.path_of(self.cell) or type(self.cell).__name__)
+        if open_recorders and is_studied():
+            self._scope = OpenScope(name_of_module(self.cell))
         return self
 
     def __exit__(
@@ -79,10 +80,13 @@ class Running:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """What ran before runs again. To close twice does no harm."""
         _this_thread.running = self._outer
-        for recorder, t in self._recorders:
-            recorder.pop()
-            recorder.t = t
+        if self._scope is not None:
+            self._scope.end()
 
 
 class _ThisThread(threading.local):

@@ -131,23 +131,27 @@ def unroll_steps(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """`unroll` with arguments that have been checked; `bound` is that of the state's gradient, 0
     for none. The outputs, and the last states in the order of `Cell.state_names`."""
-    with Running(cell, weights, mask) as sequence:
-        if steps.T == 0:
-            return no_steps(cell, x, states, sequence.parts(cell))
-        fresh = cell._fresh(steps.B) if steps.reset is not None else ()
-        outputs = []
-        for t in range(steps.T - 1, -1, -1) if reverse else range(steps.T):
-            if open_recorders:
-                sequence.note_time(t)
-            alive = None if steps.lengths is None else t < steps.lengths
-            anew = None if steps.reset is None else steps.reset[t]
-            output, states = _step(cell, x[t], states, fresh, alive, anew, bound)
-            outputs.append(output)
-        if mask is not None and not sequence.mask_was_used:
-            raise ValueError(
-                f"unroll: {type(cell).__name__} was given a mask for recurrent dropout and did not "
-                f"use it: its step must write self.masked(h) @ U instead of h @ U"
-            )
+    sequence = Running(cell, weights, mask)
+    try:
+        with sequence:
+            if steps.T == 0:
+                return no_steps(cell, x, states, sequence.parts(cell))
+            fresh = cell._fresh(steps.B) if steps.reset is not None else ()
+            outputs = []
+            for t in range(steps.T - 1, -1, -1) if reverse else range(steps.T):
+                if open_recorders:
+                    sequence.note_time(t)
+                alive = None if steps.lengths is None else t < steps.lengths
+                anew = None if steps.reset is None else steps.reset[t]
+                output, states = _step(cell, x[t], states, fresh, alive, anew, bound)
+                outputs.append(output)
+    finally:
+        sequence.close()
+    if mask is not None and not sequence.mask_was_used:
+        raise ValueError(
+            f"unroll: {type(cell).__name__} was given a mask for recurrent dropout and did not "
+            f"use it: its step must write self.masked(h) @ U instead of h @ U"
+        )
     return stack(outputs[::-1] if reverse else outputs), states
 
 
@@ -242,7 +246,7 @@ def clip_grad(h: Tensor, bound: float) -> Tensor:
             raise no_second_order("unroll")
         return clip(dy, -largest, largest)
 
-    return record("clip_grad", h._array, (h,), backward)
+    return record("clip_grad", h._array, (h,), backward, details={"bound": bound})
 
 
 def check_merge(op: str, merge: Any) -> None:

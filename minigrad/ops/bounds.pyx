@@ -5,6 +5,7 @@
 As in elementwise.pyx each op is one block: the formula and its derivative, the value, the rule.
 """
 cimport numpy as cnp
+from libc.math cimport INFINITY, copysign, fabs
 from minigrad.core.operands cimport as_input, as_operand, first_operand
 from minigrad.core.tape cimport record1, save, saved
 from minigrad.core.tensor cimport Node, Rule, Tensor, tracked, tracked2, wrap
@@ -92,11 +93,21 @@ cdef int minimum_rule(Node node, Tensor dz) except -1:
 
 # y = min(max(x, low), high)           dx = dy where low <= x <= high, else 0
 
-cdef object clip_bound(object bound, object dtype, str name):
+# Doubles from here on are infinite as float32: half a unit in the last place above the largest.
+cdef double BEYOND_FLOAT32 = 3.4028235677973366e38
+
+
+cdef object clip_bound(object bound, object array, str name):
     """A bound as the input's dtype has it: infinite where that cannot hold it."""
-    bound = checks.real("clip", name, bound, "a number or None")
-    with np.errstate(all="ignore"):
-        return dtype.type(bound)
+    cdef double value = (
+        bound if type(bound) is float else checks.real("clip", name, bound, "a number or None")
+    )
+    if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT64:
+        return value
+    if fabs(value) >= BEYOND_FLOAT32:
+        return copysign(INFINITY, value)
+    return <float>value
+
 
 def clip(x, low=None, high=None) -> Tensor:
     """x with what is below `low` or above `high` (numbers, or None for no bound) replaced by the
@@ -122,15 +133,15 @@ def clip(x, low=None, high=None) -> Tensor:
     if low is None and high is None:
         raise ValueError("clip: low and high must not both be None")
     array = t._array
-    low = None if low is None else clip_bound(low, array.dtype, "low")
-    high = None if high is None else clip_bound(high, array.dtype, "high")
+    low = None if low is None else clip_bound(low, array, "low")
+    high = None if high is None else clip_bound(high, array, "high")
     y = wrap(np.asarray(np.clip(array, low, high)))
     if tracked(t):
-        within = array <= high if low is None else array >= low
-        if low is not None and high is not None:
-            within &= array <= high
+        crossed = low is not None and high is not None and low > high
+        within = np.zeros_like(array, bool) if crossed else y._array == array
         record1(y, clip_rule, "clip", t).extra = np.asarray(within)
     return y
+
 
 cdef int clip_rule(Node node, Tensor dy) except -1:
     return node.give(0, where(node.extra, dy, 0.0), True)

@@ -6,11 +6,14 @@ The notes themselves are made in core/recording.pyx.
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from minigrad import checks
-from minigrad.core.recording import Entry, Recorder, Source, Summary, recorders_here
+from minigrad.core.recording import Entry, Recorder, Source, Summary, close_scope, open_scope
 from minigrad.core.tensor import Node, Tensor
 
 if TYPE_CHECKING:
@@ -59,13 +62,20 @@ class Recording:
 
         Args:
             made: A Node; a Tensor, for the op that made it; or a serial.
+
+        Raises:
+            TypeError: `made` is none of these.
         """
         if isinstance(made, Tensor):
             made_by = made.grad_fn
             return None if made_by is None else self.entry(made_by)
         if isinstance(made, Node):
-            made = made.serial
-        return self._recorder.find(made)
+            return self._recorder.find(made.serial)
+        if isinstance(made, (int, np.integer)) and not isinstance(made, bool):
+            return self._recorder.find(int(made))
+        raise TypeError(
+            f"record: made must be a Node, a Tensor or a serial, got {type(made).__name__}"
+        )
 
     def __enter__(self) -> Recording:
         if self._open:
@@ -80,6 +90,8 @@ class Recording:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if not self._open:
+            raise RuntimeError("record: this recording is not open")
         if not self._recorder.close():
             raise RuntimeError("record: a recording must be ended by the thread that began it")
         self._open = 0
@@ -105,8 +117,11 @@ def record(values: Literal["strips", "full"] | None = None, times: bool = False)
     step that it belongs to, its inputs and what it saved; see `Entry`. The same is told by `where`,
     `scope`, `t`, `shape` and `dtype` of a Node, as long as the recording is there.
 
-    Recordings may stand inside each other: an op is noted in all that are open. Other threads are
-    not recorded, nor is what runs within `mg.no_grad`.
+    Recordings may stand inside each other: an op is noted in all that are open. In generators they
+    may end in any order. Other threads are not recorded, nor is what runs within `mg.no_grad`.
+
+    The recording may be opened again, and goes on: ``with rec: loss.backward()`` adds the gradients
+    to the entries that are there.
 
     Args:
         values: "strips" keeps a `Summary` of each output, of constants, and of the gradients of
@@ -138,7 +153,9 @@ def record(values: Literal["strips", "full"] | None = None, times: bool = False)
 
 class scope:
     """A context that gives a name to what this thread records inside of it: a part of
-    `Entry.scope`. Outside of a recording it does nothing.
+    `Entry.scope`. It counts in recordings that are open around it, and in those that begin inside
+    of it; in no recording it does nothing. It may be used again, inside of itself too, and by
+    several threads.
 
     Args:
         name: A name without "/".
@@ -159,16 +176,14 @@ class scope:
     def __init__(self, name: str) -> None:
         if not isinstance(name, str):
             raise TypeError(f"scope: name must be a str, got {type(name).__name__}")
-        if not name or "/" in name:
-            raise ValueError(f"scope: name must not be empty or have a / in it, got {name!r:.60}")
-        self.name = name
-        self._pushed: list[list[Recorder]] = []
+        self.name = str.__str__(name)  # of a subclass, the plain str
+        if not self.name or "/" in self.name:
+            raise ValueError(
+                f"scope: name must not be empty or have a / in it, got {reprlib.repr(self.name)}"
+            )
 
     def __enter__(self) -> scope:
-        recorders = recorders_here()
-        for recorder in recorders:
-            recorder.push(self.name)
-        self._pushed.append(recorders)
+        open_scope(self.name, self)
         return self
 
     def __exit__(
@@ -177,5 +192,4 @@ class scope:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for recorder in self._pushed.pop():
-            recorder.pop()
+        close_scope(self)

@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -38,6 +39,16 @@ def test_one_context_object_used_twice():
             pass
         assert not mg.is_grad_enabled()
     assert mg.is_grad_enabled()
+
+
+def test_contexts_inside_of_each_other_are_let_go():
+    outer, inner = mg.no_grad(), mg.enable_grad()
+    gone = [weakref.ref(outer), weakref.ref(inner)]
+    with outer:
+        with inner:
+            pass
+    del outer, inner
+    assert [ref() for ref in gone] == [None, None]
 
 
 def test_decorators():

@@ -1,6 +1,8 @@
 """Elementwise ops where the table of ops cannot go: kinks, ties, zeros and infinities, by the
 documented values."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -119,3 +121,21 @@ def test_operators_with_numbers_and_arrays_on_either_side():
     y = x
     y += 1
     assert y is x and x.tolist() == [3, 5]
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        *(float(np.finfo(np.float32).max) * factor for factor in (1.0, 1 + 2e-8, 1 + 4e-8, -2.0)),
+        *(1e300, 1e-45, 1e-50, 0.1, -0.0, 7, 10**30, np.float32(2), math.inf, -math.inf, math.nan),
+    ],
+)
+def test_a_bound_is_rounded_as_numpy_rounds_it(bound):
+    """To infinity where float32 cannot hold it, whatever NumPy does with floating-point errors."""
+    x = np.array([-np.inf, -1, -0.0, 1, np.inf], np.float32)
+    with np.errstate(all="ignore"):
+        expected = [np.clip(x, None, np.float32(bound)), np.clip(x, np.float32(bound), None)]
+    with np.errstate(all="raise"):
+        found = [mg.clip(mg.Tensor(x), high=bound), mg.clip(mg.Tensor(x), low=bound)]
+    for y, z in zip(found, expected, strict=True):
+        assert y.numpy().tobytes() == z.tobytes()

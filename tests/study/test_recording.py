@@ -19,23 +19,36 @@ def leaf(*values):
     return mg.Tensor(list(values), requires_grad=True)
 
 
-def outputs_of(row, sample):
+def run(row, sample):
+    """The outputs of an op, and the gradients of its inputs for random cotangents."""
+    mg.manual_seed(0)
     arrays, options = split(sample)
     tensors = [mg.Tensor(array, requires_grad=True) for array in arrays]
     found = row.fn(*tensors, **options)
-    return tensors, list(found) if isinstance(found, (tuple, list)) else [found]
+    outputs = list(found) if isinstance(found, (tuple, list)) else [found]
+    rng = np.random.default_rng(3)
+    for y in outputs:
+        if y.requires_grad:
+            dy = mg.Tensor(rng.normal(size=y.shape).astype(y.dtype))
+            y.backward(dy, retain_graph=True)
+    gradients = [None if x.grad is None else x.grad.numpy() for x in tensors]
+    return outputs, gradients
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_every_op_is_noted_with_its_shape(row):
     for sample in row.samples(np.random.default_rng(7), np.float32)[:3]:
-        mg.manual_seed(0)
-        _, plain = outputs_of(row, sample)
-        mg.manual_seed(0)
-        with record(values="strips") as rec:
-            _, outputs = outputs_of(row, sample)
+        plain, plain_gradients = run(row, sample)
+        with record(values="strips", times=True) as rec:
+            outputs, gradients = run(row, sample)
+        for dx, expected in zip(gradients, plain_gradients, strict=True):
+            assert (dx is None) == (expected is None)
+            assert dx is None or dx.tobytes() == expected.tobytes()
         for y, expected in zip(outputs, plain, strict=True):
             assert y.numpy().tobytes() == expected.numpy().tobytes()
+            without = expected.grad_fn
+            if without is not None:  # made in no recording: what is known is right
+                assert without.shape in (None, y.shape) and without.dtype in (None, y.dtype)
             if y.grad_fn is None:
                 continue
             entry = rec.entry(y)
@@ -46,10 +59,21 @@ def test_every_op_is_noted_with_its_shape(row):
             assert entry.values.nonfinite == y.size - finite.size
             if finite.size:
                 assert entry.values.least == finite.min() and entry.values.largest == finite.max()
+            assert entry.gradient.shape == y.shape and entry.backward_ns > 0
             assert isinstance(y.grad_fn.details, dict)
+        serials = {entry.serial for entry in rec.entries}
         for entry in rec.entries:
-            seen = [other.serial for other in rec.entries]
-            assert all(s.kind != "node" or s.serial in seen for s in entry.inputs)
+            assert all(s.kind != "node" or s.serial in serials for s in entry.inputs)
+
+
+def test_the_dtype_of_an_op_recorded_from_python():
+    """What it saved may be of another dtype."""
+    x, other = leaf(1.0, 2.0), mg.ones(2, "float64")
+    values = np.ones(2, np.float32)
+    y = mg.record("own", values, (x,), lambda dy, saved: dy, saved=(other,))
+    assert (y.grad_fn.shape, y.grad_fn.dtype) == (None, None)
+    y = mg.record("own", values, (x,), lambda dy, *saved: dy, saved=(other,), save_value=True)
+    assert (y.grad_fn.shape, y.grad_fn.dtype) == ((2,), np.float32)
 
 
 def test_details():
@@ -84,6 +108,21 @@ def test_details():
     }
     assert told["reverse"] and told["lengths"].tolist() == [5, 2] and told["clip_state_grad"] == 2
     assert mg.record("own", np.ones(2), (leaf(1.0, 2.0),), lambda dy: dy).grad_fn.details == {}
+    given = {"p": 0.25}
+    own = mg.record("own", np.ones(2), (leaf(1.0, 2.0),), lambda dy: dy, details=given)
+    assert own.grad_fn.details == given and own.grad_fn.details is not given
+    with pytest.raises(TypeError, match="own: details must be a dict, got list"):
+        mg.record("own", np.ones(2), (leaf(1.0, 2.0),), lambda dy: dy, details=["p"])
+    dropped = mg.dropout(x, 0.25).grad_fn
+    assert dropped.details == {"p": 0.25}
+    assert set(dropped.saved[0].numpy().ravel()) <= {0, np.float32(4 / 3)}
+    for op in (mg.max, mg.prod, mg.logsumexp, mg.sum):
+        assert op(x).grad_fn.details["axis"] is None
+    cell = nn.RNNCell(3, 2)
+    h0 = mg.zeros((2, 2), requires_grad=True)
+    out, _ = nn.unroll(cell, mg.ones((1, 2, 3)), h0, clip_state_grad=3.0)
+    step = mg.study.steps(out.sum()).run(until="clip_grad")
+    assert step.node.details == {"bound": 3.0}
     y = (x * x).sum()
     node = y.grad_fn
     y.backward()
@@ -215,6 +254,65 @@ def test_gradients_inside_the_block():
     assert rec.entries[1].gradient.strip.tolist() == [1, 1]
 
 
+def test_gradients_of_a_pass_later_and_of_steps():
+    x = leaf(1.0, 2.0)
+    rec = record(values="full")
+    with rec:
+        h = x * x
+        y = (h * mg.Tensor([3.0, 4.0])).sum()
+    with rec:
+        y.backward(retain_graph=True)
+    assert rec.entry(h).gradient.full.tolist() == [3, 4] and len(rec.entries) == 3
+    with rec, mg.study.steps(y) as run:
+        step = run.run(until=h.grad_fn)
+        assert rec.entry(h).gradient.full.tolist() == [3, 4]
+        step.dy = step.dy * 2.0
+        run.run()
+    assert rec.entry(h).gradient.full.tolist() == [6, 8] and len(rec.entries) == 3
+    assert x.grad.tolist() == [3 * 6.0, 3 * 16.0]
+
+
+def test_leaves_that_change():
+    """Their values are those of the moment, however they were changed."""
+    x, data = leaf(1.0, 2.0), np.array([5.0])
+    shared = mg.Tensor(data, copy=False).requires_grad_()
+    optimizer = mg.optim.SGD([x], lr=1.0)
+    with record(values="full") as rec:
+        (x * x).sum().backward()
+        optimizer.step()
+        x * 1.0
+        with mg.no_grad():
+            x[0] = 7.0
+        x * 1.0
+        shared * 1.0
+        data[0] = 6.0
+        shared * 1.0
+    of_leaves = [e.inputs[0].values.full.tolist() for e in rec.entries if e.name == "mul"]
+    assert of_leaves == [[1, 2], [-1, -2], [7, -2], [5], [6]]
+
+
+@pytest.mark.filterwarnings("error")
+def test_norms_of_very_large_and_very_small_numbers():
+    largest, least = np.finfo(np.float64).max, np.finfo(np.float64).smallest_subnormal
+    for numbers, norm, mean in (
+        ([3e-170, -4e-170], 5e-170, -0.5e-170),
+        ([3e200, 4e200, np.inf], 5e200, 3.5e200),
+        ([largest, largest], np.inf, largest),
+        ([least], least, least),
+        ([0.0, 0.0], 0.0, 0.0),
+        ([np.nan], 0.0, 0.0),
+        ([], 0.0, 0.0),
+    ):
+        x = mg.Tensor(np.array(numbers, np.float64), requires_grad=True)
+        with record(values="strips") as rec:
+            y = mg.maximum(x, -np.inf)
+        values = rec.entry(y).values
+        assert values.norm == pytest.approx(norm, rel=1e-14, abs=0)
+        assert values.mean == pytest.approx(mean, rel=1e-14, abs=0)
+        np.testing.assert_array_equal(values.strip, y.numpy())
+        assert values.strip.dtype == x.dtype
+
+
 def test_long_values_become_strips():
     x = mg.Tensor(np.arange(1000, dtype=np.float64), requires_grad=True)
     with record(values="strips") as rec:
@@ -238,8 +336,30 @@ def test_saved_bytes():
         z = y.sum()
     by_name = {e.name: e.saved_bytes for e in rec.entries}
     assert by_name["tanh"] == 400 and by_name["mul"] == 800
-    assert by_name["gru"] == sum(s.numpy().nbytes for s in rec_node(out).saved if s is not None)
+    saved = sum(s.numpy().nbytes for s in rec_node(out).saved if s is not None)
+    assert by_name["gru"] == saved + 5 * 2 * 9 * 4  # the gates (T, B, 3 H)
     assert rec.entry(z).saved_bytes == 0
+
+
+def test_saved_bytes_beside_saved_tensors():
+    x = mg.ones((4, 5), requires_grad=True)
+    condition = np.ones((4, 5), bool)
+    with record() as rec:
+        a = mg.where(condition, x, x)
+        assert rec.entry(a).saved_bytes == 20  # known at once
+        b = mg.dropout(x, 0.5)
+        c = x[np.array([0, 2, 2])]
+        out, _ = nn.LSTM(5, 3)(x.reshape(4, 1, 5))
+    assert [rec.entry(y).saved_bytes for y in (a, b, c)] == [20, 80, 24]
+    node = rec_node(out)
+    saved = sum(s.numpy().nbytes for s in node.saved if s is not None)
+    assert rec.entry(node).saved_bytes == saved + 4 * 1 * (12 + 3) * 4  # gates and cell states
+    for checkpoint, chunks in (("sqrt", 2), (None, None)):
+        with record() as rec:
+            out, _ = nn.LSTM(5, 3, checkpoint=checkpoint)(x.reshape(4, 1, 5))
+        entry = rec.entry(rec_node(out))
+        kept = 4 * 15 * 4 if chunks is None else (chunks - 1) * 2 * 3 * 4  # h and c between chunks
+        assert entry.saved_bytes == saved + kept
 
 
 def rec_node(y):
@@ -317,6 +437,20 @@ def test_a_recording_goes_with_its_object():
     gc.collect()
     assert node() is None  # no entry holds a tensor of the graph
     assert len(rec.entries) == 1
+
+
+def test_entries_of_what_is_no_op():
+    x = leaf(1.0)
+    with record() as rec:
+        y = x * 2.0
+    serial = y.grad_fn.serial
+    for made in (y, y.grad_fn, serial, np.uint64(serial)):
+        assert rec.entry(made) is rec.entries[0]
+    for made in (x, x * 3.0, -1, 0, 2**80):
+        assert rec.entry(made) is None
+    for bad in (None, True, "mul", 1.0, [serial], rec, type(y.grad_fn)):
+        with pytest.raises(TypeError, match="record: made must be a Node, a Tensor or a serial"):
+            rec.entry(bad)
 
 
 def test_what_is_refused():

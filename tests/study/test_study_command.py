@@ -98,6 +98,23 @@ def test_expand(tmp_path):
 
 
 @pytest.mark.slow
+def test_where_tells_line_module_and_time_step(tmp_path):
+    script = tmp_path / "loop.py"
+    script.write_text(
+        "import minigrad as mg\n"
+        "layer = mg.nn.Recurrent(lambda features: mg.nn.RNNCell(features, 2), 1)\n"
+        "with mg.study.scope('train'):\n"
+        "    out, _ = layer(mg.ones((3, 1, 1)))\n"
+        "out.sum().backward()\n"
+    )
+    code, out, err = run([script], ["b tanh", "c", "c", "w", "q"])
+    assert code == 0, err
+    shown = r" tanh of addmm\n +train/Recurrent/cells.0, t = 1, .*loop.py:4: out, _ = layer"
+    assert len(re.findall(shown, out)) == 2  # when it stopped there, and for w
+    assert re.search(r"> .*loop.py:5, <module>: out.sum\(\).backward\(\)\n\d+" + shown, out)
+
+
+@pytest.mark.slow
 def test_scripts_without_a_backward_pass_and_bad_arguments(tmp_path):
     script = tmp_path / "short.py"
     script.write_text("import sys; print(sys.argv)")
