@@ -47,7 +47,9 @@ SELDOM = {
     "minigrad.nn.fitting",
     "minigrad.nn.fused",
     "minigrad.ops.assign",
+    "minigrad.ops.bounds",
     "minigrad.ops.losses",
+    "minigrad.ops.shape",
     "minigrad.ops.special",
     "minigrad.optim.step",
 }

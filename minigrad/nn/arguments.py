@@ -51,8 +51,11 @@ class Steps:
         if reset is not None:
             reset = checked_reset(op, reset, T, B)
             reset.flags.writeable = False
-        for name, value in (("T", T), ("B", B), ("lengths", lengths), ("reset", reset)):
-            super().__setattr__(name, value)
+        keep = object.__setattr__
+        keep(self, "T", T)
+        keep(self, "B", B)
+        keep(self, "lengths", lengths)
+        keep(self, "reset", reset)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """The layers in C read beyond their arrays where this was not checked."""
