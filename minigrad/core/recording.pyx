@@ -324,10 +324,15 @@ cdef class OpenScope:
 
     def note_time(self, t):
         """What is recorded from here on belongs to this step."""
-        self.scope.t = t
+        self.made().t = t
 
     def end(self):
-        self.scope.end()
+        self.made().end()
+
+    cdef Scope made(self):
+        if self.scope is None:
+            raise RuntimeError("OpenScope was made without __init__")
+        return self.scope
 
 
 cdef void forget_paths(Mode gone) noexcept:

@@ -137,9 +137,8 @@ def clip(x, low=None, high=None) -> Tensor:
     high = None if high is None else clip_bound(high, array, "high")
     y = wrap(np.asarray(np.clip(array, low, high)))
     if tracked(t):
-        within = array <= high if low is None else array >= low
-        if low is not None and high is not None:
-            within &= array <= high
+        crossed = low is not None and high is not None and low > high
+        within = np.zeros_like(array, bool) if crossed else y._array == array
         record1(y, clip_rule, "clip", t).extra = np.asarray(within)
     return y
 
