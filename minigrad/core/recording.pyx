@@ -10,7 +10,9 @@ and anomaly mode by one flag.
 Recorders and scopes are Modes of a thread. They may be nested, and end in any order, as those do
 that are open in generators.
 """
+cimport cython
 cimport numpy as cnp
+from cpython.object cimport PyObject
 from libc.math cimport fabs, fmax, isfinite, sqrt
 from minigrad.core.array cimport PyArray_CHKFLAGS
 from minigrad.core.modes cimport Mode, last_mode, scope_flag, studying_flag
@@ -36,6 +38,10 @@ cdef extern from *:
     """
     long long mg_nanoseconds() noexcept
 
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(PyObject *) noexcept
+    int PyObject_GC_IsTracked(PyObject *) noexcept
+
 cdef str package = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 cdef Py_ssize_t STRIP = 48          # numbers of a strip
 # Between these, a sum of squares has lost nothing to overflow or to subnormal numbers.
@@ -55,6 +61,7 @@ cdef long long nanoseconds() noexcept:
 # ---------------------------------------------------------------- the user's line
 
 cdef dict of_user = {}              # file name -> is it outside of the package?
+cdef dict places = {}               # (file name, line number) -> itself: one tuple for each line
 
 
 cdef bint is_of_user(str path) except -1:
@@ -71,7 +78,8 @@ cdef object user_frame():
     while frame is not None:
         path = frame.f_code.co_filename
         if is_of_user(path):
-            return path, frame.f_lineno
+            place = path, frame.f_lineno
+            return places.setdefault(place, place)
         frame = frame.f_back
     return None
 
@@ -86,6 +94,7 @@ cdef str line_of(object place):
 
 # ---------------------------------------------------------------- what is kept of an array
 
+@cython.no_gc
 cdef class Summary:
     """An array in short: its least and largest number, mean and norm of those that are finite, how
     many are not, and a few of them, evenly spaced, as `strip`."""
@@ -180,6 +189,10 @@ def summarised(cnp.ndarray x not None) -> Summary:
 
 
 # ---------------------------------------------------------------- entries
+#
+# Of a long recording, most entries cannot be part of a reference cycle. These are not tracked by
+# Python's collector, which would go through all of them again and again. A leaf can be: its hooks
+# may hold anything.
 
 cdef class Source:
     """An input of a recorded op: made by another one (`serial`), a leaf (`leaf`), or a constant."""
@@ -355,7 +368,7 @@ cdef class Recorder:
     cdef dict by_serial
     cdef bint strips, full, times
     cdef bint alone                     # the recordings around it note nothing while it is open
-    cdef dict leaves                    # id() -> its version and its values in short
+    cdef dict leaves                    # id() -> changes of its memory, its Source
     cdef list waiting                   # nodes that save what their rules need after they are noted
     cdef object thread                  # the one that opened it last
     cdef long long clock
@@ -414,19 +427,23 @@ cdef class Recorder:
         self.waiting.clear()
         return 0
 
-    cdef Summary values_of(self, Tensor x, Tensor leaf):
-        """A leaf or a constant in short. A leaf that is read again, such as the weights of a cell,
-        is not gone through again unless it has changed; the entries keep it alive, and so its
-        id()."""
+    cdef Source source_of_leaf(self, Tensor leaf, Tensor x):
+        """The Source of a leaf, x as the op sees it. A leaf that is read again, such as the weights
+        of a cell, has the same one unless it has changed; entries keep it alive, and so its id().
+        """
         cdef Version version = x.version
-        if leaf is None or version is not None and version.foreign:
-            return summary(x._array, self.full)
+        cdef Source source
         count = 0 if version is None else version.count
-        known_count, values = self.leaves.get(id(leaf), (None, None))
-        if count != known_count:
-            values = summary(x._array, self.full)
-            self.leaves[id(leaf)] = (count, values)
-        return values
+        known_count, source = self.leaves.get(id(leaf), (None, None))
+        if source is not None and (
+                not self.strips or known_count == count and not (version and version.foreign)):
+            return source
+        source = Source.__new__(Source)
+        source.shape, source.leaf = (<object>x._array).shape, leaf
+        if self.strips:
+            source.values = summary(x._array, self.full)
+        self.leaves[id(leaf)] = (count, source)
+        return source
 
     cdef Entry note(self, Node node, Tensor y, Here here, tuple inputs, long long now):
         cdef Entry entry = Entry.__new__(Entry)
@@ -434,6 +451,8 @@ cdef class Recorder:
         entry.scope, entry.t, entry.place = here.scope, here.t, here.line
         entry.shape, entry.dtype = (<object>y._array).shape, y._array.dtype
         entry.inputs = inputs
+        if not PyObject_GC_IsTracked(<PyObject *>inputs):
+            PyObject_GC_UnTrack(<PyObject *>entry)
         if self.strips:
             entry.values = summary(y._array, self.full)
         if self.times:
@@ -477,24 +496,35 @@ cdef Py_ssize_t bytes_in(object extra) except -1:
 
 cdef tuple sources(Recorder recorder, Node node, tuple inputs):
     """What the inputs are: of `inputs` the tensors, of node.slots where they come from."""
-    cdef Source source
     cdef Tensor x
     cdef Py_ssize_t i
+    cdef bint leaves = False
     found = []
     for i in range(len(inputs)):
         x = <Tensor>inputs[i]
-        source = Source.__new__(Source)
         slot = node.slots[i]
-        if x is not None:
-            source.shape = (<object>x._array).shape
-        if isinstance(slot, Node):
-            source.serial = (<Node>slot).serial
-        elif slot is not None:
-            source.leaf = <Tensor>slot
-        if recorder.strips and source.serial is None and x is not None:
-            source.values = recorder.values_of(x, source.leaf)
-        found.append(source)
-    return tuple(found)
+        if slot is None or isinstance(slot, Node):
+            found.append(source_of(recorder, <Node>slot, x))
+        else:
+            leaves = True
+            found.append(recorder.source_of_leaf(<Tensor>slot, x))
+    made = tuple(found)
+    if not leaves:
+        PyObject_GC_UnTrack(<PyObject *>made)
+    return made
+
+
+cdef Source source_of(Recorder recorder, Node node, Tensor x):
+    """The Source of what a node made; of a constant, if it is None."""
+    cdef Source source = Source.__new__(Source)
+    PyObject_GC_UnTrack(<PyObject *>source)
+    if x is not None:
+        source.shape = (<object>x._array).shape
+    if node is not None:
+        source.serial = node.serial
+    elif recorder.strips and x is not None:
+        source.values = summary(x._array, recorder.full)
+    return source
 
 
 # ---------------------------------------------------------------- where a thread is
@@ -507,6 +537,8 @@ cdef inline bint is_alone(Mode mode) noexcept:
     return is_recorder(mode) and (<Recorder>mode.owner).alone
 
 
+@cython.no_gc
+@cython.freelist(4)
 cdef class Here:
     """What is open in this thread, up to a recorder that is alone: recorders, the innermost first;
     the path of the scopes; the time step; the user's line."""
@@ -571,9 +603,10 @@ cdef int note_output(Output output, Tensor y) except -1:
     cdef Here place = here()
     place.line = user_frame()
     for recorder in place.recorders:
-        source = Source.__new__(Source)
-        source.serial = output.main.serial
-        entry = recorder.note(output, y, place, (source,), now)
+        source = source_of(recorder, output.main, None)
+        inputs = (source,)
+        PyObject_GC_UnTrack(<PyObject *>inputs)
+        entry = recorder.note(output, y, place, inputs, now)
         entry.name = f"{output.name}[{output.index}]"
         main = recorder.by_serial.get(output.main.serial)
         if main is not None:

@@ -45,11 +45,13 @@ class Recording:
     def __init__(
         self, values: Literal["strips", "full"] | None, times: bool, alone: bool = False
     ) -> None:
-        if values is not None:
-            checks.choice("record", "values", values, ("strips", "full"))
-        self.values = values
+        if values is None:
+            self.values = None
+        else:
+            self.values = checks.choice("record", "values", values, ("strips", "full"))
         self.times = checks.flag("record", "times", times)
-        self._recorder = Recorder(values is not None, values == "full", self.times, alone)
+        full = self.values == "full"
+        self._recorder = Recorder(self.values is not None, full, self.times, alone)
         self._open = 0
 
     @property
@@ -72,7 +74,7 @@ class Recording:
         if isinstance(made, Node):
             return self._recorder.find(made.serial)
         if isinstance(made, (int, np.integer)) and not isinstance(made, bool):
-            return self._recorder.find(int(made))
+            return self._recorder.find(checks.integer("record", "made", made))
         raise TypeError(
             f"record: made must be a Node, a Tensor or a serial, got {type(made).__name__}"
         )

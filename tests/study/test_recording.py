@@ -461,6 +461,14 @@ def test_what_is_refused():
             record(values=bad)
     with pytest.raises(TypeError, match="record: times must be a bool, got int"):
         record(times=1)
+
+    class Hostile(str):
+        def __eq__(self, other):
+            raise KeyError
+
+        __hash__ = None
+
+    assert record(values=Hostile("full")).values == "full"
     with pytest.raises(TypeError, match="scope: name must be a str, got int"):
         scope(1)
     for bad in ("", "a/b"):

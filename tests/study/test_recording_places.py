@@ -1,6 +1,7 @@
 """mg.study.record: which line, module and time step an op is said to belong to; recordings and
 scopes that are nested, shared, in generators, in threads."""
 
+import asyncio
 import contextlib
 import functools
 import gc
@@ -267,6 +268,24 @@ def test_recordings_in_generators_end_in_any_order():
     assert scopes(second) == ["a", "a", ""]
 
 
+def test_coroutines_of_a_thread_are_recorded_together():
+    x = leaf(1.0)
+
+    async def work(name):
+        with scope(name):
+            x * 1.0
+            await asyncio.sleep(0)
+            x * 2.0
+
+    async def both():
+        await asyncio.gather(work("a"), work("b"))
+
+    with record() as rec:
+        asyncio.run(both())
+        x * 3.0
+    assert scopes(rec) == ["a", "a/b", "a/b", "b", ""]
+
+
 def test_an_abandoned_generator_ends_its_recording():
     x, rec = leaf(1.0), record()
     inside = held(rec)
@@ -432,6 +451,25 @@ def test_nothing_is_left_in_a_cycle():
         assert [ref() for ref in gone] == [None] * 3
     finally:
         gc.enable()
+
+
+def test_the_collector_has_little_to_go_through():
+    """What cannot be part of a cycle is not tracked; a leaf whose hook holds the recording is."""
+    x, constant = leaf(1.0, 2.0), mg.ones(2)
+    with record(values="full") as rec:
+        h = x * constant
+        h = mg.tanh(h * constant) + h
+        h = mg.split(h, 2)
+    of_leaf, *others = rec.entries
+    assert gc.is_tracked(of_leaf) and gc.is_tracked(of_leaf.inputs) and len(others) == 5
+    for entry in others:
+        parts = [entry, entry.inputs, *entry.inputs, entry.values]
+        assert not any(gc.is_tracked(part) for part in parts)
+    x.register_hook(lambda dx, held=rec: None)
+    gone = weakref.ref(x), weakref.ref(rec)
+    del x, rec, h, of_leaf, others, entry, parts
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
 
 
 def test_scopes_of_hostile_names():
